@@ -1,0 +1,286 @@
+package etl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+)
+
+// Request is one question to a vendor.
+type Request struct {
+	Dataset string // vendor.report, such as keystone.history
+	Scope   string // customer id for Keystone, account for its list of customers and for wolkvox
+	Window  Window // zero for datasets of the present
+	Product string // code of the product, for datasets that ask product by product
+}
+
+// String names the request in errors and logs.
+func (r Request) String() string {
+	s := r.Dataset + " " + r.Scope
+	if !r.Window.IsZero() {
+		s += " " + r.Window.String()
+	}
+	if r.Product != "" {
+		s += " " + r.Product
+	}
+	return s
+}
+
+// Body is what a vendor sent, kept until Close. It may be opened any number of times.
+type Body interface {
+	Open() (io.ReadCloser, error) // the body as sent, decompressed
+	Zstd() ([]byte, error)        // the same as one zstd frame
+	SHA256() [32]byte             // of the body as sent, decompressed
+	Size() int64                  // bytes of the same
+	Close() error                 // frees memory and files; safe to repeat
+}
+
+// Answer is a complete exchange with a vendor. Whoever receives it closes its Body.
+type Answer struct {
+	Request     Request
+	Method, URL string // without credentials
+	Status      int
+	ContentType string
+	RequestedAt time.Time // business clock, when the request was sent
+	FetchedAt   time.Time // business clock, when the answer was whole
+	Body        Body
+	Warnings    Warnings // deviations of the exchange itself
+	// NoData says that the vendor's way of saying "nothing to report" was met: there is nothing to
+	// transform.
+	NoData bool
+	// PayloadID is set once the body is landed.
+	PayloadID int64
+}
+
+// Source is one vendor account.
+type Source interface {
+	// Extract asks the vendor. It retries what may be retried and returns a complete, bounded
+	// answer, or an error of one of the package's classes. An answer beside a *RejectError is
+	// evidence to be landed.
+	Extract(ctx context.Context, req Request) (*Answer, error)
+	// Transform turns an answer into facts by the acceptance rules. It is a pure function of the
+	// answer. A *RejectError means that nothing of the answer may be kept.
+	Transform(ans *Answer, sink Sink) (Report, error)
+}
+
+// Warehouse is where facts, watermarks, coverage and run records live.
+type Warehouse interface {
+	// Lease takes the single right to load a dataset of a scope, or returns a *BusyError. The
+	// lease renews itself until Release; ctx only bounds the taking.
+	Lease(ctx context.Context, dataset, scope string) (Lease, error)
+	// StartRun records that a run begins, with its window and everything that it will ask for.
+	StartRun(ctx context.Context, lease Lease, job Job, window Window, startedAt time.Time) (Run, error)
+}
+
+// Lease is the right to load one scope, fenced by a number that every load checks.
+type Lease interface {
+	// Release gives the lease back; safe to repeat.
+	Release(ctx context.Context) error
+}
+
+// Run is one attempt at one window.
+type Run interface {
+	ID() int64
+	// Land commits an answer before it is parsed, for what cannot be asked again.
+	Land(ctx context.Context, ans *Answer) error
+	// Load transforms the answers into facts in one transaction that also moves watermark and
+	// coverage and closes the run. A rejected answer is reported in the outcome and leaves no
+	// facts; when all are rejected, or on an error, the run is closed as failed and the error is
+	// returned as well. Unanswered are questions of this run that got no answer: they make it
+	// partial. Repeating is safe.
+	Load(ctx context.Context, answers []*Answer, unanswered []error, transform func(*Answer, Sink) (Report, error)) (Outcome, error)
+	// Fail closes the run as failed with the reason, and lands what evidence there is.
+	Fail(ctx context.Context, evidence *Answer, reason error) error
+}
+
+// Job is what a run of the pipeline shall do for one scope of one dataset.
+type Job struct {
+	Source   string // vendor: keystone or wolkvox
+	Dataset  string
+	Scope    string
+	Account  string        // the configured account whose credential is used
+	Windows  []Window      // one zero window for datasets of the present
+	Products []string      // codes, for datasets that ask product by product
+	Snapshot bool          // the vendor cannot repeat this answer: land before parsing
+	Expected Day           // first day that is expected, for datasets of windows
+	Settle   time.Duration // how long after its end a day becomes due, for datasets of windows
+	NextDue  time.Time     // when the schedule asks for it again; zero when there is no schedule
+	Zone     string        // IANA name of the zone that the vendor's days are filed in; empty is UTC
+	Server   string        // server code of the account, for dimensions that keep it
+}
+
+// Outcome is what a run did, in records at the dataset's grain.
+// Received = Inserted + Restated + Unchanged + Ignored + Quarantined.
+type Outcome struct {
+	Received, Inserted, Restated, Unchanged, Ignored, Quarantined int
+	// Absent counts series, subscriptions or products that were expected and not delivered.
+	Absent   int
+	Warnings Warnings
+	Mismatch bool
+	Rejected []error // answers of which nothing was kept
+}
+
+// Add sums up two outcomes.
+func (o *Outcome) Add(p Outcome) {
+	o.Received += p.Received
+	o.Inserted += p.Inserted
+	o.Restated += p.Restated
+	o.Unchanged += p.Unchanged
+	o.Ignored += p.Ignored
+	o.Quarantined += p.Quarantined
+	o.Absent += p.Absent
+	o.Mismatch = o.Mismatch || p.Mismatch
+	o.Rejected = append(o.Rejected, p.Rejected...)
+	if o.Warnings == nil {
+		o.Warnings = Warnings{}
+	}
+	for name, w := range p.Warnings {
+		seen, ok := o.Warnings[name]
+		if !ok {
+			seen.FirstPath = w.FirstPath
+		}
+		seen.Count += w.Count
+		o.Warnings[name] = seen
+	}
+}
+
+// Partial tells that not everything that was said could be kept as a fact.
+func (o *Outcome) Partial() bool {
+	return o.Quarantined > 0 || o.Mismatch || len(o.Rejected) > 0
+}
+
+// Pipeline moves records from sources to the warehouse.
+type Pipeline struct {
+	Warehouse Warehouse
+	Log       *slog.Logger
+	Now       func() time.Time // business clock
+}
+
+// Run does one job, window by window: lease, extract, land, transform, load. Failed windows do
+// not stop the following ones unless the credential was refused or the vendor throttles. Repeating
+// is safe. The error is nil when every window was loaded; a *BusyError when the lease is taken.
+func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error) {
+	total := Outcome{Warnings: Warnings{}}
+	lease, err := p.Warehouse.Lease(ctx, job.Dataset, job.Scope)
+	if err != nil {
+		return total, err
+	}
+	defer lease.Release(context.WithoutCancel(ctx))
+
+	var failed []error
+	pending := job.Windows
+	for len(pending) > 0 {
+		window := pending[0]
+		pending = pending[1:]
+		out, err := p.window(ctx, src, lease, job, window)
+		total.Add(out)
+		if first, second, ok := window.Halves(); ok && errors.Is(err, ErrTimeout) {
+			p.Log.Warn("halved", "dataset", job.Dataset, "scope", job.Scope, "window", window.String(), "error", err)
+			pending = append([]Window{second, first}, pending...)
+			continue
+		}
+		if err != nil {
+			failed = append(failed, err)
+			if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || errors.Is(err, ErrFenced) {
+				break
+			}
+		}
+	}
+	return total, errors.Join(failed...)
+}
+
+// window is one run: everything between asking for one window and having it in the warehouse.
+func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job, window Window) (out Outcome, err error) {
+	started := time.Now()
+	run, err := p.Warehouse.StartRun(ctx, lease, job, window, p.Now())
+	if err != nil {
+		return out, fmt.Errorf("%s %s %s: start run: %w", job.Dataset, job.Scope, window, err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%s %s %s: run %d: %w", job.Dataset, job.Scope, window, run.ID(), err)
+		}
+		p.logRun(job, window, run.ID(), out, err, time.Since(started))
+	}()
+
+	answers, unanswered := p.extract(ctx, src, run, job, window)
+	defer func() {
+		for _, a := range answers {
+			a.Body.Close()
+		}
+	}()
+	if len(answers) == 0 {
+		return out, errors.Join(unanswered...)
+	}
+	return run.Load(ctx, answers, unanswered, src.Transform)
+}
+
+// extract asks for everything of one run, strictly one call after the other, and lands snapshots
+// before anybody parses them. It returns what was answered and an error for each question that was
+// not. Without any answer the run is closed as failed, with the last refused answer as evidence.
+func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, window Window) (answers []*Answer, unanswered []error) {
+	products := job.Products
+	if len(products) == 0 {
+		products = []string{""}
+	}
+	var evidence *Answer
+	inARow := 0 // questions that met an unavailable vendor, one after the other
+	for _, product := range products {
+		ans, err := src.Extract(ctx, Request{Dataset: job.Dataset, Scope: job.Scope, Window: window, Product: product})
+		if err == nil && job.Snapshot {
+			err = run.Land(ctx, ans)
+		}
+		if err == nil {
+			answers, inARow = append(answers, ans), 0
+			continue
+		}
+		if ans != nil {
+			if evidence != nil {
+				evidence.Body.Close()
+			}
+			evidence = ans
+		}
+		unanswered = append(unanswered, fmt.Errorf("extract%s: %w", prefixed(" ", product), err))
+		if errors.Is(err, ErrUnavailable) {
+			inARow++
+		}
+		if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 {
+			break
+		}
+	}
+	if len(answers) == 0 {
+		if err := run.Fail(context.WithoutCancel(ctx), evidence, errors.Join(unanswered...)); err != nil {
+			unanswered = append(unanswered, err)
+		}
+	}
+	if evidence != nil {
+		evidence.Body.Close()
+	}
+	return answers, unanswered
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+func (p *Pipeline) logRun(job Job, window Window, runID int64, out Outcome, err error, took time.Duration) {
+	attrs := []any{
+		"dataset", job.Dataset, "scope", job.Scope, "window", window.String(), "run", runID,
+		"received", out.Received, "inserted", out.Inserted, "restated", out.Restated, "unchanged", out.Unchanged,
+		"ignored", out.Ignored, "quarantined", out.Quarantined, "absent", out.Absent, "took", took.Round(time.Millisecond).String(),
+	}
+	switch {
+	case err != nil:
+		p.Log.Error("failed", append(attrs, "error", err)...)
+	case out.Partial():
+		p.Log.Warn("loaded in part", append(attrs, "rejected", errors.Join(out.Rejected...))...)
+	default:
+		p.Log.Info("loaded", attrs...)
+	}
+}

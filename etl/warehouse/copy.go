@@ -1,0 +1,186 @@
+package warehouse
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"meterhouse/etl"
+)
+
+// copyBuffer collects rows in Postgres's binary COPY format, written directly from typed values:
+// no row ever becomes a slice of any, and decimals keep every digit.
+type copyBuffer struct {
+	table   string
+	columns []string
+	buf     []byte
+	rows    int
+	scratch []byte
+}
+
+func newCopyBuffer(table string, columns ...string) *copyBuffer {
+	return &copyBuffer{table: table, columns: columns}
+}
+
+// The binary format: 11 bytes of signature, flags, header extension; after the rows a field count of -1.
+var copyHeader = append([]byte("PGCOPY\n\xff\r\n\x00"), 0, 0, 0, 0, 0, 0, 0, 0)
+
+const postgresEpoch = 946684800 // 2000-01-01T00:00:00Z in Unix seconds
+
+func (b *copyBuffer) startRow() {
+	b.buf = binary.BigEndian.AppendUint16(b.buf, uint16(len(b.columns)))
+	b.rows++
+}
+
+func (b *copyBuffer) null() { b.buf = append(b.buf, 0xff, 0xff, 0xff, 0xff) }
+
+func (b *copyBuffer) int64(v int64) {
+	b.buf = append(b.buf, 0, 0, 0, 8)
+	b.buf = binary.BigEndian.AppendUint64(b.buf, uint64(v))
+}
+
+func (b *copyBuffer) int32(v int32) {
+	b.buf = append(b.buf, 0, 0, 0, 4)
+	b.buf = binary.BigEndian.AppendUint32(b.buf, uint32(v))
+}
+
+// micros writes a timestamptz from microseconds since 1970.
+func (b *copyBuffer) micros(v int64) { b.int64(v - postgresEpoch*1_000_000) }
+
+func (b *copyBuffer) time(t time.Time) { b.micros(t.UnixMicro()) }
+
+func (b *copyBuffer) day(d etl.Day) { b.int32(int32(d) - postgresEpoch/(24*60*60)) }
+
+func (b *copyBuffer) bytes(v []byte) {
+	if v == nil {
+		b.null()
+		return
+	}
+	b.buf = binary.BigEndian.AppendUint32(b.buf, uint32(len(v)))
+	b.buf = append(b.buf, v...)
+}
+
+func (b *copyBuffer) nullBool(v etl.NullBool) {
+	switch v {
+	case etl.True:
+		b.buf = append(b.buf, 0, 0, 0, 1, 1)
+	case etl.False:
+		b.buf = append(b.buf, 0, 0, 0, 1, 0)
+	default:
+		b.null()
+	}
+}
+
+func (b *copyBuffer) nullDecimal(d etl.NullDecimal) {
+	if !d.Known {
+		b.null()
+		return
+	}
+	b.decimal(d.Decimal)
+}
+
+// decimal writes Postgres's numeric: base-10000 digits with a weight, a sign and a display scale.
+func (b *copyBuffer) decimal(d etl.Decimal) {
+	b.scratch = d.AppendText(b.scratch[:0])
+	start := len(b.buf)
+	b.buf = append(b.buf, 0, 0, 0, 0)
+	b.buf = appendNumeric(b.buf, b.scratch)
+	binary.BigEndian.PutUint32(b.buf[start:], uint32(len(b.buf)-start-4))
+}
+
+func appendNumeric(dst, text []byte) []byte {
+	sign := uint16(0)
+	if text[0] == '-' {
+		sign, text = 0x4000, text[1:]
+	}
+	whole, fraction := text, []byte(nil)
+	if point := bytes.IndexByte(text, '.'); point >= 0 {
+		whole, fraction = text[:point], text[point+1:]
+	}
+	head := len(dst)
+	dst = append(dst, 0, 0, 0, 0, 0, 0, 0, 0)
+	weight := (len(whole)+3)/4 - 1
+	ndigits, significant := 0, 0
+	group := func(value int) {
+		if value == 0 && ndigits == 0 {
+			weight-- // leading zero groups are not stored
+			return
+		}
+		dst = binary.BigEndian.AppendUint16(dst, uint16(value))
+		ndigits++
+		if value != 0 {
+			significant = ndigits
+		}
+	}
+	for i, take := 0, (len(whole)-1)%4+1; i < len(whole); i, take = i+take, 4 {
+		group(atoi(whole[i:i+take], take))
+	}
+	for i := 0; i < len(fraction); i += 4 {
+		group(atoi(fraction[i:min(i+4, len(fraction))], 4))
+	}
+	dst = dst[:head+8+2*significant] // nor are trailing ones
+	if significant == 0 {
+		weight, sign = 0, 0
+	}
+	binary.BigEndian.PutUint16(dst[head:], uint16(significant))
+	binary.BigEndian.PutUint16(dst[head+2:], uint16(int16(weight)))
+	binary.BigEndian.PutUint16(dst[head+4:], sign)
+	binary.BigEndian.PutUint16(dst[head+6:], uint16(len(fraction)))
+	return dst
+}
+
+// atoi reads up to width digits and scales as if it had been padded with zeros on the right.
+func atoi(digits []byte, width int) int {
+	n := 0
+	for i := range width {
+		n *= 10
+		if i < len(digits) {
+			n += int(digits[i] - '0')
+		}
+	}
+	return n
+}
+
+// flush sends the rows collected so far with one COPY and forgets them.
+func (b *copyBuffer) flush(ctx context.Context, tx pgx.Tx) error {
+	if b.rows == 0 {
+		return nil
+	}
+	b.buf = append(b.buf, 0xff, 0xff)
+	sql := "copy " + b.table + " (" + strings.Join(b.columns, ", ") + ") from stdin (format binary)"
+	tag, err := tx.Conn().PgConn().CopyFrom(ctx, newHeadReader(copyHeader, b.buf), sql)
+	if err != nil {
+		return fmt.Errorf("copy into %s: %w", b.table, err)
+	}
+	if tag.RowsAffected() != int64(b.rows) {
+		return fmt.Errorf("copy into %s: got %d rows stored, want %d", b.table, tag.RowsAffected(), b.rows)
+	}
+	b.reset()
+	return nil
+}
+
+func (b *copyBuffer) reset() { b.buf, b.rows = b.buf[:0], 0 }
+
+func newHeadReader(head, body []byte) *headReader {
+	return &headReader{parts: [2][]byte{head, body}}
+}
+
+// headReader reads two slices one after the other without joining them.
+type headReader struct{ parts [2][]byte }
+
+func (r *headReader) Read(p []byte) (int, error) {
+	for i := range r.parts {
+		if len(r.parts[i]) > 0 {
+			n := copy(p, r.parts[i])
+			r.parts[i] = r.parts[i][n:]
+			return n, nil
+		}
+	}
+	return 0, io.EOF
+}

@@ -1,0 +1,223 @@
+package warehouse
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"meterhouse/etl"
+)
+
+// dayVersion is what was held to be true of a series-day from one observation to the next.
+type dayVersion struct {
+	id     int64 // in the ledger; 0 is the current daily row
+	kind   string
+	from   time.Time
+	digest []byte
+}
+
+// lateObservation enters what was observed before the newest observation of a series-day, so that
+// ledger and daily row end as if the answers had been loaded in the order in which they were
+// fetched. later are the times at which the day was looked at again; it has at least one.
+func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, later []time.Time) error {
+	l := h.l
+	if in.partial {
+		l.out.Ignored += len(in.samples)
+		return nil
+	}
+	versions, err := h.versions(v, in.day, st)
+	if err != nil {
+		return err
+	}
+	at, again := l.ans.FetchedAt, later[0]
+	next := 0
+	for next < len(versions) && !versions[next].from.After(at) {
+		next++
+	}
+	before := next - 1
+	if before >= 0 && bytes.Equal(versions[before].digest, in.digest) {
+		l.out.Unchanged += len(in.samples)
+		return nil
+	}
+	l.out.Ignored += len(in.samples)
+
+	var current difference
+	stored, err := h.storedSamples(v, in.day)
+	if err != nil {
+		return err
+	}
+	current = compare(stored, in.samples)
+
+	if next < len(versions) && (before < 0 || !versions[next].from.After(again)) {
+		return h.betweenVersions(v, in, versions, next, current, later)
+	}
+	// The version before was seen again later: this observation interrupts it.
+	if versions[before].id != 0 {
+		return h.splitLedger(v, in, versions[before], again)
+	}
+	switch {
+	case current.different == 0 && len(current.extra) == 0:
+		return nil // fewer samples for a while: such an answer is held until confirmed, and the next one denied it
+	case current.different == 0 && current.missing == 0:
+		return h.grewThenShrank(v, in, "late", again, later)
+	}
+	if err := h.supersede(v, in.day, "restated", at); err != nil {
+		return err
+	}
+	if err := h.insertLedger(v, in, "restated", again); err != nil {
+		return err
+	}
+	return h.exec(`update dw.fact_daily_consumption set known_since = $4, restatement_count = restatement_count + 2
+		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, again)
+}
+
+// versions are the ledger's rows of a day and the daily row, in order of time.
+func (h *historyLoad) versions(v *level, day etl.Day, st *storedDay) ([]dayVersion, error) {
+	rows, err := h.l.tx.Query(h.l.ctx, `select restatement_id, kind, known_from, digest from dw.restatement
+		where customer_key = $1 and service_level_key = $2 and usage_date = $3 order by known_from, restatement_id`,
+		h.l.customer.key, v.key, day.Time())
+	if err != nil {
+		return nil, err
+	}
+	versions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d dayVersion, err error) {
+		err = row.Scan(&d.id, &d.kind, &d.from, &d.digest)
+		return d, err
+	})
+	return append(versions, dayVersion{from: st.knownSince, digest: st.digest}), err
+}
+
+// betweenVersions: the next version was first seen at the very next look (or the day was absent
+// till then), so this observation lies before it.
+func (h *historyLoad) betweenVersions(v *level, in *seriesDay, versions []dayVersion, next int, current difference, later []time.Time) error {
+	at, following := h.l.ans.FetchedAt, versions[next]
+	if next > 0 {
+		if err := h.setLedger(versions[next-1].id, "known_until", at); err != nil {
+			return err
+		}
+	}
+	if bytes.Equal(following.digest, in.digest) { // true a little earlier than we knew
+		if following.id != 0 {
+			return h.setLedger(following.id, "known_from", at)
+		}
+		return h.exec(`update dw.fact_daily_consumption set known_since = $4
+			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, at)
+	}
+	subset := current.different == 0 && len(current.extra) == 0
+	if following.id != 0 {
+		kind := "restated"
+		if subset && following.kind == "late" {
+			kind = "late" // both grew into the current figures
+		}
+		if err := h.insertLedger(v, in, kind, following.from); err != nil {
+			return err
+		}
+		return h.recount(v, in.day)
+	}
+	switch {
+	case subset:
+		return h.insertLedger(v, in, "late", following.from)
+	case current.different == 0 && current.missing == 0:
+		return h.grewThenShrank(v, in, "", following.from, later)
+	}
+	if err := h.insertLedger(v, in, "restated", following.from); err != nil {
+		return err
+	}
+	return h.recount(v, in.day)
+}
+
+// grewThenShrank: the current figures have fewer samples than this earlier observation. Had they
+// come in order they would have been held until confirmed, an hour or more after shrunkAt. former,
+// unless empty, is how the figures before this observation ended.
+func (h *historyLoad) grewThenShrank(v *level, in *seriesDay, former string, shrunkAt time.Time, later []time.Time) error {
+	l := h.l
+	if former != "" {
+		if err := h.supersede(v, in.day, former, l.ans.FetchedAt); err != nil {
+			return err
+		}
+	}
+	for _, t := range later {
+		if t.Before(shrunkAt.Add(time.Hour)) {
+			continue
+		}
+		if err := h.insertLedger(v, in, "restated", t); err != nil {
+			return err
+		}
+		if err := h.recount(v, in.day); err != nil {
+			return err
+		}
+		return h.exec(`update dw.fact_daily_consumption set known_since = $4
+			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, t)
+	}
+	// Never confirmed: this observation is what stays, and the smaller one waits.
+	held := h.stored[v.key][in.day]
+	if err := h.replaceSamples(v, in); err != nil {
+		return err
+	}
+	if err := h.writeDay(v, in, held, false); err != nil {
+		return err
+	}
+	f := flags(in.samples)
+	if f.invoiced+f.uninvoiced > 0 {
+		if err := h.writeFlags(v, in, &f); err != nil {
+			return err
+		}
+	}
+	return h.exec(`update dw.fact_daily_consumption set pending_digest = $4, pending_at = $5
+		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, held.digest, shrunkAt)
+}
+
+// splitLedger: a superseded version was true, interrupted by this observation, and true again.
+func (h *historyLoad) splitLedger(v *level, in *seriesDay, interrupted dayVersion, again time.Time) error {
+	if err := h.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, `+ledgerColumns+`,
+			was_invoiced, digest, known_from, known_until, payload_id, run_id)
+		select customer_key, service_level_key, usage_date, kind, `+ledgerColumns+`,
+			was_invoiced, digest, $5, known_until, payload_id, run_id
+		from dw.restatement
+		where customer_key = $1 and service_level_key = $2 and usage_date = $3 and restatement_id = $4`,
+		v, in.day, interrupted.id, again); err != nil {
+		return err
+	}
+	if _, err := h.l.tx.Exec(h.l.ctx, `update dw.restatement set known_until = $3, kind = 'restated'
+		where customer_key = $1 and restatement_id = $2`, h.l.customer.key, interrupted.id, h.l.ans.FetchedAt); err != nil {
+		return err
+	}
+	if err := h.insertLedger(v, in, "restated", again); err != nil {
+		return err
+	}
+	return h.recount(v, in.day)
+}
+
+// insertLedger adds this observation as a version that is superseded already.
+func (h *historyLoad) insertLedger(v *level, in *seriesDay, kind string, until time.Time) error {
+	payload, err := h.l.payload()
+	if err != nil {
+		return err
+	}
+	f := summarize(in.samples)
+	args := f.args()
+	return h.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, `+ledgerColumns+`,
+			was_invoiced, digest, known_from, known_until, payload_id, run_id)
+		values ($1, $2, $3, $4, $5, $6, $7::text::numeric, $8::text::numeric, $9::text::numeric, $10::text::numeric,
+			$11::text::numeric, $12::text::numeric, $13::text::numeric, $14::text::numeric, $15, $16, $17, $18, $19, $20)`,
+		v, in.day, append(append([]any{kind}, args[:11]...), in.digest, h.l.ans.FetchedAt, until, payload, h.l.run.id)...)
+}
+
+// setLedger moves an end of a superseded version. column is known_from or known_until.
+func (h *historyLoad) setLedger(id int64, column string, at time.Time) error {
+	_, err := h.l.tx.Exec(h.l.ctx, fmt.Sprintf(`update dw.restatement set %s = $3 where customer_key = $1 and restatement_id = $2`, column),
+		h.l.customer.key, id, at)
+	return err
+}
+
+// recount brings the day's count of restatements in line with the ledger.
+func (h *historyLoad) recount(v *level, day etl.Day) error {
+	return h.exec(`update dw.fact_daily_consumption as d
+		set restatement_count = (
+			select count(*) from dw.restatement as r
+			where r.customer_key = d.customer_key and r.service_level_key = d.service_level_key
+				and r.usage_date = d.usage_date and r.kind = 'restated'
+		)
+		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, day)
+}

@@ -1,0 +1,123 @@
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"meterhouse/etl"
+)
+
+const (
+	leaseFor   = 30 * time.Second // a dead owner's scope is free after this
+	leaseRenew = 10 * time.Second
+)
+
+// lease is a fenced right to load one scope, renewed in the background until Release.
+type lease struct {
+	w              *Warehouse
+	dataset, scope string
+	fence          int64
+	stop           context.CancelFunc
+	stopped        chan struct{}
+	once           sync.Once
+}
+
+// Lease takes the scope or returns a *etl.BusyError. What a former owner left running is closed as
+// failed: its fence is old, so it can no longer load.
+func (w *Warehouse) Lease(ctx context.Context, dataset, scope string) (etl.Lease, error) {
+	l := &lease{w: w, dataset: dataset, scope: scope, stopped: make(chan struct{})}
+	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, `
+			insert into ops.lease as held (dataset, scope, fence, owner, acquired_at, expires_at)
+			values ($1, $2, 1, $3, clock_timestamp(), clock_timestamp() + $4)
+			on conflict (dataset, scope) do update
+			set fence = held.fence + 1, owner = excluded.owner, acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
+			where held.expires_at <= clock_timestamp()
+			returning fence`, dataset, scope, w.cfg.Owner, leaseFor).Scan(&l.fence)
+		if errors.Is(err, pgx.ErrNoRows) {
+			busy := &etl.BusyError{Dataset: dataset, Scope: scope}
+			err := tx.QueryRow(ctx, `select owner, expires_at from ops.lease where dataset = $1 and scope = $2`, dataset, scope).
+				Scan(&busy.Owner, &busy.FreesAt)
+			return errors.Join(busy, err)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			update ops.run
+			set status = 'failed', finished_at = clock_timestamp(), error = 'its process died or lost the lease before the load'
+			where dataset = $1 and scope = $2 and status = 'running' and fence < $3`, dataset, scope, l.fence)
+		return err
+	})
+	if err != nil {
+		var busy *etl.BusyError
+		if errors.As(err, &busy) {
+			return nil, busy
+		}
+		return nil, fmt.Errorf("lease %s %s: %w", dataset, scope, err)
+	}
+	renewing, stop := context.WithCancel(context.WithoutCancel(ctx))
+	l.stop = stop
+	go l.renew(renewing)
+	return l, nil
+}
+
+// renew keeps the lease while its owner lives. A load in progress holds the row, which keeps
+// others out as well, so a locked row is simply skipped.
+func (l *lease) renew(ctx context.Context) {
+	defer close(l.stopped)
+	tick := time.NewTicker(leaseRenew)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		_, err := l.w.pool.Exec(ctx, `
+			with free as (
+				select dataset, scope from ops.lease
+				where dataset = $1 and scope = $2 and fence = $3
+				for update skip locked
+			)
+			update ops.lease set expires_at = clock_timestamp() + $4
+			from free where lease.dataset = free.dataset and lease.scope = free.scope`, l.dataset, l.scope, l.fence, leaseFor)
+		if err != nil && ctx.Err() == nil {
+			l.w.cfg.Log.Warn("lease not renewed", "dataset", l.dataset, "scope", l.scope, "error", err)
+		}
+	}
+}
+
+// Release frees the scope at once. Safe to repeat.
+func (l *lease) Release(ctx context.Context) error {
+	var err error
+	l.once.Do(func() {
+		l.stop()
+		<-l.stopped
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		_, err = l.w.pool.Exec(ctx, `update ops.lease set expires_at = clock_timestamp()
+			where dataset = $1 and scope = $2 and fence = $3`, l.dataset, l.scope, l.fence)
+	})
+	if err != nil {
+		return fmt.Errorf("release %s %s: %w", l.dataset, l.scope, err)
+	}
+	return nil
+}
+
+// hold checks inside the load's transaction that the fence is still the newest and keeps it so
+// until the transaction ends.
+func (l *lease) hold(ctx context.Context, tx pgx.Tx) error {
+	var one int
+	err := tx.QueryRow(ctx, `select 1 from ops.lease where dataset = $1 and scope = $2 and fence = $3 for share`,
+		l.dataset, l.scope, l.fence).Scan(&one)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return etl.ErrFenced
+	}
+	return err
+}

@@ -1,0 +1,108 @@
+package warehouse
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"meterhouse/etl"
+)
+
+// License implements etl.Sink: one accepted reading of one product. A reading cannot be repeated
+// by the vendor, so every one is kept; the snapshot of its day follows from the readings.
+func (l *loader) License(r etl.LicenseReading) error {
+	operation, err := l.theOperation(r.Operation)
+	if err != nil {
+		return fmt.Errorf("operation %s: %w", r.Operation, err)
+	}
+	l.readingDays[r.LocalDate] = true
+	payload, err := l.payload()
+	if err != nil {
+		return err
+	}
+	var product int64
+	err = l.tx.QueryRow(l.ctx, `select product_key from dw.dim_product where api = $1`, r.Product).Scan(&product)
+	if errors.Is(err, pgx.ErrNoRows) { // asked for by configuration, beyond the catalogue
+		err = l.tx.QueryRow(l.ctx, `insert into dw.dim_product (product_number, api, title, unit, kind)
+			values (0, $1, $1, 'as delivered', 'counter') returning product_key`, r.Product).Scan(&product)
+	}
+	if err != nil {
+		return fmt.Errorf("product %s: %w", r.Product, err)
+	}
+	var stored string
+	err = l.tx.QueryRow(l.ctx, `select items_text from dw.fact_license_reading
+		where operation_key = $1 and product_key = $2 and description = $3 and reading_date = $4 and read_at = $5`,
+		operation, product, r.Description, r.LocalDate.Time(), r.ReadAt).Scan(&stored)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		l.out.Inserted++
+	case err != nil:
+		return err
+	case stored == r.ItemsText:
+		l.out.Unchanged++
+		return nil
+	default: // two answers of one instant, as with a fixed clock: the later load counts
+		l.out.Restated++
+		l.warn("restated", "reading of "+r.Product+" "+r.Description)
+	}
+	_, err = l.tx.Exec(l.ctx, `
+		insert into dw.fact_license_reading as f
+			(operation_key, product_key, description, reading_date, read_at, items, items_text, payload_id, run_id)
+		values ($1, $2, $3, $4, $5, $6::text::numeric, $7, $8, $9)
+		on conflict (operation_key, product_key, description, reading_date, read_at) do update
+		set items = excluded.items, items_text = excluded.items_text, payload_id = excluded.payload_id, run_id = excluded.run_id`,
+		operation, product, r.Description, r.LocalDate.Time(), r.ReadAt, r.Items.String(), r.ItemsText, payload, l.run.id)
+	if err != nil {
+		return err
+	}
+	return l.writeSnapshot(operation, product, r.Description, r.LocalDate)
+}
+
+// theOperation finds the operation of the account by name, or makes it.
+func (l *loader) theOperation(name string) (key int64, err error) {
+	if key, ok := l.operations[name]; ok {
+		return key, nil
+	}
+	job := l.run.job
+	err = l.tx.QueryRow(l.ctx, `select operation_key from dw.dim_operation where account = $1 and operation = $2`, job.Account, name).Scan(&key)
+	if errors.Is(err, pgx.ErrNoRows) {
+		zone := job.Zone
+		if zone == "" {
+			zone = time.UTC.String()
+		}
+		err = l.tx.QueryRow(l.ctx, `insert into dw.dim_operation (account, operation, server, zone, first_seen_at)
+			values ($1, $2, $3, $4, $5) returning operation_key`, job.Account, name, job.Server, zone, l.ans.FetchedAt).Scan(&key)
+	}
+	l.operations[name] = key
+	return key, err
+}
+
+// writeSnapshot derives the day's row from its readings, so that their order of loading does not matter.
+func (l *loader) writeSnapshot(operation, product int64, description string, day etl.Day) error {
+	_, err := l.tx.Exec(l.ctx, `
+		with day_reading as (
+			select * from dw.fact_license_reading
+			where operation_key = $1 and product_key = $2 and description = $3 and reading_date = $4
+		),
+
+		last_reading as (
+			select * from day_reading order by read_at desc limit 1
+		),
+
+		extent as (
+			select min(items) as items_min, max(items) as items_max, count(*) as reading_count from day_reading
+		)
+
+		insert into dw.fact_license_snapshot (operation_key, product_key, description, snapshot_date,
+			items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id)
+		select operation_key, product_key, description, reading_date,
+			items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id
+		from last_reading cross join extent
+		on conflict (operation_key, product_key, description, snapshot_date) do update
+		set items = excluded.items, items_text = excluded.items_text, items_min = excluded.items_min, items_max = excluded.items_max,
+			reading_count = excluded.reading_count, read_at = excluded.read_at, payload_id = excluded.payload_id, run_id = excluded.run_id`,
+		operation, product, description, day.Time())
+	return err
+}

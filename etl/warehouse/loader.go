@@ -1,0 +1,408 @@
+package warehouse
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"meterhouse/etl"
+)
+
+// loader is the etl.Sink of one answer. Everything it writes is under one savepoint.
+type loader struct {
+	ctx   context.Context
+	run   *run
+	outer pgx.Tx
+	tx    pgx.Tx // the savepoint inside outer
+	ans   *etl.Answer
+
+	out     etl.Outcome
+	rejects []etl.Reject
+	landed  int64 // id under which the answer is landed by this load; 0 while it brings no news
+
+	// newer are the runs that saw a later state of the same scope and overlap the window: empty
+	// unless this answer comes late. See versions.go.
+	newer []observation
+
+	customer  *customer
+	customers map[string]bool // ids named by this answer's list of customers
+	// delivered are the subscriptions and levels of this answer by key; unsure are subscriptions
+	// of which a rejected record may have told more.
+	deliveredSubs   map[int64]bool
+	deliveredLevels map[int64]bool
+	unsureSubs      map[int64]bool
+	history         *historyLoad
+	operations      map[string]int64
+	readingDays     map[etl.Day]bool // local days with an accepted licence reading
+}
+
+// begin opens the savepoint and starts from nothing.
+func (l *loader) begin() error {
+	tx, err := l.outer.Begin(l.ctx)
+	if err != nil {
+		return fmt.Errorf("savepoint: %w", err)
+	}
+	*l = loader{
+		ctx: l.ctx, run: l.run, outer: l.outer, tx: tx, ans: l.ans,
+		out:             etl.Outcome{Warnings: etl.Warnings{}},
+		customers:       map[string]bool{},
+		deliveredSubs:   map[int64]bool{},
+		deliveredLevels: map[int64]bool{},
+		unsureSubs:      map[int64]bool{},
+		operations:      map[string]int64{},
+		readingDays:     map[etl.Day]bool{},
+	}
+	return l.findNewer()
+}
+
+// Restart implements etl.Sink.
+func (l *loader) Restart() error {
+	if err := l.tx.Rollback(l.ctx); err != nil {
+		return fmt.Errorf("back to savepoint: %w", err)
+	}
+	return l.begin()
+}
+
+// Reject implements etl.Sink.
+func (l *loader) Reject(r etl.Reject) error {
+	l.rejects = append(l.rejects, r)
+	return nil
+}
+
+// payload is the id under which the answer is, or will be, landed: whoever asks has news.
+func (l *loader) payload() (int64, error) {
+	if l.ans.PayloadID != 0 {
+		return l.ans.PayloadID, nil
+	}
+	if l.landed == 0 {
+		id, err := nextPayloadID(l.ctx, l.outer)
+		if err != nil {
+			return 0, err
+		}
+		l.landed = id
+	}
+	return l.landed, nil
+}
+
+func (l *loader) warn(name, where string) { l.out.Warnings.Add(name, where) }
+
+// finish settles what only the whole answer can tell: emptiness, absence, coverage, quarantine.
+func (l *loader) finish(report etl.Report) error {
+	for name, w := range report.Warnings {
+		seen := l.out.Warnings[name]
+		if seen.Count == 0 {
+			seen.FirstPath = w.FirstPath
+		}
+		seen.Count += w.Count
+		l.out.Warnings[name] = seen
+	}
+	for name, w := range l.ans.Warnings {
+		l.out.Warnings[name] = w
+	}
+	l.out.Received = report.Received
+	l.out.Ignored += report.Ignored
+	l.out.Quarantined = report.Quarantined
+	l.out.Mismatch = report.Mismatch
+
+	if report.Records == 0 && !l.ans.NoData {
+		if err := l.checkEmpty(); err != nil {
+			return err
+		}
+	}
+	if report.Records > 0 || l.ans.NoData {
+		if err := l.markAbsent(); err != nil {
+			return fmt.Errorf("mark absent: %w", err)
+		}
+	}
+	if l.history != nil {
+		if err := l.history.finish(); err != nil {
+			return err
+		}
+	}
+	if err := l.quarantine(report); err != nil {
+		return fmt.Errorf("quarantine: %w", err)
+	}
+	if err := l.cover(report); err != nil {
+		return fmt.Errorf("coverage: %w", err)
+	}
+	for _, path := range report.Drift {
+		if _, err := l.tx.Exec(l.ctx, `
+			insert into ops.schema_drift (dataset, path, first_run_id, first_seen_at)
+			select $1, $2, $3, $4 where not exists (select from ops.schema_drift where dataset = $1 and path = $2)`,
+			l.run.job.Dataset, path, l.run.id, l.ans.FetchedAt); err != nil {
+			return fmt.Errorf("schema drift: %w", err)
+		}
+	}
+	o := &l.out
+	if sum := o.Inserted + o.Restated + o.Unchanged + o.Ignored + o.Quarantined; sum != o.Received {
+		return fmt.Errorf("records lost on the way: received %d, but inserted %d + restated %d + unchanged %d + ignored %d + quarantined %d is %d",
+			o.Received, o.Inserted, o.Restated, o.Unchanged, o.Ignored, o.Quarantined, sum)
+	}
+	return nil
+}
+
+// checkEmpty refuses an answer without any record when this scope is known to have some: a
+// well-formed nothing is how an outage of the vendor often looks.
+func (l *loader) checkEmpty() error {
+	var expected bool
+	var err error
+	job, window := l.run.job, l.ans.Request.Window
+	switch {
+	case l.ans.Request.Product != "":
+		err = l.tx.QueryRow(l.ctx, `
+			select exists (
+				select from dw.fact_license_reading as f
+				join dw.dim_operation as o using (operation_key)
+				join dw.dim_product as p using (product_key)
+				where o.account = $1 and p.api = $2
+			)`, job.Account, l.ans.Request.Product).Scan(&expected)
+	case !window.IsZero():
+		// Levels that were observed in the window or shortly before it, unless their subscription ended.
+		err = l.tx.QueryRow(l.ctx, `
+			select exists (
+				select from dw.dim_customer as c
+				join dw.dim_subscription as s using (customer_key)
+				join dw.dim_service_level as v using (subscription_key)
+				join dw.fact_daily_consumption as d on d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+				where c.customer_id = $1
+					and d.usage_date >= $2::date - 35 and d.usage_date < $3::date
+					and (d.usage_date >= $2::date or s.end_at is null or s.end_at >= $2::date - 1)
+			)`, job.Scope, window.From.Time(), window.Until.Time()).Scan(&expected)
+	case job.Dataset == datasetCustomers:
+		err = l.tx.QueryRow(l.ctx, `select exists (select from dw.dim_customer where account = $1)`, job.Account).Scan(&expected)
+	default:
+		fact := "dw.fact_service_level"
+		if job.Dataset == datasetSubscriptions {
+			fact = "dw.fact_commitment"
+		}
+		err = l.tx.QueryRow(l.ctx, `
+			select exists (
+				select from dw.dim_customer as c
+				join dw.dim_subscription as s using (customer_key)
+				join dw.dim_service_level as v using (subscription_key)
+				join `+fact+` as f on f.customer_key = c.customer_key and f.service_level_key = v.service_level_key
+				where c.customer_id = $1 and (s.end_at is null or s.end_at >= $2::timestamptz - interval '1 day')
+			)`, job.Scope, l.ans.FetchedAt).Scan(&expected)
+	}
+	if err != nil {
+		return fmt.Errorf("look for what was expected: %w", err)
+	}
+	if expected {
+		return etl.Rejected("unexpected_empty", "%s: got a well-formed answer without records, want what was there before", l.ans.Request)
+	}
+	return nil
+}
+
+// cover records that the vendor answered for the days asked. The best answer of a day stays.
+func (l *loader) cover(report etl.Report) error {
+	status := map[etl.Day]string{}
+	var fallback etl.Day
+	switch {
+	case l.ans.Request.Product != "":
+		zone := time.UTC
+		if l.run.job.Zone != "" {
+			loaded, err := time.LoadLocation(l.run.job.Zone)
+			if err != nil {
+				return err
+			}
+			zone = loaded
+		}
+		fallback = etl.DayOf(l.ans.RequestedAt.In(zone))
+		if len(l.rejects) > 0 {
+			status[fallback] = "partial"
+		} else if report.Received == report.Ignored {
+			status[fallback] = "empty"
+		}
+		for day := range l.readingDays {
+			status[day] = "answered"
+		}
+	case !l.ans.Request.Window.IsZero():
+		word := "answered"
+		if report.Records == 0 {
+			word = "empty"
+		}
+		for day := l.ans.Request.Window.From; day < l.ans.Request.Window.Until; day++ {
+			status[day] = word
+		}
+		for _, r := range l.rejects {
+			if r.Day != nil && l.ans.Request.Window.Contains(*r.Day) {
+				status[*r.Day] = "partial"
+			} else if r.Day == nil {
+				for day := range status {
+					status[day] = "partial"
+				}
+			}
+		}
+	default:
+		return nil
+	}
+	// Read first, write only what is better: a conflict that changes nothing would still cost WAL.
+	rows, err := l.tx.Query(l.ctx, `select day, status from ops.coverage
+		where dataset = $1 and scope = $2 and product = $3 and day = any($4)`,
+		l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, dayTimes(status))
+	if err != nil {
+		return err
+	}
+	var day time.Time
+	var word string
+	if _, err := pgx.ForEachRow(rows, []any{&day, &word}, func() error {
+		if d := etl.DayOf(day); rank[word] >= rank[status[d]] {
+			delete(status, d)
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	batch := &pgx.Batch{}
+	for d, word := range status {
+		batch.Queue(`insert into ops.coverage (source, dataset, scope, product, day, status, run_id) values ($1, $2, $3, $4, $5, $6, $7)
+			on conflict (dataset, scope, product, day) do update set status = excluded.status, run_id = excluded.run_id`,
+			l.run.job.Source, l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, d.Time(), word, l.run.id)
+	}
+	return l.tx.SendBatch(l.ctx, batch).Close()
+}
+
+var rank = map[string]int{"empty": 1, "partial": 2, "answered": 3}
+
+func dayTimes[V any](days map[etl.Day]V) []time.Time {
+	times := make([]time.Time, 0, len(days))
+	for d := range days {
+		times = append(times, d.Time())
+	}
+	return times
+}
+
+// quarantine writes the rejects, lands the body when it brought news or rejects, and settles rows
+// that a former answer for the same time left open and this one no longer holds.
+func (l *loader) quarantine(report etl.Report) error {
+	if len(l.rejects) > 0 {
+		if _, err := l.payload(); err != nil {
+			return err
+		}
+	}
+	if l.landed != 0 {
+		if err := l.run.insertPayload(l.ctx, l.tx, l.landed, l.ans); err != nil {
+			return fmt.Errorf("land: %w", err)
+		}
+		l.ans.PayloadID = l.landed
+	}
+	from, until := windowDates(l.ans.Request.Window)
+	fingerprints := make([][]byte, 0, len(l.rejects))
+	repeats := map[[sha256.Size]byte]int{}
+	batch := &pgx.Batch{}
+	for i := range l.rejects {
+		r := &l.rejects[i]
+		base := fingerprint(r, 0)
+		print := fingerprint(r, repeats[base])
+		repeats[base]++
+		fingerprints = append(fingerprints, print[:])
+		var day *time.Time
+		if r.Day != nil {
+			t := r.Day.Time()
+			day = &t
+		}
+		batch.Queue(`
+			insert into ops.quarantine (run_id, payload_id, source, dataset, scope, product, window_from, window_until,
+				path, reason, excerpt, subscription_number, service_level, description, day, fingerprint, quarantined_at)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+			on conflict (dataset, scope, product, fingerprint) where resolved_at is null do nothing`,
+			l.run.id, l.ans.PayloadID, l.run.job.Source, l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, from, until,
+			r.Path, r.Reason, r.Excerpt, orNull(r.Subscription), orNull(r.Level), orNull(r.Description), day, print[:], l.ans.FetchedAt)
+	}
+	if report.Records > 0 {
+		batch.Queue(`
+			update ops.quarantine
+			set resolved_at = $5, resolution = format('superseded by run %s', $6::bigint)
+			where dataset = $1 and scope = $2 and product = $3 and resolved_at is null
+				and fingerprint <> all ($4)
+				and quarantined_at <= $5
+				and ($7::date is null or (coalesce(day, window_from) >= $7 and coalesce(day + 1, window_until) <= $8))`,
+			l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, fingerprints, l.ans.FetchedAt, l.run.id, from, until)
+	}
+	return l.tx.SendBatch(l.ctx, batch).Close()
+}
+
+// fingerprint tells the same refusal met again from another one. The path is left out: it shifts
+// with the window asked.
+func fingerprint(r *etl.Reject, repeat int) [sha256.Size]byte {
+	day := ""
+	if r.Day != nil {
+		day = r.Day.String()
+	}
+	return sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %q %q %d", r.Reason, r.Subscription, r.Level, r.Description, day, r.Excerpt, repeat))
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// markAbsent flags what was there before and is not in this answer. Nothing is ever deleted, and
+// an answer that came late says nothing about absence.
+func (l *loader) markAbsent() error {
+	if len(l.newer) > 0 || l.orphanRejects() {
+		return nil
+	}
+	var sql string
+	args := []any{l.ans.FetchedAt}
+	switch l.run.job.Dataset {
+	case datasetCustomers:
+		ids := make([]string, 0, len(l.customers))
+		for id := range l.customers {
+			ids = append(ids, id)
+		}
+		sql = `update dw.dim_customer set absent_since = $1
+			where account = $2 and absent_since is null and customer_id <> all ($3)`
+		args = append(args, l.run.job.Account, ids)
+	case datasetSubscriptions:
+		if l.customer == nil {
+			return nil
+		}
+		if _, err := l.tx.Exec(l.ctx, `update dw.fact_subscription set absent_since = $1
+			where customer_key = $2 and valid_to is null and absent_since is null and subscription_key <> all ($3)`,
+			l.ans.FetchedAt, l.customer.key, keys(l.deliveredSubs)); err != nil {
+			return err
+		}
+		sql = `update dw.fact_commitment as f set absent_since = $1
+			from dw.dim_service_level as v
+			where f.customer_key = $2 and f.valid_to is null and f.absent_since is null
+				and v.service_level_key = f.service_level_key
+				and f.service_level_key <> all ($3) and v.subscription_key <> all ($4)`
+		args = append(args, l.customer.key, keys(l.deliveredLevels), keys(l.unsureSubs))
+	default:
+		return nil
+	}
+	tag, err := l.tx.Exec(l.ctx, sql, args...)
+	l.out.Absent += int(tag.RowsAffected())
+	return err
+}
+
+// orphanRejects tells whether a refused record could be any subscription's, so that nothing can be
+// called absent.
+func (l *loader) orphanRejects() bool {
+	for i := range l.rejects {
+		if l.rejects[i].Subscription == "" {
+			return true
+		}
+	}
+	return false
+}
+
+func keys(set map[int64]bool) []int64 {
+	list := make([]int64, 0, len(set))
+	for k := range set {
+		list = append(list, k)
+	}
+	return list
+}
+
+// Datasets whose load differs by what absence means. The names are the contract's.
+const (
+	datasetCustomers     = "keystone.customers"
+	datasetSubscriptions = "keystone.subscriptions"
+)

@@ -1,0 +1,437 @@
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"meterhouse/etl"
+)
+
+// run is one attempt at one window, opened by StartRun and closed by Load or Fail.
+type run struct {
+	w      *Warehouse
+	lease  *lease
+	job    etl.Job
+	window etl.Window
+	id     int64
+}
+
+// StartRun records the run and, for windows, makes the partitions it may need. Both are committed
+// on return: partitions are made outside the load, so that a load takes no lock that readers feel.
+func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, window etl.Window, startedAt time.Time) (etl.Run, error) {
+	r := &run{w: w, lease: l.(*lease), job: job, window: window}
+	from, until := windowDates(window)
+	var fixed *time.Time
+	if w.cfg.Fixed {
+		fixed = &startedAt
+	}
+	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `update ops.clock set fixed_at = $1 where fixed_at is distinct from $1`, fixed); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `
+			insert into ops.run (source, dataset, scope, account, window_from, window_until, owner, fence, business_at)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning run_id`,
+			job.Source, job.Dataset, job.Scope, job.Account, from, until, w.cfg.Owner, r.lease.fence, startedAt).Scan(&r.id)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !window.IsZero() {
+		if err := w.makePartitions(ctx, window); err != nil {
+			return nil, errors.Join(err, r.Fail(ctx, nil, err))
+		}
+	}
+	return r, nil
+}
+
+func windowDates(w etl.Window) (from, until *time.Time) {
+	if w.IsZero() {
+		return nil, nil
+	}
+	f, u := w.From.Time(), w.Until.Time()
+	return &f, &u
+}
+
+// makePartitions creates the monthly partitions of the samples that the window touches.
+func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error {
+	for month := window.From.Month(); month < window.Until; month = month.NextMonth() {
+		name := "fact_consumption_sample_" + month.Time().Format("2006_01")
+		var exists bool
+		if err := w.pool.QueryRow(ctx, `select to_regclass('dw.' || $1) is not null`, name).Scan(&exists); err != nil {
+			return fmt.Errorf("look for partition %s: %w", name, err)
+		}
+		if exists {
+			continue
+		}
+		sql := fmt.Sprintf(`create table if not exists dw.%s partition of dw.fact_consumption_sample
+			for values from ('%s 00:00:00+00') to ('%s 00:00:00+00') with (fillfactor = 90)`, name, month, month.NextMonth())
+		err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+			// Two creators at once would meet a unique violation in the catalogue.
+			if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended('meterhouse partitions', 0))`); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, sql)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("create partition %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (r *run) ID() int64 { return r.id }
+
+// Land stores the body in a transaction of its own. An answer that is landed already stays as it is.
+func (r *run) Land(ctx context.Context, ans *etl.Answer) error {
+	if ans.PayloadID != 0 {
+		return nil
+	}
+	err := pgx.BeginFunc(ctx, r.w.pool, func(tx pgx.Tx) error {
+		id, err := nextPayloadID(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := r.insertPayload(ctx, tx, id, ans); err != nil {
+			return err
+		}
+		ans.PayloadID = id
+		return nil
+	})
+	if err != nil {
+		ans.PayloadID = 0
+		return fmt.Errorf("land %s: %w", ans.Request, err)
+	}
+	return nil
+}
+
+func nextPayloadID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
+	err = tx.QueryRow(ctx, `select nextval(pg_get_serial_sequence('raw.payload', 'payload_id'))`).Scan(&id)
+	return id, err
+}
+
+func (r *run) insertPayload(ctx context.Context, tx pgx.Tx, id int64, ans *etl.Answer) error {
+	body, err := ans.Body.Zstd()
+	if err != nil {
+		return err
+	}
+	sum := ans.Body.SHA256()
+	from, until := windowDates(ans.Request.Window)
+	_, err = tx.Exec(ctx, `
+		insert into raw.payload (payload_id, run_id, source, dataset, scope, account, product, window_from, window_until,
+			method, url, requested_at, fetched_at, status, content_type, body_bytes, body_sha256, body_zstd)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+		on conflict (payload_id) do nothing`,
+		id, r.id, r.job.Source, ans.Request.Dataset, ans.Request.Scope, r.job.Account, ans.Request.Product, from, until,
+		ans.Method, ans.URL, ans.RequestedAt, ans.FetchedAt, ans.Status, ans.ContentType, ans.Body.Size(), sum[:], body)
+	return err
+}
+
+// Fail closes the run as failed. Evidence, when there is any, is landed with it.
+func (r *run) Fail(ctx context.Context, evidence *etl.Answer, reason error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if evidence != nil && evidence.PayloadID == 0 {
+		if err := r.Land(ctx, evidence); err != nil {
+			reason = errors.Join(reason, err)
+		}
+	}
+	err := pgx.BeginFunc(ctx, r.w.pool, func(tx pgx.Tx) error {
+		var payload *int64
+		var fetched *time.Time
+		if evidence != nil {
+			fetched = &evidence.FetchedAt
+			if evidence.PayloadID != 0 {
+				payload = &evidence.PayloadID
+			}
+		}
+		// A run that was closed meanwhile, by whoever took the lease over, stays as it is.
+		if _, err := tx.Exec(ctx, `update ops.run
+			set status = 'failed', finished_at = clock_timestamp(), error = $2, payload_id = $3, fetched_at = $4
+			where run_id = $1 and status = 'running'`, r.id, cleanError(reason), payload, fetched); err != nil {
+			return err
+		}
+		return r.moveWatermark(ctx, tx, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("record the failure of run %d: %w", r.id, err)
+	}
+	return nil
+}
+
+// cleanError is the text of an error for a text column: no NUL, bounded.
+func cleanError(err error) string {
+	const most = 4000
+	text := []rune(err.Error())
+	if len(text) > most {
+		text = append(text[:most], '…')
+	}
+	for i, c := range text {
+		if c < ' ' && c != '\n' {
+			text[i] = '\uFFFD'
+		}
+	}
+	return string(text)
+}
+
+// Load is the whole write: see the package's story. It is repeated, whole, on serialization
+// failures and deadlocks; nothing of a former attempt is left.
+func (r *run) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
+	const attempts = 5
+	for attempt := 1; ; attempt++ {
+		out, evidence, err := r.tryLoad(ctx, answers, unanswered, transform)
+		if err == nil {
+			return out, nil
+		}
+		if repeatable(err) && attempt < attempts && ctx.Err() == nil {
+			r.w.cfg.Log.Warn("load repeated", "run", r.id, "attempt", attempt, "error", err)
+			continue
+		}
+		empty := etl.Outcome{Rejected: out.Rejected, Warnings: etl.Warnings{}}
+		return empty, errors.Join(err, r.Fail(ctx, evidence, err))
+	}
+}
+
+func repeatable(err error) bool {
+	var pgErr *pgconn.PgError
+	return errors.As(err, &pgErr) && (pgErr.Code == "40001" || pgErr.Code == "40P01") // serialization_failure, deadlock_detected
+}
+
+// tryLoad makes one attempt. When it fails, evidence is the answer that explains it, if one does.
+func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, evidence *etl.Answer, err error) {
+	out.Warnings = etl.Warnings{}
+	out.Rejected = append(out.Rejected, unanswered...)
+	tx, err := r.w.pool.Begin(ctx)
+	if err != nil {
+		return out, nil, fmt.Errorf("load: begin: %w", err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1, 0))`, "meterhouse scope "+r.job.Source+" "+r.job.Scope); err != nil {
+		return out, nil, fmt.Errorf("load: lock scope: %w", err)
+	}
+	if err := r.lease.hold(ctx, tx); err != nil {
+		return out, nil, fmt.Errorf("load: %w", err)
+	}
+
+	loaded := 0
+	for _, ans := range answers {
+		one, err := r.loadAnswer(ctx, tx, ans, transform)
+		var reject *etl.RejectError
+		switch {
+		case err == nil:
+			out.Add(one)
+			loaded++
+		case errors.As(err, &reject):
+			out.Rejected = append(out.Rejected, fmt.Errorf("transform%s: %w", product(ans), err))
+			evidence = ans
+		default:
+			return out, nil, fmt.Errorf("load%s: %w", product(ans), err)
+		}
+	}
+	if loaded == 0 {
+		return out, evidence, errors.Join(out.Rejected...)
+	}
+	if evidence != nil { // part of the run was rejected: keep what it said
+		for _, ans := range answers {
+			if err := r.landInLoad(ctx, tx, ans); err != nil {
+				return out, nil, fmt.Errorf("load: %w", err)
+			}
+		}
+	}
+	if err := r.close(ctx, tx, answers, out); err != nil {
+		return out, nil, fmt.Errorf("load: close run: %w", err)
+	}
+	return out, nil, r.commit(ctx, tx)
+}
+
+func product(ans *etl.Answer) string {
+	if ans.Request.Product == "" {
+		return ""
+	}
+	return " " + ans.Request.Product
+}
+
+func (r *run) landInLoad(ctx context.Context, tx pgx.Tx, ans *etl.Answer) error {
+	if ans.PayloadID != 0 {
+		return nil
+	}
+	id, err := nextPayloadID(ctx, tx)
+	if err != nil {
+		return err
+	}
+	return r.insertPayload(ctx, tx, id, ans)
+}
+
+// commit ends the load. When the reply is lost nobody knows whether it happened, so the run's own
+// row is read on another connection: it says so, because it was written in the same transaction.
+func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
+	err := tx.Commit(ctx)
+	var pgErr *pgconn.PgError
+	if err == nil || errors.As(err, &pgErr) {
+		if err != nil {
+			return fmt.Errorf("load: commit: %w", err)
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	var status string
+	if readErr := r.w.pool.QueryRow(ctx, `select status from ops.run where run_id = $1`, r.id).Scan(&status); readErr != nil {
+		return fmt.Errorf("load: commit: outcome unknown: %w", errors.Join(err, readErr))
+	}
+	if status == "ok" || status == "partial" {
+		return nil
+	}
+	return fmt.Errorf("load: commit did not happen: %w", err)
+}
+
+// loadAnswer turns one answer into facts under a savepoint: a rejected answer leaves nothing.
+func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
+	l := &loader{ctx: ctx, run: r, outer: tx, ans: ans}
+	if err := l.begin(); err != nil {
+		return etl.Outcome{}, err
+	}
+	report := etl.Report{Warnings: etl.Warnings{}}
+	var err error
+	if !ans.NoData {
+		report, err = transform(ans, l)
+	}
+	if err == nil {
+		err = l.finish(report)
+	}
+	if err != nil {
+		if rollbackErr := l.tx.Rollback(ctx); rollbackErr != nil && !errors.Is(rollbackErr, pgx.ErrTxClosed) {
+			return etl.Outcome{}, errors.Join(err, rollbackErr)
+		}
+		return etl.Outcome{}, err
+	}
+	return l.out, l.tx.Commit(ctx) // releases the savepoint
+}
+
+// close writes the run record and moves the watermark.
+func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, out etl.Outcome) error {
+	status := "ok"
+	var reason *string
+	if out.Partial() {
+		status = "partial"
+	}
+	if err := errors.Join(out.Rejected...); err != nil {
+		text := cleanError(err)
+		reason = &text
+	}
+	var payload *int64
+	var sum []byte
+	var size int64
+	var fetched time.Time
+	for _, ans := range answers {
+		size += ans.Body.Size()
+		if ans.FetchedAt.After(fetched) {
+			fetched = ans.FetchedAt
+		}
+	}
+	if len(answers) == 1 {
+		h := answers[0].Body.SHA256()
+		sum = h[:]
+		if answers[0].PayloadID != 0 {
+			payload = &answers[0].PayloadID
+		}
+	}
+	tag, err := tx.Exec(ctx, `
+		update ops.run
+		set status = $2, finished_at = clock_timestamp(), error = $3, payload_id = $4, body_sha256 = $5, body_bytes = $6, fetched_at = $7,
+			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14
+		where run_id = $1 and status = 'running'`,
+		r.id, status, reason, payload, sum, size, fetched,
+		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent)
+	if err != nil {
+		return err
+	}
+	if tag.RowsAffected() != 1 {
+		return etl.ErrFenced
+	}
+	batch := &pgx.Batch{}
+	for name, w := range out.Warnings {
+		batch.Queue(`insert into ops.run_warning (run_id, warning, occurrences, first_path) values ($1, $2, $3, $4)`,
+			r.id, name, w.Count, w.FirstPath)
+	}
+	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+		return err
+	}
+	return r.moveWatermark(ctx, tx, &fetched)
+}
+
+// moveWatermark records the run as the scope's last one. With a success it also moves the
+// watermark, which never moves back: for windows to the first expected day without an answer, for
+// readings of the present to the time of the answer.
+func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success *time.Time) error {
+	zone := r.job.Zone
+	if zone == "" {
+		zone = "UTC"
+	}
+	var nextDue *time.Time
+	if success != nil && !r.job.NextDue.IsZero() {
+		nextDue = &r.job.NextDue
+	}
+	var expected *time.Time
+	if r.job.Expected != 0 {
+		t := r.job.Expected.Time()
+		expected = &t
+	}
+	if _, err := tx.Exec(ctx, `
+		insert into ops.watermark as mark (source, dataset, scope, account, last_success_at, last_run_id, next_due_at, expected_from, settle, zone)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+		on conflict (dataset, scope) do update
+		set account = excluded.account,
+			last_success_at = greatest(mark.last_success_at, excluded.last_success_at),
+			last_run_id = excluded.last_run_id,
+			next_due_at = coalesce(excluded.next_due_at, mark.next_due_at),
+			expected_from = coalesce(excluded.expected_from, mark.expected_from),
+			settle = excluded.settle,
+			zone = excluded.zone`,
+		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, success, r.id, nextDue, expected, r.job.Settle, zone); err != nil {
+		return err
+	}
+	if success == nil {
+		return nil
+	}
+	if r.window.IsZero() {
+		_, err := tx.Exec(ctx, `update ops.watermark set watermark = greatest(watermark, $3) where dataset = $1 and scope = $2`,
+			r.job.Dataset, r.job.Scope, success)
+		return err
+	}
+	_, err := tx.Exec(ctx, moveWindowWatermark, r.job.Dataset, r.job.Scope)
+	return err
+}
+
+// The first expected day without an answer, looked for from where the watermark stands.
+const moveWindowWatermark = `
+with mark as (
+    select greatest(watermark, expected_from::timestamp at time zone 'UTC') as since
+    from ops.watermark
+    where dataset = $1 and scope = $2
+),
+
+answered as (
+    select c.day, row_number() over (order by c.day) - 1 as steps
+    from ops.coverage as c
+    cross join mark
+    where c.dataset = $1 and c.scope = $2 and c.product = '' and c.day >= (mark.since at time zone 'UTC')::date
+),
+
+gap as (
+    select (mark.since at time zone 'UTC')::date + count(answered.day)::integer as day
+    from mark
+    left join answered on answered.day = (mark.since at time zone 'UTC')::date + answered.steps::integer
+    group by mark.since
+)
+
+update ops.watermark as w
+set watermark = gap.day::timestamp at time zone 'UTC'
+from gap
+where w.dataset = $1 and w.scope = $2 and w.watermark is distinct from gap.day::timestamp at time zone 'UTC'`

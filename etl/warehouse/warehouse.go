@@ -1,0 +1,278 @@
+package warehouse
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"meterhouse/etl"
+	"meterhouse/migrations"
+)
+
+// Config says which database and as whom.
+type Config struct {
+	URL      string           // postgres://…
+	Owner    string           // names this process in leases and runs: host, process id, start
+	Now      func() time.Time // business clock; default time.Now
+	Fixed    bool             // the business clock stands still (--now): views take it as now
+	MaxConns int              // default 8
+	Log      *slog.Logger     // default slog.Default
+}
+
+// Warehouse is an open warehouse. It is safe for concurrent use. Close it.
+type Warehouse struct {
+	cfg  Config
+	pool *pgxpool.Pool
+}
+
+var _ etl.Warehouse = (*Warehouse)(nil)
+
+// minMajor is the oldest Postgres with everything the schema uses.
+const minMajor = 15
+
+// Open connects and refuses a database that this binary cannot work with: a server before 15,
+// another encoding than UTF-8, a schema that is behind or ahead. It changes nothing.
+func Open(ctx context.Context, cfg Config) (*Warehouse, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 8
+	}
+	server, err := Probe(ctx, cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	if err := server.usable(); err != nil {
+		return nil, err
+	}
+	poolConfig, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("database url: %w", err)
+	}
+	tune(poolConfig.ConnConfig)
+	poolConfig.MaxConns = int32(cfg.MaxConns)
+	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
+	if err != nil {
+		return nil, fmt.Errorf("open warehouse: %w", err)
+	}
+	return &Warehouse{cfg: cfg, pool: pool}, nil
+}
+
+// Close waits for borrowed connections and closes all.
+func (w *Warehouse) Close() { w.pool.Close() }
+
+func tune(cfg *pgx.ConnConfig) {
+	if cfg.ConnectTimeout == 0 {
+		cfg.ConnectTimeout = 10 * time.Second
+	}
+	cfg.RuntimeParams["timezone"] = "UTC"
+	if cfg.RuntimeParams["application_name"] == "" {
+		cfg.RuntimeParams["application_name"] = "meterhouse"
+	}
+}
+
+// Server is what a database says about itself.
+type Server struct {
+	Version  string // as the server names it, such as "15.18 (Debian …)"
+	Major    int
+	Encoding string
+	Schema   int64         // newest applied migration; 0 when none
+	Head     int64         // newest migration of this binary
+	Skew     time.Duration // the server's wall clock minus ours
+	ReadOnly bool          // a standby, or default_transaction_read_only
+}
+
+// Probe connects once and looks. It changes nothing.
+func Probe(ctx context.Context, url string) (Server, error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return Server{}, fmt.Errorf("database url: %w", err)
+	}
+	tune(cfg)
+	conn, err := pgx.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return Server{}, fmt.Errorf("connect to database %s: %w", where(cfg), explain(err))
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	s := Server{Head: migrations.Head()}
+	var now time.Time
+	var number string
+	before := time.Now()
+	err = conn.QueryRow(ctx, `select current_setting('server_version'), current_setting('server_version_num'),
+		current_setting('server_encoding'), clock_timestamp(),
+		pg_is_in_recovery() or current_setting('transaction_read_only')::boolean`).
+		Scan(&s.Version, &number, &s.Encoding, &now, &s.ReadOnly)
+	if err != nil {
+		return Server{}, fmt.Errorf("probe database %s: %w", where(cfg), err)
+	}
+	s.Skew = now.Sub(before.Add(time.Since(before) / 2)).Round(time.Millisecond)
+	if n, err := strconv.Atoi(number); err == nil {
+		s.Major = n / 10000
+	}
+	s.Schema, err = migrations.Version(ctx, conn)
+	return s, err
+}
+
+func (s Server) usable() error {
+	switch {
+	case s.Major < minMajor:
+		return fmt.Errorf("database server is PostgreSQL %s, want %d or newer", s.Version, minMajor)
+	case s.Encoding != "UTF8":
+		return fmt.Errorf("database encoding is %s, want UTF8: create it with \"encoding 'UTF8' template template0\"", s.Encoding)
+	case s.ReadOnly:
+		return errors.New("database is read-only (a standby, or default_transaction_read_only), want the primary")
+	case s.Schema < s.Head:
+		return fmt.Errorf("database schema is at version %d, this binary wants %d: run `meterhouse migrate up`", s.Schema, s.Head)
+	case s.Schema > s.Head:
+		return fmt.Errorf("database schema is at version %d, this binary knows up to %d: use the newer binary", s.Schema, s.Head)
+	}
+	return nil
+}
+
+// where names a database without its password.
+func where(cfg *pgx.ConnConfig) string {
+	return fmt.Sprintf("%s@%s:%d/%s", cfg.User, cfg.Host, cfg.Port, cfg.Database)
+}
+
+// explain adds what to do to the refusals a new user meets.
+func explain(err error) error {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) {
+		return fmt.Errorf("%w: check database.url and that the server is up", err)
+	}
+	switch pgErr.Code {
+	case "28P01", "28000": // invalid_password, invalid_authorization_specification
+		return fmt.Errorf("%w: check user and password in database.url", err)
+	case "3D000": // invalid_catalog_name
+		return fmt.Errorf("%w: create the database first, or correct database.url", err)
+	}
+	return err
+}
+
+// Table is a result as text: numbers exact, times in UTC, unknown as an empty cell.
+type Table struct {
+	Columns []string
+	Numeric []bool // per column: a number, to be aligned to the right
+	Rows    [][]string
+}
+
+// Query runs one read-only statement and returns everything as text.
+func (w *Warehouse) Query(ctx context.Context, sql string, args ...any) (Table, error) {
+	var t Table
+	err := pgx.BeginTxFunc(ctx, w.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		// Text from the server itself: no client type may round a numeric or move a time.
+		rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for _, f := range rows.FieldDescriptions() {
+			t.Columns = append(t.Columns, f.Name)
+			t.Numeric = append(t.Numeric, isNumber(f.DataTypeOID))
+		}
+		for rows.Next() {
+			raw := rows.RawValues()
+			row := make([]string, len(raw))
+			for i, v := range raw {
+				row[i] = string(v)
+			}
+			t.Rows = append(t.Rows, row)
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return Table{}, fmt.Errorf("query: %w", err)
+	}
+	return t, nil
+}
+
+func isNumber(oid uint32) bool {
+	switch oid {
+	case 20, 21, 23, 26, 700, 701, 1700: // int8, int2, int4, oid, float4, float8, numeric
+		return true
+	}
+	return false
+}
+
+// Customers are the ids of the customers that the account was last seen to have.
+func (w *Warehouse) Customers(ctx context.Context, account string) ([]string, error) {
+	rows, err := w.pool.Query(ctx,
+		`select customer_id from dw.dim_customer where account = $1 and absent_since is null order by customer_id`, account)
+	if err != nil {
+		return nil, fmt.Errorf("customers of %s: %w", account, err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("customers of %s: %w", account, err)
+	}
+	return ids, nil
+}
+
+// Covered are the days of the window for which the vendor gave an answer.
+func (w *Warehouse) Covered(ctx context.Context, dataset, scope string, window etl.Window) (map[etl.Day]bool, error) {
+	rows, err := w.pool.Query(ctx,
+		`select day from ops.coverage where dataset = $1 and scope = $2 and day >= $3 and day < $4`,
+		dataset, scope, window.From.Time(), window.Until.Time())
+	if err != nil {
+		return nil, fmt.Errorf("coverage of %s %s: %w", dataset, scope, err)
+	}
+	days, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
+	if err != nil {
+		return nil, fmt.Errorf("coverage of %s %s: %w", dataset, scope, err)
+	}
+	covered := make(map[etl.Day]bool, len(days))
+	for _, d := range days {
+		covered[etl.DayOf(d)] = true
+	}
+	return covered, nil
+}
+
+// LastSuccess is when, by the business clock, the scope was last loaded; ok is false if never.
+func (w *Warehouse) LastSuccess(ctx context.Context, dataset, scope string) (at time.Time, ok bool, err error) {
+	var stored *time.Time
+	err = w.pool.QueryRow(ctx,
+		`select last_success_at from ops.watermark where dataset = $1 and scope = $2`, dataset, scope).Scan(&stored)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && stored == nil {
+		return time.Time{}, false, nil
+	}
+	if err != nil {
+		return time.Time{}, false, fmt.Errorf("last success of %s %s: %w", dataset, scope, err)
+	}
+	return stored.UTC(), true, nil
+}
+
+// PinnedOperation is the operation that the account's first good reading named; empty if none.
+func (w *Warehouse) PinnedOperation(ctx context.Context, account string) (string, error) {
+	var operation string
+	err := w.pool.QueryRow(ctx,
+		`select operation from dw.dim_operation where account = $1 order by operation_key limit 1`, account).Scan(&operation)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return "", fmt.Errorf("pinned operation of %s: %w", account, err)
+	}
+	return operation, nil
+}
+
+// SaveProducts adds the products that are not known yet. Titles and units that were edited stay.
+func (w *Warehouse) SaveProducts(ctx context.Context, products []etl.Product) error {
+	batch := &pgx.Batch{}
+	for _, p := range products {
+		batch.Queue(`insert into dw.dim_product (product_number, api, title, unit, kind)
+			select $1, $2, $3, $4, $5 where not exists (select from dw.dim_product where api = $2)
+			on conflict do nothing`, p.Number, p.Code, p.Title, p.Unit, string(p.Kind))
+	}
+	if err := w.pool.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("save products: %w", err)
+	}
+	return nil
+}

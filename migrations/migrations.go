@@ -1,0 +1,219 @@
+// Package migrations carries the schema of the warehouse as goose files and knows how to bring a
+// database to it. Files are numbered, applied in a transaction each, and never edited once shipped.
+package migrations
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/database"
+	"github.com/pressly/goose/v3/lock"
+)
+
+//go:embed *.sql
+var files embed.FS
+
+// FS holds the migration files.
+func FS() fs.FS { return files }
+
+// versionTable keeps clear of other tools' goose tables in the same database.
+const versionTable = "meterhouse_schema_version"
+
+// Head is the version of the newest file.
+func Head() int64 {
+	names, err := fs.Glob(files, "*.sql")
+	if err != nil || len(names) == 0 {
+		panic("migrations: no files embedded")
+	}
+	var head int64
+	if _, err := fmt.Sscanf(names[len(names)-1], "%05d_", &head); err != nil {
+		panic("migrations: " + names[len(names)-1] + ": want a name like 00001_verb_object.sql")
+	}
+	return head
+}
+
+// Applied is one migration that was run.
+type Applied struct {
+	Version int64
+	Name    string
+	Took    time.Duration
+}
+
+// State is one migration file and when it was applied.
+type State struct {
+	Version   int64
+	Name      string
+	AppliedAt time.Time // zero while pending
+}
+
+// Up applies what is pending and grants bi_reader its rights. Any number of processes may call it
+// at once: a session lock lets one work and the others wait. url must not lead through a
+// transaction pooler. notes tell what could not be done for want of rights, with the SQL to run by
+// hand; they are empty when all is done. Repeating is safe.
+func Up(ctx context.Context, url string) (applied []Applied, notes []string, err error) {
+	err = withProvider(ctx, url, func(p *goose.Provider) error {
+		results, err := p.Up(ctx)
+		applied = collect(results, err)
+		return err
+	})
+	if err != nil {
+		return applied, nil, fmt.Errorf("migrate up: %w", err)
+	}
+	notes, err = grantReader(ctx, url)
+	if err != nil {
+		return applied, nil, fmt.Errorf("migrate up: grant bi_reader: %w", err)
+	}
+	return applied, notes, nil
+}
+
+// Down takes back the newest migration, or all of them when to is 0, down to but not including to.
+func Down(ctx context.Context, url string, to int64) (undone []Applied, err error) {
+	err = withProvider(ctx, url, func(p *goose.Provider) error {
+		results, err := p.DownTo(ctx, to)
+		undone = collect(results, err)
+		return err
+	})
+	if err != nil {
+		return undone, fmt.Errorf("migrate down to %d: %w", to, err)
+	}
+	return undone, nil
+}
+
+// Status lists every file with the time it was applied.
+func Status(ctx context.Context, url string) (states []State, err error) {
+	err = withProvider(ctx, url, func(p *goose.Provider) error {
+		all, err := p.Status(ctx)
+		for _, s := range all {
+			states = append(states, State{Version: s.Source.Version, Name: s.Source.Path, AppliedAt: s.AppliedAt})
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("migrate status: %w", err)
+	}
+	return states, nil
+}
+
+// Version is the newest applied migration; 0 in a database that was never migrated. It changes nothing.
+func Version(ctx context.Context, conn *pgx.Conn) (int64, error) {
+	var version int64
+	err := conn.QueryRow(ctx, "select coalesce(max(version_id), 0) from public."+versionTable+" where is_applied").Scan(&version)
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) && pgErr.Code == "42P01" { // undefined_table
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("schema version: %w", err)
+	}
+	return version, nil
+}
+
+func collect(results []*goose.MigrationResult, err error) (applied []Applied) {
+	var partial *goose.PartialError
+	if errors.As(err, &partial) {
+		results = partial.Applied
+	}
+	for _, r := range results {
+		applied = append(applied, Applied{Version: r.Source.Version, Name: r.Source.Path, Took: r.Duration})
+	}
+	return applied
+}
+
+// withProvider hands over a goose provider on a database/sql handle. Only migrations go through
+// database/sql, each in a transaction: it repeats statements whose reply was lost.
+func withProvider(ctx context.Context, url string, use func(*goose.Provider) error) (err error) {
+	cfg, err := pgx.ParseConfig(url)
+	if err != nil {
+		return fmt.Errorf("database url: %w", err)
+	}
+	cfg.RuntimeParams["timezone"] = "UTC"
+	db := stdlib.OpenDB(*cfg)
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := db.PingContext(ctx); err != nil {
+		return err
+	}
+	store, err := database.NewStore(goose.DialectPostgres, "public."+versionTable)
+	if err != nil {
+		return err
+	}
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300), lock.WithUnlockTimeout(1, 30))
+	if err != nil {
+		return err
+	}
+	provider, err := goose.NewProvider("", db, files, goose.WithStore(store), goose.WithSessionLocker(locker))
+	if err != nil {
+		return err
+	}
+	return use(provider)
+}
+
+// grantReader makes the group role bi_reader and gives it what mart, dw and billing expose. It
+// works without CREATEROLE when the role exists; otherwise the notes hold the SQL for an administrator.
+func grantReader(ctx context.Context, url string) (notes []string, err error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, createReader); err != nil {
+		var pgErr *pgconn.PgError
+		if errors.As(err, &pgErr) && pgErr.Code == "42501" { // insufficient_privilege
+			return []string{"-- this role may not create roles; as an administrator run:\ncreate role bi_reader nologin;\n-- and then, as the owner of the schemas:\n" + strings.TrimSpace(grants)}, nil
+		}
+		return nil, err
+	}
+	_, err = conn.Exec(ctx, grants)
+	return nil, err
+}
+
+// Two starters may both find the role missing: the second is told duplicate_object or
+// unique_violation and has nothing left to do.
+const createReader = `
+do $$
+begin
+    if not exists (select from pg_roles where rolname = 'bi_reader') then
+        create role bi_reader nologin;
+    end if;
+exception
+    when duplicate_object or unique_violation then null;
+end
+$$`
+
+// Grants go table by table, so that partition children stay out of a reader's sight. They are
+// serialised because concurrent grants on one table fail with "tuple concurrently updated".
+const grants = `
+do $$
+declare
+    object record;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('meterhouse grants', 0));
+    for object in
+        select n.nspname as schema
+        from pg_namespace as n
+        where n.nspname in ('mart', 'dw', 'billing')
+            and not has_schema_privilege('bi_reader', n.oid, 'usage')
+    loop
+        execute format('grant usage on schema %I to bi_reader', object.schema);
+    end loop;
+    for object in
+        select n.nspname as schema, c.relname as name
+        from pg_class as c
+        join pg_namespace as n on n.oid = c.relnamespace
+        where n.nspname in ('mart', 'dw', 'billing')
+            and c.relkind in ('r', 'p', 'v', 'm')
+            and not c.relispartition
+            and not (has_table_privilege('bi_reader', c.oid, 'select') and has_table_privilege('bi_reader', c.oid, 'references'))
+    loop
+        execute format('grant select, references on %I.%I to bi_reader', object.schema, object.name);
+    end loop;
+end
+$$`
