@@ -291,7 +291,10 @@ create table dw.fact_license_snapshot (
     payload_id bigint not null,
     run_id bigint not null,
     constraint fact_license_snapshot_pkey primary key (operation_key, product_key, description, snapshot_date),
-    constraint fact_license_snapshot_ordered check (0 <= items_min and items_min <= items and items <= items_max and items_max < 'Infinity')
+    constraint fact_license_snapshot_ordered check (
+        0 <= items_min and items_min <= items and items <= items_max
+        and items_min < 'Infinity' and items < 'Infinity' and items_max < 'Infinity'
+    )
 ) with (fillfactor = 90);
 comment on table dw.fact_license_snapshot is 'Grain: one row per operation, product, description and local day: the last good reading with the least and greatest of the day.';
 comment on column dw.fact_license_snapshot.operation_key is 'The operation.';

@@ -20,7 +20,8 @@ type dayVersion struct {
 
 // lateObservation enters what was observed before the newest observation of a series-day, so that
 // ledger and daily row end as if the answers had been loaded in the order in which they were
-// fetched. later are the times at which the day was looked at again; it has at least one.
+// fetched. Only the kind of a ledger row may differ: restated or late is told by comparing samples, and
+// those of a superseded version are gone. later are the times at which the day was looked at again; it has at least one.
 func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, later []time.Time) error {
 	l := h.l
 	if in.partial {

@@ -1,0 +1,119 @@
+package warehouse
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"meterhouse/etl"
+)
+
+// seen is one answer of the vendor: what it said of each day of its window at an instant.
+type seen struct {
+	at     time.Time
+	window etl.Window
+	days   map[etl.Day][]etl.Sample
+}
+
+// TestOrderAndSplitOfLoadsDoNotShow loads the same answers in the order of their fetching and in
+// any other order, some of them twice, into two customers: facts, samples, ledger and flags must end
+// equal. The vendor adds samples and changes figures. It does not take samples away: such an answer
+// is held until a later one confirms it, which is a matter of order by its nature. Nor is the kind
+// of a ledger row compared: restated or late is told from samples, and a superseded version's are gone.
+func TestOrderAndSplitOfLoadsDoNotShow(t *testing.T) {
+	h := newHouse(t)
+	customers := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		first := day("2026-05-01")
+		var answers []seen
+		grown := map[etl.Day]int{}
+		n := rapid.IntRange(2, 5).Draw(rt, "answers")
+		clock := at("2026-05-10T00:00:00Z")
+		for range n {
+			clock = clock.Add(time.Duration(rapid.IntRange(20, 100).Draw(rt, "minutes")) * time.Minute)
+			from := first + etl.Day(rapid.IntRange(0, 1).Draw(rt, "from"))
+			until := first + etl.Day(rapid.IntRange(int(from-first)+1, 2).Draw(rt, "until"))
+			s := seen{at: clock, window: etl.Window{From: from, Until: until}, days: map[etl.Day][]etl.Sample{}}
+			for d := from; d < until; d++ {
+				grown[d] = rapid.IntRange(max(1, grown[d]), 3).Draw(rt, "samples")
+				for i := range grown[d] {
+					v := rapid.IntRange(1, 2).Draw(rt, "value")
+					s.days[d] = append(s.days[d], sample(d.Time().Add(time.Duration(i)*time.Hour).Format(time.RFC3339), fmt.Sprint(100+v)))
+				}
+			}
+			answers = append(answers, s)
+		}
+		order := rapid.Permutation(answers).Draw(rt, "order")
+		if rapid.Bool().Draw(rt, "twice") {
+			order = append(order, rapid.SampledFrom(answers).Draw(rt, "again"))
+		}
+
+		customers++
+		inOrder, anyOrder := fmt.Sprintf("in-%d", customers), fmt.Sprintf("any-%d", customers)
+		for _, s := range answers {
+			h.see(rt, inOrder, s)
+		}
+		for _, s := range order {
+			h.see(rt, anyOrder, s)
+		}
+		if want, got := h.dump(inOrder), h.dump(anyOrder); want != got {
+			var told []string
+			for _, s := range answers {
+				told = append(told, fmt.Sprintf("%s %s: %v", s.at.Format(time.TimeOnly), s.window, spell(s)))
+			}
+			var as []string
+			for _, s := range order {
+				as = append(as, s.at.Format(time.TimeOnly))
+			}
+			rt.Fatalf("answers\n%s\nloaded as %v\nin order:\n%s\nin this order:\n%s", strings.Join(told, "\n"), as, want, got)
+		}
+	})
+}
+
+func spell(s seen) string {
+	var b strings.Builder
+	for d := s.window.From; d < s.window.Until; d++ {
+		fmt.Fprintf(&b, " %s", d)
+		for _, x := range s.days[d] {
+			fmt.Fprintf(&b, " %s=%s", time.UnixMicro(x.At).UTC().Format("15h"), x.ConsumedTiB)
+		}
+	}
+	return b.String()
+}
+
+func (h *house) see(t *rapid.T, customer string, s seen) {
+	h.now = s.at
+	level := etl.LevelHistory{Level: "Extreme"}
+	for d := s.window.From; d < s.window.Until; d++ {
+		level.Samples = append(level.Samples, s.days[d]...)
+	}
+	_, err := h.load(etl.Job{Dataset: "keystone.history", Scope: customer, Expected: day("2026-05-01")}, s.window, func(sink etl.Sink) (etl.Report, error) {
+		return etl.Report{Records: 1, Received: len(level.Samples), Warnings: etl.Warnings{}},
+			sink.History(etl.History{Subscription: subscription1(), Levels: []etl.LevelHistory{level}})
+	})
+	if err != nil {
+		t.Fatalf("%s at %s: %v", customer, s.at, err)
+	}
+}
+
+// dump is everything about a customer that must not depend on the order of loading.
+func (h *house) dump(customer string) string {
+	const keyed = ` where customer_key = (select customer_key from dw.dim_customer where customer_id = $1)`
+	var all []string
+	for _, sql := range []string{
+		`select 'sample', sampled_at, committed_tib, consumed_tib, burst_tib, accrued_burst_tib, is_invoiced
+			from dw.fact_consumption_sample` + keyed + ` order by sampled_at`,
+		`select 'day', usage_date, sample_count, step_seconds, consumed_avg_tib, consumed_max_tib, consumed_last_tib, accrued_sum_tib,
+			encode(digest, 'hex'), known_since, absent_since, pending_at, is_invoiced
+			from dw.fact_daily_consumption` + keyed + ` order by usage_date`,
+		`select 'ledger', usage_date, sample_count, consumed_avg_tib, encode(digest, 'hex'), known_from, known_until
+			from dw.restatement` + keyed + ` order by usage_date, known_from`,
+		`select 'coverage', day, status from ops.coverage where scope = $1 order by day`,
+	} {
+		all = append(all, h.rows(sql, customer)...)
+	}
+	return strings.Join(all, "\n")
+}
