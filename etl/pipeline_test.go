@@ -1,0 +1,150 @@
+package etl_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"meterhouse/etl"
+)
+
+// vendor is a source that answers as a test scripts it.
+type vendor struct {
+	asked   []string
+	extract func(req etl.Request) error
+}
+
+func (v *vendor) Extract(_ context.Context, req etl.Request) (*etl.Answer, error) {
+	v.asked = append(v.asked, strings.TrimSpace(req.Window.String()+" "+req.Product))
+	ans := &etl.Answer{Request: req, Body: &body{}}
+	return ans, v.extract(req)
+}
+
+func (v *vendor) Transform(*etl.Answer, etl.Sink) (etl.Report, error) { return etl.Report{}, nil }
+
+type body struct{ closed int }
+
+func (b *body) Open() (io.ReadCloser, error) { return io.NopCloser(&bytes.Buffer{}), nil }
+func (b *body) Zstd() ([]byte, error)        { return nil, nil }
+func (b *body) SHA256() (sum [32]byte)       { return sum }
+func (b *body) Size() int64                  { return 0 }
+func (b *body) Close() error                 { b.closed++; return nil }
+
+// house records what the pipeline asked of it.
+type house struct {
+	did      []string
+	answers  []*etl.Answer
+	busy     error
+	released int
+}
+
+func (h *house) Lease(_ context.Context, dataset, scope string) (etl.Lease, error) {
+	h.did = append(h.did, "lease")
+	return h, h.busy
+}
+func (h *house) Release(context.Context) error { h.released++; return nil }
+func (h *house) StartRun(_ context.Context, _ etl.Lease, _ etl.Job, w etl.Window, _ time.Time) (etl.Run, error) {
+	h.did = append(h.did, "run "+w.String())
+	return h, nil
+}
+func (h *house) ID() int64 { return 7 }
+func (h *house) Land(_ context.Context, a *etl.Answer) error {
+	h.did = append(h.did, "land "+a.Request.Product)
+	return nil
+}
+func (h *house) Load(_ context.Context, answers []*etl.Answer, unanswered []error, _ func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
+	h.did = append(h.did, fmt.Sprintf("load %d, %d unanswered", len(answers), len(unanswered)))
+	h.answers = append(h.answers, answers...)
+	return etl.Outcome{Inserted: 1, Received: 1, Rejected: unanswered}, nil
+}
+func (h *house) Fail(_ context.Context, evidence *etl.Answer, reason error) error {
+	h.did = append(h.did, fmt.Sprintf("fail, evidence %v", evidence != nil))
+	return nil
+}
+
+func runPipeline(t *testing.T, h *house, v *vendor, job etl.Job) (etl.Outcome, error) {
+	p := etl.Pipeline{Warehouse: h, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+	job.Dataset, job.Scope = "vendor.report", "C-1"
+	out, err := p.Run(t.Context(), v, job)
+	for _, a := range h.answers {
+		if a.Body.(*body).closed == 0 {
+			t.Error("a body was left open")
+		}
+	}
+	return out, err
+}
+
+func want(t *testing.T, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("\n got %q\nwant %q", got, want)
+	}
+}
+
+func TestPipelineHalvesWindowsThatTakeTooLong(t *testing.T) {
+	h := &house{}
+	v := &vendor{extract: func(req etl.Request) error {
+		if req.Window.Days() > 2 {
+			return fmt.Errorf("504: %w", etl.ErrTimeout)
+		}
+		return nil
+	}}
+	out, err := runPipeline(t, h, v, etl.Job{Windows: []etl.Window{{From: 0, Until: 5}}})
+	if err != nil || out.Inserted != 3 {
+		t.Fatalf("got %+v, %v", out, err)
+	}
+	want(t, v.asked, "1970-01-01..1970-01-06", "1970-01-03..1970-01-06", "1970-01-04..1970-01-06", "1970-01-03..1970-01-04", "1970-01-01..1970-01-03")
+	if h.released != 1 {
+		t.Errorf("lease released %d times", h.released)
+	}
+}
+
+func TestPipelineGoesOnAfterAFailedWindowButNotWithoutRights(t *testing.T) {
+	for class, asked := range map[error]int{etl.ErrUnavailable: 2, etl.ErrContract: 2, etl.ErrUnauthorized: 1, etl.ErrThrottled: 1} {
+		h, v := &house{}, &vendor{extract: func(etl.Request) error { return class }}
+		_, err := runPipeline(t, h, v, etl.Job{Windows: []etl.Window{{From: 1, Until: 2}, {From: 0, Until: 1}}})
+		if !errors.Is(err, class) || len(v.asked) != asked {
+			t.Errorf("%v: asked %d times, %v; want %d times", class, len(v.asked), err, asked)
+		}
+	}
+}
+
+func TestPipelineLandsSnapshotsAndLoadsWhatWasAnswered(t *testing.T) {
+	h := &house{}
+	v := &vendor{extract: func(req etl.Request) error {
+		if req.Product == "b" {
+			return etl.Rejected("api_unknown", "no such report")
+		}
+		return nil
+	}}
+	out, err := runPipeline(t, h, v, etl.Job{Windows: []etl.Window{{}}, Products: []string{"a", "b", "c"}, Snapshot: true})
+	if err != nil || !out.Partial() {
+		t.Fatalf("got %+v, %v; want a partial run", out, err)
+	}
+	want(t, h.did, "lease", "run now", "land a", "land c", "load 2, 1 unanswered")
+}
+
+func TestPipelineStopsAskingAVendorThatIsDown(t *testing.T) {
+	h, v := &house{}, &vendor{extract: func(etl.Request) error { return etl.ErrUnavailable }}
+	_, err := runPipeline(t, h, v, etl.Job{Windows: []etl.Window{{}}, Products: []string{"a", "b", "c", "d"}, Snapshot: true})
+	if !errors.Is(err, etl.ErrUnavailable) || len(v.asked) != 2 {
+		t.Errorf("asked %v, %v; want two questions", v.asked, err)
+	}
+	want(t, h.did, "lease", "run now", "fail, evidence true")
+}
+
+func TestPipelineMeetsABusyScope(t *testing.T) {
+	h, v := &house{busy: &etl.BusyError{Dataset: "vendor.report", Scope: "C-1", Owner: "other"}}, &vendor{}
+	_, err := runPipeline(t, h, v, etl.Job{Windows: []etl.Window{{}}})
+	var busy *etl.BusyError
+	if !errors.As(err, &busy) || len(v.asked) != 0 {
+		t.Errorf("got %v after %d questions, want a BusyError after none", err, len(v.asked))
+	}
+}
