@@ -110,6 +110,9 @@ type Job struct {
 	NextDue  time.Time     // when the schedule asks for it again; zero when there is no schedule
 	Zone     string        // IANA name of the zone that the vendor's days are filed in; empty is UTC
 	Server   string        // server code of the account, for dimensions that keep it
+	// Operation is the operation that readings must name; empty: the one that the account's first
+	// good reading named.
+	Operation string
 }
 
 // Outcome is what a run did, in records at the dataset's grain.

@@ -13,6 +13,9 @@ import (
 // License implements etl.Sink: one accepted reading of one product. A reading cannot be repeated
 // by the vendor, so every one is kept; the snapshot of its day follows from the readings.
 func (l *loader) License(r etl.LicenseReading) error {
+	if refused, err := l.foreign(r); err != nil || refused {
+		return err
+	}
 	operation, err := l.theOperation(r.Operation)
 	if err != nil {
 		return fmt.Errorf("operation %s: %w", r.Operation, err)
@@ -58,6 +61,30 @@ func (l *loader) License(r etl.LicenseReading) error {
 		return err
 	}
 	return l.writeSnapshot(operation, product, r.Description, r.LocalDate)
+}
+
+// foreign refuses a reading of another operation than the account's first good reading named,
+// unless one is configured. The transform sees to it as well, but not between the answers of the
+// very first run.
+func (l *loader) foreign(r etl.LicenseReading) (bool, error) {
+	if l.run.job.Operation != "" {
+		return false, nil
+	}
+	if l.pinned == "" {
+		err := l.tx.QueryRow(l.ctx, `select operation from dw.dim_operation where account = $1 order by operation_key limit 1`,
+			l.run.job.Account).Scan(&l.pinned)
+		if errors.Is(err, pgx.ErrNoRows) {
+			l.pinned = r.Operation
+		} else if err != nil {
+			return false, err
+		}
+	}
+	if r.Operation == l.pinned {
+		return false, nil
+	}
+	l.out.Quarantined++
+	day := r.LocalDate
+	return true, l.Reject(etl.Reject{Path: "/data", Reason: "wrong_operation", Excerpt: r.Operation, Description: r.Description, Day: &day})
 }
 
 // theOperation finds the operation of the account by name, or makes it.

@@ -36,6 +36,7 @@ type loader struct {
 	unsureSubs      map[int64]bool
 	history         *historyLoad
 	operations      map[string]int64
+	pinned          string           // the account's first operation, once looked up
 	readingDays     map[etl.Day]bool // local days with an accepted licence reading
 }
 
@@ -104,7 +105,7 @@ func (l *loader) finish(report etl.Report) error {
 	}
 	l.out.Received = report.Received
 	l.out.Ignored += report.Ignored
-	l.out.Quarantined = report.Quarantined
+	l.out.Quarantined += report.Quarantined
 	l.out.Mismatch = report.Mismatch
 
 	if report.Records == 0 && !l.ans.NoData {

@@ -158,9 +158,22 @@ func TestLicenseReadings(t *testing.T) {
 		t.Errorf("pinned operation: got %q, %v", pinned, err)
 	}
 
+	// Another operation's figures are nobody's here.
+	out, err := h.load(job, etl.Window{}, func(sink etl.Sink) (etl.Report, error) {
+		return etl.Report{Records: 1, Received: 1, Warnings: etl.Warnings{}}, sink.License(etl.LicenseReading{
+			Operation: "other_ops", Product: "chat_licenses", Description: "Chat licenses", LocalDate: day("2026-05-15"),
+			Items: etl.NewDecimal(9), ItemsText: "9", ReadAt: h.now,
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCounts(t, out, "received 1 inserted 0 restated 0 unchanged 0 ignored 0 quarantined 1 absent 0")
+	h.want(`select reason from mart.quarantine`, "wrong_operation")
+
 	// Two days without a reading, then nothing told: lost days, an empty day.
 	h.now = at("2026-05-18T17:00:00Z")
-	_, err := h.load(job, etl.Window{}, func(sink etl.Sink) (etl.Report, error) { return etl.Report{Warnings: etl.Warnings{}}, nil })
+	_, err = h.load(job, etl.Window{}, func(sink etl.Sink) (etl.Report, error) { return etl.Report{Warnings: etl.Warnings{}}, nil })
 	if err == nil || !strings.Contains(err.Error(), "unexpected_empty") {
 		t.Errorf("an empty list where there were readings: got %v, want unexpected_empty", err)
 	}

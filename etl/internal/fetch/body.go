@@ -1,0 +1,295 @@
+package fetch
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"meterhouse/etl"
+)
+
+const (
+	maxInMemory = 8 << 20 // compressed
+	maxRatio    = 200     // decompressed to received bytes
+	ratioFrom   = 1 << 20 // decompressed bytes before the ratio counts
+)
+
+// receive reads, hashes and compresses a response's body. Of an answer that is no success, what
+// can be had is enough.
+func (c *Client) receive(resp *http.Response, limit int64, success bool) (etl.Body, error) {
+	wire := &counter{r: resp.Body}
+	plain, err := decoded(wire, resp.Header.Values("Content-Encoding"), success)
+	if err != nil {
+		return nil, err
+	}
+	w := newWriter(c.cfg.SpoolDir)
+	_, err = io.Copy(w, &bounded{r: plain, wire: wire, left: limit, limit: limit})
+	if err != nil && (success || errors.Is(err, errSpool)) {
+		w.discard()
+		return nil, err
+	}
+	return w.finish()
+}
+
+// decoded undoes the one layer of encoding we asked for.
+func decoded(wire *counter, encodings []string, success bool) (io.Reader, error) {
+	switch encoding := strings.ToLower(strings.TrimSpace(strings.Join(encodings, ","))); encoding {
+	case "", "identity":
+		return wire, nil
+	case "gzip":
+	default:
+		if !success {
+			return wire, nil
+		}
+		return nil, refuse("encoding_unsupported", etl.ErrContract, "Content-Encoding is %q, want gzip or identity", excerpt(encoding))
+	}
+	buffered := bufio.NewReaderSize(wire, 4<<10)
+	if _, err := buffered.Peek(1); err == io.EOF {
+		return buffered, nil // no body at all
+	}
+	unzip, err := gzip.NewReader(buffered)
+	if errors.Is(err, gzip.ErrHeader) {
+		return nil, refuse("encoding_unsupported", etl.ErrContract, "Content-Encoding is gzip, but the body is not")
+	}
+	if err != nil {
+		return nil, broken(err)
+	}
+	return unzip, nil
+}
+
+// broken is a body that ended before its end.
+func broken(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return transient("body_truncated", etl.ErrUnavailable, "the body broke off: %s", err)
+}
+
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// bounded passes a body on while it keeps to the limits of size and ratio.
+type bounded struct {
+	r     io.Reader
+	wire  *counter
+	left  int64
+	limit int64
+	total int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1] // one byte more than allowed tells a full body from too large a one
+	}
+	n, err := b.r.Read(p)
+	b.left -= int64(n)
+	b.total += int64(n)
+	switch {
+	case b.left < 0:
+		return 0, refuse("body_too_large", etl.ErrContract, "more than %d bytes", b.limit)
+	case b.total > ratioFrom && b.total/maxRatio > b.wire.n:
+		return 0, refuse("body_too_large", etl.ErrContract, "%d bytes out of %d received: more than 1 to %d", b.total, b.wire.n, maxRatio)
+	case err != nil && err != io.EOF:
+		return n, broken(err)
+	}
+	return n, err
+}
+
+var errSpool = errors.New("spool the body")
+
+// writer compresses and hashes what is written, in memory first, then in a file.
+type writer struct {
+	dir  string
+	mem  []byte
+	file *os.File
+	sum  hash.Hash
+	size int64
+	zip  *zstd.Encoder
+}
+
+// encoders are kept because one is larger than most bodies.
+var encoders = sync.Pool{New: func() any {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		panic("fetch: " + err.Error()) // options are constants
+	}
+	return e
+}}
+
+func newWriter(dir string) *writer {
+	w := &writer{dir: dir, sum: sha256.New(), zip: encoders.Get().(*zstd.Encoder)}
+	w.zip.Reset((*spool)(w))
+	return w
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	w.sum.Write(p)
+	w.size += int64(len(p))
+	return w.zip.Write(p)
+}
+
+// spool is the writer's compressed side.
+type spool writer
+
+func (s *spool) Write(p []byte) (int, error) {
+	if s.file == nil && len(s.mem)+len(p) > maxInMemory {
+		file, err := os.CreateTemp(s.dir, "meterhouse-body-*.zst") // 0600
+		if err != nil {
+			return 0, fmt.Errorf("%w: %w", errSpool, err)
+		}
+		s.file = file
+		if _, err := file.Write(s.mem); err != nil {
+			return 0, fmt.Errorf("%w: %w", errSpool, err)
+		}
+		s.mem = nil
+	}
+	if s.file == nil {
+		s.mem = append(s.mem, p...)
+		return len(p), nil
+	}
+	n, err := s.file.Write(p)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errSpool, err)
+	}
+	return n, err
+}
+
+func (w *writer) release() {
+	w.zip.Reset(nil)
+	encoders.Put(w.zip)
+	w.zip = nil
+}
+
+func (w *writer) discard() {
+	w.release()
+	if w.file != nil {
+		w.file.Close()
+		os.Remove(w.file.Name())
+	}
+}
+
+func (w *writer) finish() (etl.Body, error) {
+	if err := w.zip.Close(); err != nil {
+		w.discard()
+		return nil, err
+	}
+	b := &body{mem: w.mem, size: w.size}
+	w.sum.Sum(b.sum[:0])
+	w.release()
+	if w.file != nil {
+		b.path = w.file.Name()
+		if err := w.file.Close(); err != nil {
+			os.Remove(b.path)
+			return nil, fmt.Errorf("%w: %w", errSpool, err)
+		}
+	}
+	return b, nil
+}
+
+// NewBody is a body that did not come over the wire, for tests and replays.
+func NewBody(content []byte) etl.Body {
+	w := newWriter("")
+	// Neither can fail in memory; beyond 8 MiB compressed the temporary folder must be writable.
+	if _, err := w.Write(content); err != nil {
+		panic("fetch: " + err.Error())
+	}
+	b, err := w.finish()
+	if err != nil {
+		panic("fetch: " + err.Error())
+	}
+	return b
+}
+
+// body implements etl.Body.
+type body struct {
+	size int64
+	sum  [32]byte
+
+	mu     sync.Mutex
+	mem    []byte
+	path   string // of the file, when it is not in memory
+	closed bool
+}
+
+var errClosed = errors.New("the body was closed")
+
+func (b *body) compressed() (io.ReadCloser, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.closed:
+		return nil, errClosed
+	case b.path != "":
+		return os.Open(b.path)
+	}
+	return io.NopCloser(bytes.NewReader(b.mem)), nil
+}
+
+func (b *body) Open() (io.ReadCloser, error) {
+	from, err := b.compressed()
+	if err != nil {
+		return nil, err
+	}
+	unzip, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		from.Close()
+		return nil, err
+	}
+	return &reading{Decoder: unzip, from: from}, nil
+}
+
+type reading struct {
+	*zstd.Decoder
+	from io.Closer
+}
+
+func (r *reading) Close() error {
+	r.Decoder.Close()
+	return r.from.Close()
+}
+
+func (b *body) Zstd() ([]byte, error) {
+	from, err := b.compressed()
+	if err != nil {
+		return nil, err
+	}
+	defer from.Close()
+	return io.ReadAll(from)
+}
+
+func (b *body) SHA256() [32]byte { return b.sum }
+func (b *body) Size() int64      { return b.size }
+
+func (b *body) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil
+	}
+	b.closed, b.mem = true, nil
+	if b.path != "" {
+		return os.Remove(b.path)
+	}
+	return nil
+}

@@ -1,0 +1,342 @@
+package wolkvox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"meterhouse/etl"
+	"meterhouse/etl/internal/accept"
+	"meterhouse/etl/internal/fetch"
+	"meterhouse/etl/internal/jsonread"
+)
+
+// Dataset is the one dataset of this vendor.
+const Dataset = "wolkvox.billing"
+
+// Config of an Account. The zero value of a field means its default.
+type Config struct {
+	Account string // our name of it
+	Server  string // the operation's server code, such as 0039
+	BaseURL string // overrides https://wv<server>.wolkvox.com
+	// Operation that the account must answer for. Empty: the one pinned by the first good reading.
+	Operation string
+	Token     Token
+	Zone      *time.Location // of the vendor's dates; default America/Bogota
+
+	Proxy    string // default: none; never taken from the environment
+	CAFile   string
+	Timeout  time.Duration // of one exchange; default 60 s
+	MaxBody  int64         // default 256 MiB
+	SpoolDir string        // default os.TempDir
+
+	Now   func() time.Time                           // business clock; default time.Now
+	Sleep func(context.Context, time.Duration) error // default: real time
+	Log   *slog.Logger                               // default: none
+	// PinnedOperation is the operation pinned by the first good reading, "" when there is none.
+	PinnedOperation func(context.Context) (string, error)
+}
+
+// Account is a source of one operation's readings. It is safe for concurrent use and makes one
+// call at a time.
+type Account struct {
+	cfg       Config
+	base      *url.URL
+	token     *Token // a pointer, so that printing an Account shows an address
+	client    *fetch.Client
+	operation string // configured; "" when it is pinned
+	pinned    atomic.Pointer[string]
+	turn      chan struct{} // holds one value while a call may be in flight
+}
+
+var (
+	serverPattern  = regexp.MustCompile(`^[0-9a-z-]{1,32}$`)
+	productPattern = regexp.MustCompile(`^[0-9a-z_]{1,64}$`)
+)
+
+// New checks the configuration. It calls nobody.
+func New(cfg Config) (*Account, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Sleep == nil {
+		cfg.Sleep = fetch.Sleep
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	var problems []error
+	if cfg.Zone == nil {
+		zone, err := time.LoadLocation("America/Bogota")
+		if err != nil {
+			problems = append(problems, fmt.Errorf("timezone: %w", err))
+		}
+		cfg.Zone = zone
+	}
+	if err := cfg.Token.check(); err != nil {
+		problems = append(problems, err)
+	}
+	base, err := baseURL(cfg)
+	if err != nil {
+		problems = append(problems, err)
+	}
+	operation := ""
+	if cfg.Operation != "" {
+		var reason string
+		operation, _, reason = accept.KeyText(jsonread.Scalar{Kind: jsonread.String, Text: []byte(cfg.Operation)}, false)
+		if reason != "" {
+			problems = append(problems, fmt.Errorf("operation %q: %s", accept.Excerpt([]byte(cfg.Operation)), reason))
+		}
+	}
+	client, err := fetch.New(fetch.Config{
+		Proxy: cfg.Proxy, CAFile: cfg.CAFile, Timeout: cfg.Timeout, MaxBody: cfg.MaxBody, SpoolDir: cfg.SpoolDir, Now: cfg.Now,
+	})
+	if err != nil {
+		problems = append(problems, err)
+	}
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("wolkvox account %s: %w", cfg.Account, errors.Join(problems...))
+	}
+	token := cfg.Token
+	cfg.Token = ""
+	return &Account{cfg: cfg, base: base, token: &token, client: client, operation: operation, turn: make(chan struct{}, 1)}, nil
+}
+
+func baseURL(cfg Config) (*url.URL, error) {
+	if (cfg.Server != "" || cfg.BaseURL == "") && !serverPattern.MatchString(cfg.Server) {
+		return nil, fmt.Errorf("server %q: want 1 to 32 digits, small letters or hyphens", accept.Excerpt([]byte(cfg.Server)))
+	}
+	if cfg.BaseURL != "" {
+		return fetch.CheckBaseURL(cfg.BaseURL)
+	}
+	return fetch.CheckBaseURL("https://wv" + cfg.Server + ".wolkvox.com")
+}
+
+// String names the account. It keeps fmt away from the fields.
+func (a *Account) String() string { return "wolkvox account " + a.cfg.Account }
+
+// LearnOperation reads the pinned operation unless one is configured or known. Extract does it by
+// itself; whoever transforms without extracting, as a replay does, calls it before.
+func (a *Account) LearnOperation(ctx context.Context) error {
+	if a.operation != "" || a.cfg.PinnedOperation == nil || a.pinned.Load() != nil {
+		return nil
+	}
+	operation, err := a.cfg.PinnedOperation(ctx)
+	if err != nil {
+		return fmt.Errorf("read the pinned operation: %w", err)
+	}
+	if operation != "" {
+		a.pinned.Store(&operation)
+	}
+	return nil
+}
+
+// Extract asks for one product. Failures that may pass in a moment are tried again, at most four
+// times in all, and a refusal for too many calls at once a single time after half a minute to a
+// minute. Everything else that the vendor refuses comes back at once, with the answer as evidence.
+// A 404 is the vendor's way of having nothing to report.
+func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, error) {
+	if req.Dataset != Dataset || !productPattern.MatchString(req.Product) {
+		return nil, fmt.Errorf("wolkvox: cannot ask for dataset %q, product %q", req.Dataset, accept.Excerpt([]byte(req.Product)))
+	}
+	if err := a.LearnOperation(ctx); err != nil {
+		return nil, err
+	}
+	leave, err := a.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+
+	var ans *etl.Answer
+	ask := func() (err error) {
+		if ans != nil {
+			ans.Body.Close()
+		}
+		ans, err = a.ask(ctx, req, "billing.php", req.Product)
+		return err
+	}
+	policy := fetch.Policy{OnRetry: func(attempt int, wait time.Duration, err error) {
+		a.cfg.Log.Warn("retry", "dataset", Dataset, "account", a.cfg.Account, "product", req.Product,
+			"attempt", attempt, "wait", wait.String(), "error", err)
+	}}
+	err = fetch.Retry(ctx, policy, a.cfg.Sleep, ask)
+	if reasonOf(err) == "concurrency" {
+		// One call at a time is what we make, so somebody else uses this token.
+		wait := 30*time.Second + rand.N(30*time.Second)
+		policy.OnRetry(1, wait, err)
+		if stopped := a.cfg.Sleep(ctx, wait); stopped != nil {
+			return ans, stopped
+		}
+		err = ask()
+	}
+	return ans, err
+}
+
+// enter waits for the account's turn.
+func (a *Account) enter(ctx context.Context) (leave func(), err error) {
+	select {
+	case a.turn <- struct{}{}:
+		return func() { <-a.turn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// ask makes one call. An answer beside an error is the refusal's evidence.
+func (a *Account) ask(ctx context.Context, req etl.Request, page, api string) (*etl.Answer, error) {
+	target := a.base.JoinPath("api", "v2", page)
+	target.RawQuery = url.Values{"api": {api}}.Encode()
+	header := http.Header{"Accept": {"application/json"}, "wolkvox-token": {a.token.reveal()}}
+	if a.cfg.Server != "" {
+		header["wolkvox_server"] = []string{a.cfg.Server}
+	}
+	res, err := a.client.Do(ctx, fetch.Call{Method: http.MethodGet, URL: target, Header: header})
+	if err != nil {
+		return nil, err
+	}
+	a.cfg.Log.Debug("asked", "account", a.cfg.Account, "api", api, "status", res.Status, "bytes", res.Body.Size())
+	ans := &etl.Answer{
+		Request: req, Method: http.MethodGet, URL: target.String(),
+		Status: res.Status, ContentType: res.ContentType,
+		RequestedAt: res.RequestedAt, FetchedAt: res.FetchedAt,
+		Body: res.Body, Warnings: res.Warnings,
+	}
+	if ans.NoData, err = a.judge(res); ans.NoData {
+		ans.Warnings.Add("no_data", "")
+	}
+	return ans, err
+}
+
+// redact takes the token out of a vendor's words, should it have echoed it.
+func (a *Account) redact(words string) string {
+	return strings.ReplaceAll(words, a.token.reveal(), redacted)
+}
+
+// TokenInfo is what the vendor says about a token's use of today. A count the vendor does not give
+// is -1.
+type TokenInfo struct {
+	Description string
+	Limit       int64 // calls a day
+	UsedByToken int64
+	UsedByAll   int64 // by all tokens of the operation
+	Left        int64
+}
+
+// TokenInfo asks for the token's quota. It costs one call.
+func (a *Account) TokenInfo(ctx context.Context) (TokenInfo, error) {
+	leave, err := a.enter(ctx)
+	if err != nil {
+		return TokenInfo{}, err
+	}
+	defer leave()
+	ans, err := a.ask(ctx, etl.Request{}, "information.php", "token_info")
+	if ans != nil {
+		defer ans.Body.Close()
+	}
+	switch {
+	case err != nil:
+		return TokenInfo{}, err
+	case ans.NoData:
+		return TokenInfo{}, etl.Rejected("http_status", "status %d, want 200", ans.Status)
+	}
+	body, err := ans.Body.Open()
+	if err != nil {
+		return TokenInfo{}, err
+	}
+	defer body.Close()
+	return readTokenInfo(body)
+}
+
+func readTokenInfo(body io.Reader) (TokenInfo, error) {
+	info := TokenInfo{Limit: -1, UsedByToken: -1, UsedByAll: -1, Left: -1}
+	r := jsonread.New(body)
+	member := func(name string) error {
+		s, err := r.Scalar()
+		if err != nil {
+			return err
+		}
+		switch name {
+		case "description":
+			info.Description = accept.Excerpt(s.Text)
+		case "token_limit":
+			info.Limit = count(s)
+		case "token_use_today":
+			info.UsedByToken = count(s)
+		case "all_token_today":
+			info.UsedByAll = count(s)
+		case "available_consumption_options":
+			info.Left = count(s)
+		}
+		return nil
+	}
+	rows := 0
+	row := func() error {
+		rows++
+		if kind, err := r.Kind(); err != nil || kind != jsonread.Object || rows > 1 {
+			return r.Skip()
+		}
+		return r.Object(member)
+	}
+	kind, err := r.Kind()
+	if err == nil && kind != jsonread.Object {
+		err = etl.Rejected("envelope_unknown", "got %s, want an object", kind)
+	}
+	if err != nil {
+		return info, err
+	}
+	err = r.Object(func(name string) error {
+		if name != "data" {
+			return r.Skip()
+		}
+		switch kind, err := r.Kind(); {
+		case err != nil:
+			return err
+		case kind == jsonread.Object:
+			return row()
+		case kind == jsonread.Array:
+			return r.Array(func(int) error { return row() })
+		}
+		return r.Skip()
+	})
+	if err == nil {
+		err = r.End()
+	}
+	if err == nil && rows == 0 {
+		err = etl.Rejected("envelope_unknown", "no data about the token")
+	}
+	return info, err
+}
+
+// count reads a whole number or its text; -1 stands for anything else.
+func count(s jsonread.Scalar) int64 {
+	n := int64(0)
+	text := accept.Trim(s.Text)
+	if len(text) == 0 || len(text) > 15 || s.Kind != jsonread.String && s.Kind != jsonread.Number {
+		return -1
+	}
+	for _, c := range text {
+		if c < '0' || c > '9' {
+			return -1
+		}
+		n = n*10 + int64(c-'0')
+	}
+	return n
+}
+
+func reasonOf(err error) string {
+	var reject *etl.RejectError
+	if errors.As(err, &reject) {
+		return reject.Reason
+	}
+	return ""
+}
