@@ -1,0 +1,622 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"meterhouse/etl"
+	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/warehouse"
+	"meterhouse/etl/warehouse/warehousetest"
+	"meterhouse/etl/wolkvox/wolkvoxsim"
+	"meterhouse/migrations"
+)
+
+// snapshot is everything that loading writes, as counts; runs and leases tell that it was tried.
+func (w *world) snapshot() string {
+	w.t.Helper()
+	return w.value(`select format('runs %s leases %s payloads %s samples %s readings %s products %s attempts %s',
+		(select count(*) from ops.run), (select count(*) from ops.lease), (select count(*) from raw.payload),
+		(select count(*) from dw.fact_consumption_sample), (select count(*) from dw.fact_license_reading),
+		(select count(*) from dw.dim_product), (select count(*) from ops.credential_attempt))`)
+}
+
+func (w *world) calls() int { return len(w.keystone.Requests()) + len(w.wolkvox.Requests()) }
+
+func TestRunLoadsOnceAndWhenDue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.must(exitDone, "run")
+	golden(t, "run.txt", first.stdout)
+	if strings.Contains(first.stderr, "meterhouse:") {
+		t.Errorf("stderr: %s", first.stderr)
+	}
+
+	again := w.must(exitDone, "run")
+	if want := "nothing is due\ninserted 0, restated 0, unchanged 0, quarantined 0\n"; again.stdout != want {
+		t.Errorf("second run:\n%s\nwant:\n%s", again.stdout, want)
+	}
+	named := w.must(exitDone, append([]string{"run"}, datasets...)...)
+	if !regexp.MustCompile(`^inserted 0, restated 0, unchanged [1-9]\d+, quarantined 0$`).MatchString(named.lastLine()) {
+		t.Errorf("everything again: %s", named.lastLine())
+	}
+
+	// The next wolkvox slot has come, no other.
+	w.setNow("2026-05-20T12:30:00Z")
+	later := w.must(exitDone, "run")
+	if strings.Contains(later.stdout, "keystone") || !strings.Contains(later.stdout, "wolkvox.billing") {
+		t.Errorf("half an hour later:\n%s", later.stdout)
+	}
+	// The next day: one new day, the last three again.
+	w.setNow("2026-05-21T12:30:00Z")
+	plan := w.must(exitDone, "run", "keystone.history", "--plan")
+	wantContains(t, "plan", plan.stdout, "keystone.history  0042117  acme     2026-05-18  2026-05-21     3")
+}
+
+func TestPlanChangesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := w.snapshot()
+	o := w.must(exitDone, "run", "--plan")
+	golden(t, "plan_unknown.txt", o.stdout)
+	if after := w.snapshot(); after != before || w.calls() > 0 {
+		t.Errorf("--plan: from %s to %s, %d calls", before, after, w.calls())
+	}
+	w.must(exitDone, "run", "keystone.customers")
+	before, calls := w.snapshot(), w.calls()
+	o = w.must(exitDone, "run", "--plan")
+	golden(t, "plan.txt", o.stdout)
+	o = w.must(exitDone, "backfill", "keystone.history", "--from", "2026-01-01", "--until", "2026-05-20", "--customer", "C-1001", "--plan")
+	golden(t, "plan_backfill.txt", o.stdout)
+	if after := w.snapshot(); after != before || w.calls() != calls {
+		t.Errorf("--plan: from %s to %s, %d calls", before, after, w.calls()-calls)
+	}
+}
+
+func TestRunExitCodes(t *testing.T) {
+	t.Parallel()
+	t.Run("one scope fails", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.must(exitDone, "run", "keystone.customers")
+		w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Status, Status: 403, Path: "/historical", Count: 1})
+		o := w.must(exitPartial, "run", "keystone.history")
+		wantContains(t, "stdout", o.stdout, "failed", "ok")
+		wantContains(t, "stderr", o.stderr, "meterhouse: keystone.history ", "status 403")
+		if n := strings.Count(o.stdout, "failed"); n != 1 {
+			t.Errorf("%d scopes failed, want one:\n%s", n, o.stdout)
+		}
+	})
+	t.Run("one of two vendors is down", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.BadToken})
+		o := w.must(exitPartial, "run")
+		wantContains(t, "stderr", o.stderr, "meterhouse: wolkvox.billing calls now: run ", "PLEASE VALIDATE TOKEN")
+		wantContains(t, "stdout", o.stdout, "wolkvox.billing         calls          1         0         0         0          0        0            0       0  failed")
+	})
+	t.Run("everything fails", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Replace, Body: []byte("<html>maintenance</html>")})
+		o := w.must(exitFailed, "run", "keystone.customers", "keystone.history")
+		if n := strings.Count(o.stderr, "meterhouse: "); n != 1 {
+			t.Errorf("%d messages, want one: %s", n, o.stderr)
+		}
+		if got := o.lastLine(); got != "inserted 0, restated 0, unchanged 0, quarantined 0" {
+			t.Errorf("last line %q", got)
+		}
+	})
+	t.Run("something is quarantined", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: "chat_licenses", Body: []byte("=12+x")})
+		o := w.must(exitPartial, "run", "wolkvox.billing")
+		wantContains(t, "stderr", o.stderr, "meterhouse: 1 records were refused, the rest is loaded: see `meterhouse quarantine list`")
+		if got := o.lastLine(); got != "inserted 1, restated 0, unchanged 0, quarantined 1" {
+			t.Errorf("last line %q", got)
+		}
+	})
+	t.Run("busy", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		other, err := warehouse.Open(t.Context(), warehouse.Config{URL: w.database, Owner: "elsewhere/1/now"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		lease, err := other.Lease(t.Context(), "wolkvox.billing", "calls")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := w.must(exitBusy, "run", "wolkvox.billing")
+		wantContains(t, "stderr", o.stderr, "meterhouse: wolkvox.billing calls: another process is at it (elsewhere/1/now), its lease frees at ")
+		wantContains(t, "stdout", o.stdout, "busy")
+		if err := lease.Release(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		w.must(exitDone, "run", "wolkvox.billing")
+	})
+	t.Run("schema behind", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		if _, err := migrations.Down(t.Context(), w.database, migrations.Head()-1); err != nil {
+			t.Fatal(err)
+		}
+		o := w.must(exitFailed, "run")
+		wantContains(t, "stderr", o.stderr, "run `meterhouse migrate up`")
+		if w.calls() > 0 {
+			t.Errorf("%d calls to vendors", w.calls())
+		}
+	})
+	t.Run("database away", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.env["METERHOUSE_DATABASE_URL"] = "postgres://me:s3cret@127.0.0.1:1/none"
+		o := w.must(exitFailed, "run")
+		wantContains(t, "stderr", o.stderr, "connect to database me@127.0.0.1:1/none", "check database.url")
+		if strings.Contains(o.stderr, "s3cret") || w.calls() > 0 {
+			t.Errorf("%d calls, stderr %s", w.calls(), o.stderr)
+		}
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Slow, Path: "/customers", Delay: time.Minute})
+		ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+		defer cancel()
+		// A deadline ends like a signal, but for its cause.
+		ctx, interrupt := context.WithCancel(context.WithoutCancel(ctx))
+		time.AfterFunc(1500*time.Millisecond, interrupt)
+		o := invokeUntil(t, ctx, w.env, "", "--config", w.file, "--now", testNow, "run", "keystone.customers")
+		if o.code != exitFailed {
+			t.Errorf("exit code %d", o.code)
+		}
+		wantContains(t, "stderr", o.stderr, "meterhouse: interrupted")
+	})
+	t.Run("no such vendor", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		text, _ := os.ReadFile(w.file)
+		keystoneOnly, _, _ := strings.Cut(string(text), "wolkvox:")
+		w.file = writeFile(t, "m.yaml", keystoneOnly)
+		o := w.must(exitUsage, "run", "wolkvox.billing")
+		wantContains(t, "stderr", o.stderr, "wolkvox.billing: no wolkvox account is configured")
+	})
+}
+
+func TestVerdict(t *testing.T) {
+	t.Parallel()
+	ok := result{out: etl.Outcome{Received: 1, Unchanged: 1}}
+	empty := result{}
+	quarantined := result{out: etl.Outcome{Received: 2, Inserted: 1, Quarantined: 1}}
+	mismatch := result{out: etl.Outcome{Mismatch: true}}
+	rejected := result{out: etl.Outcome{Rejected: []error{errors.New("product x")}}}
+	failed := result{err: errors.New("vendor unavailable")}
+	partFailed := result{out: etl.Outcome{Received: 1, Inserted: 1}, err: errors.New("one window")}
+	busy := result{err: &etl.BusyError{Dataset: "d", Scope: "s"}}
+	for _, c := range []struct {
+		name    string
+		results []result
+		plan    error
+		want    int
+	}{
+		{"nothing", nil, nil, exitDone},
+		{"ok", []result{ok, empty}, nil, exitDone},
+		{"quarantine", []result{ok, quarantined}, nil, exitPartial},
+		{"mismatch", []result{mismatch}, nil, exitPartial},
+		{"rejected answer", []result{ok, rejected}, nil, exitPartial},
+		{"failed", []result{failed}, nil, exitFailed},
+		{"failed among others", []result{failed, ok}, nil, exitPartial},
+		{"one window failed", []result{partFailed}, nil, exitPartial},
+		{"busy", []result{ok, busy}, nil, exitBusy},
+		{"busy alone", []result{busy}, nil, exitBusy},
+		{"busy and failed", []result{busy, failed}, nil, exitFailed},
+		{"busy, failed and ok", []result{busy, failed, ok}, nil, exitPartial},
+		{"planning", nil, errors.New("database gone"), exitFailed},
+		{"planning after some", []result{ok}, errors.New("database gone"), exitPartial},
+		{"interrupted", []result{ok}, context.Canceled, exitFailed},
+	} {
+		a := &app{started: true}
+		if got := a.exitCode(verdict(c.results, c.plan)); got != c.want {
+			t.Errorf("%s: exit code %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestBackfill(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	refused := func(want string, args ...string) {
+		t.Helper()
+		o := w.must(exitUsage, append([]string{"backfill"}, args...)...)
+		wantContains(t, "stderr", o.stderr, want)
+	}
+	refused("the vendor only tells the current month", "wolkvox.billing", "--from", "2026-04-01", "--until", "2026-05-01")
+	refused("days are complete up to 2026-05-19 (settle is 2h): want --until 2026-05-20 or before",
+		"keystone.history", "--from", "2026-05-14", "--until", "2026-05-21")
+	refused(`--customer "C-1001": want one of the customers, but none is known yet`,
+		"keystone.history", "--from", "2026-05-14", "--until", "2026-05-16", "--customer", "C-1001")
+	if w.calls() > 0 {
+		t.Errorf("%d calls to vendors", w.calls())
+	}
+	o := w.must(exitDone, "backfill", "keystone.history", "--from", "2026-05-14", "--until", "2026-05-16")
+	wantContains(t, "stdout", o.stdout, "keystone.customers", "keystone.history    C-1001")
+	if got := w.value(`select string_agg(distinct usage_date::text, ' ') from mart.daily_consumption`); got != "2026-05-14 2026-05-15" {
+		t.Errorf("days %s", got)
+	}
+	refused(`--customer "nobody": want one of 0042117, C-1001, C-1999`,
+		"keystone.history", "--from", "2026-05-14", "--until", "2026-05-16", "--customer", "nobody")
+	one := w.must(exitDone, "backfill", "keystone.history", "--from", "2026-05-16", "--until", "2026-05-20", "--customer", "C-1001")
+	if strings.Contains(one.stdout, "0042117") {
+		t.Errorf("other customers were loaded:\n%s", one.stdout)
+	}
+}
+
+// Customers that are named in the configuration are loaded without asking for the list.
+func TestRunConfiguredCustomers(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	text, _ := os.ReadFile(w.file)
+	w.file = writeFile(t, "m.yaml", strings.Replace(string(text), "    history:", "    customers: [0042117]\n    history:", 1))
+	o := w.must(exitDone, "run", "keystone.subscriptions")
+	if strings.Contains(o.stdout, "keystone.customers") || strings.Contains(o.stdout, "C-1001") || !strings.Contains(o.stdout, "0042117") {
+		t.Errorf("loaded:\n%s", o.stdout)
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{"METERHOUSE_DATABASE_URL": warehousetest.Empty(t)}
+	must := func(code int, args ...string) outcome {
+		t.Helper()
+		o := invoke(t, env, "", append([]string{"migrate"}, args...)...)
+		if o.code != code {
+			t.Fatalf("migrate %v: exit code %d, want %d: %s%s", args, o.code, code, o.stdout, o.stderr)
+		}
+		return o
+	}
+	wantContains(t, "status", must(exitDone, "status").stdout, "00001_create_schemas.sql", "pending")
+	wantContains(t, "down of nothing", must(exitDone, "down", "--yes").stdout, "nothing is applied")
+	up := must(exitDone, "up").stdout
+	if !regexp.MustCompile(`^applied 00001_create_schemas.sql in \d+`).MatchString(up) {
+		t.Errorf("up: %s", up)
+	}
+	wantContains(t, "second up", must(exitDone, "up").stdout, fmt.Sprintf("nothing to do, the schema is at version %d", migrations.Head()))
+	if status := must(exitDone, "status").stdout; strings.Contains(status, "pending") {
+		t.Errorf("status: %s", status)
+	}
+	wantContains(t, "down without --yes", must(exitUsage, "down").stderr, "want --yes")
+	wantContains(t, "down too far", must(exitUsage, "down", "--to", "99", "--yes").stderr, "--to 99: the schema is at version")
+	if down := must(exitDone, "down", "--yes").stdout; strings.Count(down, "took back") != 1 {
+		t.Errorf("down: %s", down)
+	}
+	wantContains(t, "down to 0", must(exitDone, "down", "--to", "0", "--yes").stdout, "took back 00001_create_schemas.sql")
+
+	// Migrations go past a pooler.
+	env["METERHOUSE_DATABASE_DIRECT_URL"], env["METERHOUSE_DATABASE_URL"] = env["METERHOUSE_DATABASE_URL"], "postgres://nobody@127.0.0.1:1/none"
+	must(exitDone, "up")
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o := w.must(exitDone, "status")
+	wantContains(t, "status of nothing", o.stdout, "What to do now\nnothing is loaded yet: `meterhouse run`",
+		"token of acme: the first run starts the chain with the configured refresh token")
+
+	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: "chat_licenses", Body: []byte("many")})
+	w.must(exitPartial, "run")
+	w.setNow("2026-05-22T12:00:00Z")
+	w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Status, Status: 403, Path: "/subscriptions-info"})
+	w.must(exitFailed, "run", "keystone.subscriptions")
+	o = w.must(exitDone, "status")
+	wantContains(t, "status", o.stdout,
+		"keystone.subscriptions failed at its last run for 0042117, C-1001, C-1999: see the errors above, then `meterhouse run keystone.subscriptions`",
+		"8 of 11 are due, the first since 2026-05-20 12:30:00+00: `meterhouse run`",
+		"keystone.history C-1001 has no answer for 2 days from 2026-05-20 on: `meterhouse run keystone.history`",
+		"wolkvox.billing calls lacks days from 2026-05-21 on (chat_licenses, ivr_minutes): lost, the vendor cannot tell them any more",
+		"wolkvox.billing calls has days in part from 2026-05-20 on (chat_licenses): see `meterhouse quarantine list`",
+		"wolkvox.billing has 1 records refused for number_format: `meterhouse quarantine list --reason number_format`",
+		"Credentials\naccount  state", "acme     ok")
+
+	var report struct {
+		Freshness []struct {
+			Dataset, Scope, Status string
+		}
+		Runs        []map[string]any
+		Holes       []map[string]any
+		Quarantine  []struct{ Records json.Number }
+		Credentials []struct{ Account, State string }
+		Todo        []string `json:"what_to_do"`
+	}
+	o = w.must(exitDone, "status", "--format", "json")
+	if err := json.Unmarshal([]byte(o.stdout), &report); err != nil {
+		t.Fatalf("%v in %s", err, o.stdout)
+	}
+	if len(report.Freshness) != 11 || len(report.Quarantine) != 1 || report.Quarantine[0].Records != "1" ||
+		len(report.Credentials) != 1 || report.Credentials[0].State != "ok" || len(report.Todo) == 0 || len(report.Holes) == 0 {
+		t.Errorf("report %+v", report)
+	}
+
+	// The database is all that status needs.
+	o = invoke(t, map[string]string{"METERHOUSE_DATABASE_URL": w.database}, "", "status")
+	if o.code != exitDone {
+		t.Errorf("without a configuration: exit code %d: %s", o.code, o.stderr)
+	}
+}
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.env["KEYSTONE_TOKEN"] = ""
+	o := w.must(exitDone, "token", "status")
+	wantContains(t, "status", o.stdout, "acme     none", "meterhouse token set acme")
+	wantContains(t, "unknown account", w.must(exitUsage, "token", "set", "other").stderr, `no keystone account "other" is configured: want acme`)
+	wantContains(t, "no token", w.must(exitUsage, "token", "set", "acme").stderr, "stdin: token of 0 characters")
+
+	fresh := w.keystone.Login()
+	o = w.runWith("  "+fresh+"\n", "token", "set", "acme")
+	if o.code != exitDone {
+		t.Fatalf("set: exit code %d: %s", o.code, o.stderr)
+	}
+	wantContains(t, "set", o.stdout, "acme     ok              2")
+	if strings.Contains(o.stdout+o.stderr, fresh) {
+		t.Error("the token is shown")
+	}
+	again := w.runWith(fresh, "token", "set", "acme")
+	if again.code != exitFailed {
+		t.Errorf("the same token again: exit code %d", again.code)
+	}
+	wantContains(t, "the same token again", again.stderr, "works only once")
+	w.must(exitDone, "run", "keystone.customers")
+}
+
+func TestQuarantine(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	wantContains(t, "empty list", w.must(exitDone, "quarantine", "list").stdout, "nothing is in quarantine")
+	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: "chat_licenses", Body: []byte("=12+x"), Count: 1})
+	w.must(exitPartial, "run", "wolkvox.billing")
+	list := w.must(exitDone, "quarantine", "list").stdout
+	wantContains(t, "list", list, "=12+x", "wolkvox.billing", "open")
+	id := w.value("select quarantine_id::text from mart.quarantine")
+	show := w.must(exitDone, "quarantine", "show", id).stdout
+	wantContains(t, "show", show, "chat_licenses", "=12+x", "reason")
+	wantContains(t, "show of nothing", w.must(exitFailed, "quarantine", "show", "99").stderr, "quarantine 99: there is no such record")
+	reason := w.value("select reason from mart.quarantine")
+	wantContains(t, "list by reason", w.must(exitDone, "quarantine", "list", "--reason", reason).stdout, "=12+x")
+	wantContains(t, "list by another reason", w.must(exitDone, "quarantine", "list", "--reason", "other").stdout, "nothing is in quarantine")
+
+	rows, err := csv.NewReader(strings.NewReader(w.must(exitDone, "quarantine", "list", "--format", "csv").stdout)).ReadAll()
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("csv: %v, %v", rows, err)
+	}
+	excerpt := rows[1][slices.Index(rows[0], "excerpt")]
+	if !strings.Contains(excerpt, "=12+x") || strings.HasPrefix(excerpt, "=") {
+		t.Errorf("csv excerpt %q", excerpt)
+	}
+	var records []map[string]any
+	if err := json.Unmarshal([]byte(w.must(exitDone, "quarantine", "list", "--format", "json").stdout), &records); err != nil || len(records) != 1 {
+		t.Errorf("json: %v, %v", records, err)
+	}
+}
+
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o := w.must(exitDone, "check")
+	wantContains(t, "check", o.stdout, "ok    config: 1 keystone and 1 wolkvox accounts", "ok    database: PostgreSQL ", "ok    clock: ",
+		"ok    keystone acme: ", "ok    wolkvox calls: the token is accepted", "there 2026-05-20 07:30:00 -05:00")
+	w.must(exitDone, "run", "keystone.customers")
+	o = w.must(exitDone, "check")
+	wantContains(t, "check after a run", o.stdout, "the access token works until")
+	if got := w.value("select max(generation)::text from ops.credential"); got != "2" {
+		t.Errorf("generation %s: check spent a refresh token", got)
+	}
+
+	text, _ := os.ReadFile(w.file)
+	file := w.file
+	w.file = writeFile(t, "m.yaml", strings.Replace(string(text), "[ivr_minutes,", "[ivr_minute,", 1))
+	wantContains(t, "strange product", w.must(exitDone, "check").stdout, `warn  wolkvox calls: product "ivr_minute" (did you mean "ivr_minutes"?) is not in our catalogue`)
+	w.file = file
+	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.BadToken})
+	o = w.must(exitDifference, "check")
+	wantContains(t, "refused token", o.stdout, "fail  wolkvox calls: ", "PLEASE VALIDATE TOKEN")
+	wantContains(t, "stderr", o.stderr, "meterhouse: 1 checks failed")
+
+	if _, err := migrations.Down(t.Context(), w.database, migrations.Head()-1); err != nil {
+		t.Fatal(err)
+	}
+	o = w.must(exitDifference, "check")
+	wantContains(t, "schema behind", o.stdout, "fail  database: database schema is at version", "migrate up", "warn  vendors: not asked")
+	w.env["METERHOUSE_DATABASE_URL"] = "postgres://me@127.0.0.1:1/none"
+	wantContains(t, "no database", w.must(exitDifference, "check").stdout, "fail  database: connect to database me@127.0.0.1:1/none")
+	w.must(exitUsage, "--config", "/nowhere.yaml", "check")
+}
+
+func TestSimulate(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out := &signalled{ready: make(chan string, 1)}
+	done := make(chan int)
+	go func() {
+		var logs strings.Builder
+		done <- run(ctx, []string{"--now", testNow, "simulate", "--days", "4", "--fault", "wolkvox:items_dash api=vision"},
+			func(string) string { return "" }, strings.NewReader(""), out, &logs)
+	}()
+	var text string
+	select {
+	case text = <-out.ready:
+	case <-time.After(20 * time.Second):
+		t.Fatal("simulate prints nothing")
+	}
+	env := map[string]string{"METERHOUSE_DATABASE_URL": warehousetest.New(t)}
+	file := writeFile(t, "sim.yaml", text)
+	o := invoke(t, env, "", "--config", file, "--now", testNow, "run")
+	if o.code != exitPartial || !strings.Contains(o.lastLine(), "quarantined 1") {
+		t.Errorf("run: exit code %d\n%s%s", o.code, o.stdout, o.stderr)
+	}
+	cancel()
+	if code := <-done; code != exitDone {
+		t.Errorf("simulate: exit code %d", code)
+	}
+}
+
+// signalled hands over the first text written.
+type signalled struct{ ready chan string }
+
+func (s *signalled) Write(b []byte) (int, error) {
+	select {
+	case s.ready <- string(b):
+	default:
+	}
+	return len(b), nil
+}
+
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	dir := demoDir(t)
+	demo := func(args ...string) outcome {
+		t.Helper()
+		return invoke(t, nil, "", append([]string{"--now", testNow, "demo", "--dir", dir}, args...)...)
+	}
+	o := demo("--days", "3", "--seed", "5")
+	if o.code != exitDone {
+		t.Fatalf("exit code %d:\n%s%s", o.code, o.stdout, o.stderr)
+	}
+	wantContains(t, "demo", o.stdout, "PostgreSQL ", "checked against the simulator's oracle: 39 level-days equal", "dw.fact_consumption_sample",
+		"Consumption of 2026-05", "wolkvox licences", "psql 'postgres://meterhouse:")
+	if !regexp.MustCompile(`^inserted [1-9]\d*, restated 0, unchanged 0, quarantined 0$`).MatchString(o.lastLine()) {
+		t.Errorf("last line %q", o.lastLine())
+	}
+	if o.stderr != "" {
+		t.Errorf("stderr %q", o.stderr)
+	}
+	again := demo()
+	if again.code != exitDone || !regexp.MustCompile(`^inserted 0, restated 0, unchanged [1-9]\d*, quarantined 0$`).MatchString(again.lastLine()) {
+		t.Errorf("second demo: exit code %d, %s%s", again.code, again.lastLine(), again.stderr)
+	}
+	for _, c := range [][]string{{"--days", "4"}, {"--seed", "6"}} {
+		o := demo(c...)
+		if o.code != exitUsage || !strings.Contains(o.stderr, c[0]+" differs") || !strings.Contains(o.stderr, "want --reset") {
+			t.Errorf("%v: exit code %d, %s", c, o.code, o.stderr)
+		}
+	}
+	o = demo("--days", "2", "--reset")
+	if o.code != exitDone || strings.HasPrefix(o.lastLine(), "inserted 0,") {
+		t.Errorf("--reset: exit code %d, %s%s", o.code, o.lastLine(), o.stderr)
+	}
+	other := demoDir(t)
+	if err := os.MkdirAll(other, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(other, "precious"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"demo", "--dir", other}, {"demo", "--reset", "--dir", other}} {
+		if o := invoke(t, nil, "", args...); o.code != exitUsage {
+			t.Errorf("%v in a folder of somebody else: exit code %d", args, o.code)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(other, "precious")); err != nil {
+		t.Error(err)
+	}
+}
+
+// The demo's own check notices one digit.
+func TestDemoCheck(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(exitDone, "run")
+	var out strings.Builder
+	a := &app{
+		getenv: func(name string) string { return w.env[name] }, stdout: &out, stderr: &out, progress: newProgress(&out),
+		configFile: w.file, logFormat: "text", nowText: testNow,
+	}
+	if err := a.start(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := a.openSession(t.Context(), need{database: true, vendors: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.stop()
+	d := &demo{app: a}
+	d.clock.set(a.now())
+	start, err := etl.ParseDay("2026-05-14")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fakes := &sims{keystone: w.keystone, start: start}
+	if err := d.check(t.Context(), s, fakes); err != nil {
+		t.Fatal(err)
+	}
+	wantContains(t, "check", out.String(), "checked against the simulator's oracle: 66 level-days equal")
+	w.value(`with touched as (
+			update dw.fact_daily_consumption set consumed_avg_tib = consumed_avg_tib + 0.000000000001
+			where (customer_key, service_level_key, usage_date) in (
+				select customer_key, service_level_key, usage_date from dw.fact_daily_consumption limit 1)
+			returning 1)
+		select count(*)::text from touched`)
+	err = d.check(t.Context(), s, fakes)
+	if a.exitCode(err) != exitDifference {
+		t.Errorf("exit code %d, want %d", a.exitCode(err), exitDifference)
+	}
+	wantContains(t, "difference", message(err), "the warehouse differs from the simulator's oracle: ", " consumed_avg_tib", "want ")
+	w.value(`with gone as (delete from dw.fact_daily_consumption returning 1) select count(*)::text from gone`)
+	wantContains(t, "missing rows", message(d.check(t.Context(), s, fakes)), " is missing")
+}
+
+// demoDir is a folder that the user Postgres runs as can reach, which t.TempDir is not under root.
+func demoDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "meterhouse-demo-test-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "demo")
+}
+
+// database.url local: a private Postgres, kept between commands, for one process at a time.
+func TestLocalDatabase(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	text, _ := os.ReadFile(w.file)
+	w.file = writeFile(t, "m.yaml", strings.Replace(string(text), `{url: "`+w.database+`"}`, "{url: local}", 1))
+	w.env["XDG_STATE_HOME"] = demoDir(t)
+	wantContains(t, "run before migrate", w.must(exitFailed, "run").stderr, "run `meterhouse migrate up`")
+	w.must(exitDone, "migrate", "up")
+	w.must(exitDone, "run", "wolkvox.billing")
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Slow, Delay: time.Minute})
+	asked := len(w.wolkvox.Requests())
+	done := make(chan outcome)
+	go func() {
+		done <- invokeUntil(t, ctx, w.env, "", "--config", w.file, "--now", testNow, "run", "wolkvox.billing")
+	}()
+	for deadline := time.Now().Add(20 * time.Second); len(w.wolkvox.Requests()) == asked && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	wantContains(t, "second process", w.must(exitBusy, "status").stderr, "folder is in use by meterhouse process")
+	cancel()
+	<-done
+	w.must(exitDone, "status")
+}

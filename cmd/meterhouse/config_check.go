@@ -1,0 +1,283 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"meterhouse/etl"
+	"meterhouse/etl/keystone"
+	"meterhouse/etl/wolkvox"
+)
+
+// checker collects what is wrong with a config.
+type checker struct {
+	cfg      *config
+	problems []error
+}
+
+// report adds a problem of the value at path, unless the value could not be read in the first place.
+func (c *checker) report(path, separator, format string, args ...any) {
+	if c.cfg.unread[path] {
+		return
+	}
+	from := ""
+	if source, ok := c.cfg.sources[path]; ok {
+		from = " (" + source + ")"
+	}
+	c.problems = append(c.problems, fmt.Errorf("%s%s%s%w", path, from, separator, fmt.Errorf(format, args...)))
+}
+
+// bad reports a value by its path, with the place it is from.
+func (c *checker) bad(path, format string, args ...any) { c.report(path, ": ", format, args...) }
+
+// empty reports a value that is needed and not there, and why when a variable is to blame.
+func (c *checker) empty(path, want string) {
+	if names := c.cfg.unset[path]; len(names) > 0 {
+		c.report(path, " ", "is empty because %s is not set: want %s", strings.Join(names, ", "), want)
+		return
+	}
+	c.report(path, " ", "is empty: want %s", want)
+}
+
+// validate returns everything that is wrong. It asks nobody: no database, no vendor.
+func (c *config) validate(n need, now time.Time) []error {
+	check := &checker{cfg: c}
+	check.database(n)
+	check.http()
+	check.secretsKey(n)
+	if n.vendors && len(c.Keystone)+len(c.Wolkvox) == 0 {
+		check.problems = append(check.problems, errors.New("no account is configured: want one under keystone or wolkvox"))
+	}
+	check.keystone(now)
+	check.wolkvox(n)
+	check.rest()
+	return check.problems
+}
+
+func (c *checker) database(n need) {
+	switch url := c.cfg.Database.URL.text(); {
+	case url == "" && n.database:
+		c.empty("database.url", "postgres://user:password@host/database, or local for a private Postgres (METERHOUSE_DATABASE_URL)")
+	case url != "" && url != localDatabase:
+		c.postgresURL("database.url", url)
+	}
+	if url := c.cfg.Database.DirectURL.text(); url != "" {
+		c.postgresURL("database.direct_url", url)
+	}
+}
+
+func (c *checker) postgresURL(path, text string) {
+	if !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
+		c.bad(path, "want postgres://user:password@host/database")
+		return
+	}
+	if _, err := pgx.ParseConfig(text); err != nil { // its message hides the password
+		c.bad(path, "%w", err)
+	}
+}
+
+func (c *checker) http() {
+	h := c.cfg.HTTP
+	if text := h.Proxy.text(); text != "" {
+		u, err := url.Parse(text)
+		if err != nil || u.Host == "" || !slices.Contains([]string{"http", "https", "socks5"}, u.Scheme) {
+			c.bad("http.proxy", "want http://host:port, https://host:port or socks5://host:port")
+		}
+	}
+	if h.CAFile != "" {
+		text, err := os.ReadFile(h.CAFile)
+		if err != nil {
+			c.bad("http.ca_file", "%w", err)
+		} else if block, _ := pem.Decode(text); block == nil || block.Type != "CERTIFICATE" {
+			c.bad("http.ca_file", "%s holds no certificate: want PEM", h.CAFile)
+		}
+	}
+	if t := time.Duration(h.Timeout); t < time.Second || t > time.Hour {
+		c.bad("http.timeout", "%s: want 1s to 1h", h.Timeout)
+	}
+	if h.MaxBody < 1<<10 || h.MaxBody > 16<<30 {
+		c.bad("http.max_body", "%s: want 1KiB to 16GiB", h.MaxBody)
+	}
+}
+
+const makeKey = "32 bytes in base64, made once with `openssl rand -base64 32` and kept"
+
+func (c *checker) secretsKey(n need) {
+	text := c.cfg.SecretsKey.text()
+	switch key := c.cfg.secretsKey(); {
+	case text == "" && len(c.cfg.Keystone) > 0 && n.vendors:
+		c.empty("secrets_key", makeKey)
+	case text != "" && len(key) != keystone.SecretsKeySize:
+		c.bad("secrets_key", "holds %d bytes in base64: want %s", len(key), makeKey)
+	}
+}
+
+// secretsKey is the key in bytes; of another length when it is wrong.
+func (c *config) secretsKey() []byte {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(c.SecretsKey.text()))
+	if err != nil {
+		return nil
+	}
+	return key
+}
+
+var accountName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+func (c *checker) account(path, name string, taken map[string]string) {
+	switch {
+	case name == "":
+		c.empty(path, "a name of your own for this account")
+	case !accountName.MatchString(name):
+		c.bad(path, "%q: want letters, digits, dots, dashes and underscores, at most 63", name)
+	case taken[name] != "":
+		c.bad(path, "%q is taken by %s: want another name", name, taken[name])
+	default:
+		taken[name] = path
+	}
+}
+
+func (c *checker) keystone(now time.Time) {
+	taken, owner := map[string]string{}, map[string]string{}
+	for i, k := range c.cfg.Keystone {
+		path := fmt.Sprintf("keystone[%d]", i)
+		c.account(path+".account", k.Account, taken)
+		c.baseURL(path+".base_url", k.BaseURL)
+		if text := k.RefreshToken.text(); text != "" {
+			if _, err := keystone.NewToken(text); err != nil {
+				c.bad(path+".refresh_token", "%w", err)
+			}
+		}
+		for j, id := range k.Customers {
+			at := fmt.Sprintf("%s.customers[%d]", path, j)
+			switch {
+			case strings.TrimSpace(id) == "" || strings.TrimSpace(id) != id:
+				c.bad(at, "%q: want a customer id", id)
+			case owner[id] != "":
+				c.bad(at, "customer %q is listed by %s too: want it once", id, owner[id])
+			default:
+				owner[id] = at
+			}
+		}
+		h := k.History
+		switch earliest := etl.DayOf(time.Date(2010, 1, 1, 0, 0, 0, 0, time.UTC)); {
+		case !h.Start.known:
+			c.empty(path+".history.start", "the first day to load, such as "+etl.DayOf(now.UTC()).Month().String())
+		case h.Start.day < earliest:
+			c.bad(path+".history.start", "%s: want %s or later", h.Start, earliest)
+		}
+		if r := time.Duration(h.Reread); r%day != 0 || r > 3660*day {
+			c.bad(path+".history.reread", "%s: want whole days, 0d to 3660d", h.Reread)
+		}
+		if s := time.Duration(h.Settle); s > 30*day {
+			c.bad(path+".history.settle", "%s: want at most 30d", h.Settle)
+		}
+	}
+}
+
+var (
+	serverName  = regexp.MustCompile(`^[0-9a-z-]{1,32}$`)
+	productName = regexp.MustCompile(`^[0-9a-z_]{1,64}$`)
+)
+
+func (c *checker) wolkvox(n need) {
+	taken := map[string]string{}
+	for i, w := range c.cfg.Wolkvox {
+		path := fmt.Sprintf("wolkvox[%d]", i)
+		c.account(path+".account", w.Account, taken)
+		// The name becomes part of a host that is sent the token.
+		switch {
+		case w.Server == "" && w.BaseURL == "":
+			c.empty(path+".server", "the number of the server, such as \"0039\" for wv0039.wolkvox.com")
+		case w.Server != "" && !serverName.MatchString(w.Server):
+			c.bad(path+".server", "%q: want only digits, small letters and dashes, such as \"0039\"", w.Server)
+		}
+		if w.BaseURL != "" {
+			c.baseURL(path+".base_url", w.BaseURL)
+		}
+		if text := w.Token.text(); text != "" {
+			if _, err := wolkvox.New(wolkvox.Config{Account: w.Account, Server: "0", Token: wolkvox.Token(text)}); err != nil {
+				c.bad(path+".token", "%w", err)
+			}
+		} else if n.vendors {
+			c.empty(path+".token", "the wolkvox-token of the operation")
+		}
+		switch _, err := time.LoadLocation(w.Timezone); {
+		case w.Timezone == "":
+			c.empty(path+".timezone", "the zone of the operation by name, such as America/Bogota")
+		case err != nil || w.Timezone == "Local":
+			c.bad(path+".timezone", "%q: want the zone of the operation by name, such as America/Bogota", w.Timezone)
+		}
+		// The vendor may have more products than our catalogue; check warns of strangers.
+		for j, code := range w.Products {
+			if !productName.MatchString(code) {
+				c.bad(fmt.Sprintf("%s.products[%d]", path, j), "%q: want the vendor's name of a report, such as ivr_minutes", code)
+			}
+		}
+	}
+}
+
+// baseURL demands encryption unless the vendor is on this machine.
+func (c *checker) baseURL(path, text string) {
+	u, err := url.Parse(text)
+	switch {
+	case text == "":
+		c.empty(path, "https://host")
+	case err != nil || u.Host == "" || u.Hostname() == "" || u.Opaque != "":
+		c.bad(path, "not a URL: want https://host")
+	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		c.bad(path, "%s: want scheme, host and path only", u.Redacted())
+	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
+	default:
+		c.bad(path, "%s: want https, or http to this machine (127.0.0.1)", u.Redacted())
+	}
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
+}
+
+func (c *checker) rest() {
+	cfg := c.cfg
+	if cfg.Parallel < 0 || cfg.Parallel > 256 {
+		c.bad("parallel", "%d: want 0 (as many as cores) to 256", cfg.Parallel)
+	}
+	host, _, err := net.SplitHostPort(cfg.Console.Listen)
+	switch {
+	case cfg.Console.Listen == "":
+	case err != nil:
+		c.bad("console.listen", "%q: want host:port", cfg.Console.Listen)
+	case !isLoopback(host) && len(cfg.Console.Users) == 0:
+		c.bad("console.listen", "%q is open to other machines: want users set, or 127.0.0.1", cfg.Console.Listen)
+	}
+	for name, password := range cfg.Console.Users {
+		if name == "" || password.text() == "" {
+			c.empty("console.users."+name, "a password")
+		}
+	}
+	if text := cfg.Alerts.Webhook.text(); text != "" {
+		if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
+			c.bad("alerts.webhook", "want https://host/…, or http to this machine")
+		}
+	}
+	// Samples younger than that are still compared with what the vendor says.
+	least := span(62 * day)
+	for _, k := range cfg.Keystone {
+		least = max(least, k.History.Reread+span(62*day))
+	}
+	if s := cfg.Retention.Samples; s != 0 && s < least {
+		c.bad("retention.samples", "%s: want 0d (keep), or at least %s (reread and 62d)", s, least)
+	}
+}

@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meterhouse/etl"
+	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/localpg"
+	"meterhouse/etl/wolkvox"
+	"meterhouse/migrations"
+)
+
+func (a *app) demoCommand() *cobra.Command {
+	d := &demo{app: a}
+	var reset, wait bool
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "See it work: private Postgres, fake vendors, load, month view",
+		Long: `Starts a private Postgres and both fake vendors on this machine, migrates, loads the last days
+with the very code that loads from the real vendors, checks the result against the fakes' own
+totals and shows the newest whole month. The folder and its clock are kept: a second demo finds
+everything unchanged and inserts 0. Needs installed Postgres binaries and no configuration.`,
+		Example: "  meterhouse demo\n  meterhouse demo --wait      (then look around with psql in another terminal)\n  meterhouse demo --reset --days 30 --seed 7",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			a.quietly()
+			d.isSet = cmd.Flags().Changed
+			return d.run(cmd.Context(), reset, wait)
+		},
+	}
+	cmd.Flags().IntVar(&d.state.Days, "days", 90, "`number` of days to load")
+	cmd.Flags().Uint64Var(&d.state.Seed, "seed", 1, "`number` that decides all figures")
+	cmd.Flags().StringVar(&d.dir, "dir", "", "`folder` to keep (default demo in the user's state folder)")
+	cmd.Flags().BoolVar(&reset, "reset", false, "remove the folder of a former demo first")
+	cmd.Flags().BoolVar(&wait, "wait", false, "keep Postgres up until interrupted")
+	return cmd
+}
+
+// demo is one run of the demo.
+type demo struct {
+	app   *app
+	dir   string
+	state demoState
+	isSet func(flag string) bool
+	clock clock
+}
+
+// demoState is what a folder keeps, so that a second run is the same run again.
+type demoState struct {
+	Clock      time.Time `json:"clock"`
+	Seed       uint64    `json:"seed"`
+	Days       int       `json:"days"`
+	SecretsKey string    `json:"secrets_key"`
+}
+
+// clock is a business clock that the demo sets.
+type clock struct{ at atomic.Pointer[time.Time] }
+
+func (c *clock) now() time.Time  { return *c.at.Load() }
+func (c *clock) set(t time.Time) { t = t.UTC(); c.at.Store(&t) }
+
+const (
+	demoStateFile = "demo.json"
+	demoDatabase  = "postgres"
+)
+
+func (d *demo) run(ctx context.Context, reset, wait bool) (err error) {
+	a := d.app
+	if err := d.open(reset); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // stops the fakes
+	a.progress.set("starting Postgres")
+	server, err := localpg.Start(ctx, localpg.Config{Dir: filepath.Join(d.dir, "postgres"), Log: a.log})
+	if err != nil {
+		return err
+	}
+	stopServer := server.Stop
+	defer func() { err = errors.Join(err, stopServer()) }()
+	a.progress.clear()
+	fmt.Fprintln(a.stdout, server.Describe())
+	a.progress.set("migrating")
+	url := server.URL(demoDatabase)
+	if _, _, err := migrations.Up(ctx, url); err != nil {
+		return err
+	}
+
+	d.clock.set(d.state.Clock)
+	a.now, a.fixed = d.clock.now, true
+	sims, portal := d.fakes()
+	address, _, err := sims.serve(ctx, "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s, err := a.newSession(ctx, d.config(sims, portal, address), &database{url, url, server.Stop})
+	if err != nil {
+		return err
+	}
+	stopServer = s.stop
+	results, err := d.load(ctx, s, sims)
+	a.progress.clear()
+	if err != nil {
+		return err
+	}
+	var total etl.Outcome
+	for _, r := range results {
+		total.Add(r.out)
+	}
+	err = verdict(results, nil)
+	if err == nil {
+		err = d.check(ctx, s, sims)
+	}
+	if shown := d.show(ctx, s, url, wait); shown != nil {
+		return errors.Join(err, shown)
+	}
+	a.printSum(total)
+	if wait && err == nil {
+		fmt.Fprintln(a.stderr, "Postgres stays up until you press Ctrl-C")
+		<-ctx.Done()
+	}
+	return err
+}
+
+// open finds or makes the folder and its state.
+func (d *demo) open(reset bool) error {
+	if d.state.Days < 1 || d.state.Days > 3660 {
+		return usagef("--days %d: want 1 to 3660", d.state.Days)
+	}
+	if d.dir == "" {
+		home, err := stateHome(d.app.getenv)
+		if err != nil {
+			return err
+		}
+		d.dir = filepath.Join(home, "demo")
+	}
+	name := filepath.Join(d.dir, demoStateFile)
+	if reset {
+		if err := d.remove(); err != nil {
+			return err
+		}
+	}
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.create(name)
+	}
+	if err != nil {
+		return err
+	}
+	var kept demoState
+	if err := json.Unmarshal(text, &kept); err != nil || kept.Days < 1 || kept.Clock.IsZero() {
+		return usagef("%s is not what a demo wrote: want --reset, or another --dir", name)
+	}
+	for flag, same := range map[string]bool{
+		"days": kept.Days == d.state.Days, "seed": kept.Seed == d.state.Seed, "now": kept.Clock.Equal(d.app.now()),
+	} {
+		if d.isSet(flag) && !same {
+			return usagef("--%s differs from the demo in %s (%d days, seed %d, clock %s): want --reset, or another --dir",
+				flag, d.dir, kept.Days, kept.Seed, stamp(kept.Clock))
+		}
+	}
+	d.state = kept
+	return nil
+}
+
+func (d *demo) create(name string) error {
+	if entries, err := os.ReadDir(d.dir); err == nil && len(entries) > 0 {
+		return usagef("%s holds files and no %s: want a new or empty folder", d.dir, demoStateFile)
+	}
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	d.state.SecretsKey = base64.StdEncoding.EncodeToString(key)
+	d.state.Clock = d.app.now().UTC().Truncate(time.Second)
+	text, err := json.MarshalIndent(d.state, "", "  ")
+	if err != nil {
+		return err
+	}
+	// Others must be able to pass, not to look: as root, Postgres runs as another user.
+	if err := os.MkdirAll(d.dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(name, append(text, '\n'), 0o600)
+}
+
+// remove deletes the folder of a former demo, and nothing else.
+func (d *demo) remove() error {
+	if _, err := os.Stat(d.dir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(d.dir, demoStateFile)); err != nil {
+		if entries, err := os.ReadDir(d.dir); err == nil && len(entries) == 0 {
+			return nil
+		}
+		return usagef("--reset: %s has no %s, so no demo made it: want its own folder", d.dir, demoStateFile)
+	}
+	lock, err := os.Open(filepath.Join(d.dir, "postgres", "meterhouse.lock"))
+	if err == nil {
+		defer lock.Close()
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+			return &exitError{exitBusy, fmt.Errorf("--reset: %w: another demo is running in %s", localpg.ErrInUse, d.dir)}
+		}
+	}
+	return os.RemoveAll(d.dir)
+}
+
+// fakes makes both vendors. Keystone's is new in every process and must go on with a chain that
+// began in another: it takes every token that its seed ever made. Should the chain have died of
+// age meanwhile, the portal's token begins another, so it is a new one each time.
+func (d *demo) fakes() (*sims, string) {
+	s := newSims(d.clock.now, d.state.Seed, d.state.Days)
+	portal := "demo-" + rand.Text()
+	s.keystone = keystonesim.New(keystonesim.Config{
+		Seed: d.state.Seed, Now: d.clock.now, Start: s.start.Time(), RefreshToken: portal, Lenient: true,
+	})
+	return s, portal
+}
+
+// config is what a file would say.
+func (d *demo) config(sims *sims, portal, address string) *config {
+	cfg := newConfig()
+	cfg.SecretsKey = newSecret(d.state.SecretsKey)
+	var k keystoneConfig
+	k.setDefaults()
+	k.Account, k.BaseURL, k.RefreshToken = "acme", address, newSecret(portal)
+	k.History.Start = date{sims.start, true}
+	k.pace = time.Nanosecond
+	var w wolkvoxConfig
+	w.setDefaults()
+	w.Account, w.Server, w.BaseURL, w.Timezone = "callcenter", "0039", address, simZone
+	w.Token = newSecret(sims.wolkvox.Token())
+	cfg.Keystone, cfg.Wolkvox = []keystoneConfig{k}, []wolkvoxConfig{w}
+	return cfg
+}
+
+// load fills the warehouse: wolkvox day by day, since it cannot be asked for the past, then
+// everything as `meterhouse run` would.
+func (d *demo) load(ctx context.Context, s *session, sims *sims) (all []result, err error) {
+	zone, err := time.LoadLocation(simZone)
+	if err != nil {
+		return nil, err
+	}
+	today := etl.DayOf(d.state.Clock.In(zone))
+	read, err := s.wh.Covered(ctx, wolkvox.Dataset, s.wolkvox[0].cfg.Account, etl.Window{From: sims.start, Until: today})
+	if err != nil {
+		return nil, err
+	}
+	defer d.clock.set(d.state.Clock)
+	for local := sims.start; local < today; local++ {
+		if read[local] {
+			continue
+		}
+		s.stage = fmt.Sprintf("day %d of %d: ", local-sims.start+1, today-sims.start+1)
+		y, m, day := local.Time().Date()
+		for _, hour := range []int{12, 23} {
+			d.clock.set(time.Date(y, m, day, hour, 45, 0, 0, zone))
+			l, err := s.load(ctx, order{datasets: []string{wolkvox.Dataset}})
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, l.results...)
+		}
+	}
+	s.stage = ""
+	d.clock.set(d.state.Clock)
+	l, err := s.load(ctx, order{datasets: datasets})
+	return append(all, l.results...), err
+}

@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"meterhouse/etl"
+	"meterhouse/etl/keystone"
+	"meterhouse/etl/warehouse"
+	"meterhouse/etl/wolkvox"
+)
+
+// order says what to load.
+type order struct {
+	datasets []string     // empty: whatever is due
+	windows  []etl.Window // of history; nil: by the plan
+	customer string       // only this one; empty: all
+	planOnly bool         // find out and change nothing
+}
+
+// loader carries out an order: Keystone accounts and wolkvox side by side, at most so many jobs at
+// a time as configured. Within a Keystone account the datasets follow one another, since each adds
+// to the subscriptions that the next one refers to; the scopes of a dataset run side by side.
+type loader struct {
+	*session
+	order    order
+	pipeline etl.Pipeline
+	slots    chan struct{}
+
+	mu      sync.Mutex
+	results []result
+	notes   []string          // about what a plan cannot show
+	claimed map[string]string // Keystone customer → account that loads it
+}
+
+// result is what became of one job.
+type result struct {
+	job etl.Job
+	out etl.Outcome
+	err error
+}
+
+// loaded is what became of an order.
+type loaded struct {
+	results []result
+	notes   []string
+}
+
+// load carries out an order. The error is about planning, or that ctx ended; what failed in loading
+// is in the results. An account that cannot be planned does not stop the others.
+func (s *session) load(ctx context.Context, o order) (loaded, error) {
+	l := &loader{session: s, order: o, slots: make(chan struct{}, s.parallel()), claimed: map[string]string{}}
+	l.pipeline = etl.Pipeline{Warehouse: watched{s.wh, s}, Log: s.app.log, Now: s.app.now}
+	var g errgroup.Group
+	for _, k := range s.keystone {
+		g.Go(func() error { return l.loadKeystone(ctx, k) })
+	}
+	for _, w := range s.wolkvox {
+		g.Go(func() error { return l.loadWolkvox(ctx, w) })
+	}
+	err := g.Wait()
+	slices.SortStableFunc(l.results, func(a, b result) int {
+		if c := slices.Index(datasets, a.job.Dataset) - slices.Index(datasets, b.job.Dataset); c != 0 {
+			return c
+		}
+		return strings.Compare(a.job.Account+"\x00"+a.job.Scope, b.job.Account+"\x00"+b.job.Scope)
+	})
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return loaded{l.results, l.notes}, err
+}
+
+func (l *loader) loadKeystone(ctx context.Context, k *keystoneAccount) error {
+	wanted, err := l.isWanted(ctx, keystone.Customers, k.cfg.Account, k.schedule(keystone.Customers))
+	if err != nil {
+		return err
+	}
+	customers, known, err := l.customers(ctx, k)
+	if err != nil {
+		return err
+	}
+	others := slices.ContainsFunc([]string{keystone.Subscriptions, keystone.Current, keystone.History}, l.mayWant)
+	if wanted || !known && others {
+		l.run(ctx, k, []etl.Job{k.job(keystone.Customers, k.cfg.Account, l.app.now())})
+		if !known && l.order.planOnly {
+			l.note("the customers of " + k.cfg.Account + " are not known yet: what is asked for each of them follows once they are")
+		}
+		if customers, _, err = l.customers(ctx, k); err != nil {
+			return err
+		}
+	}
+	customers = l.claim(k, customers)
+	for _, dataset := range []string{keystone.Subscriptions, keystone.Current, keystone.History} {
+		jobs, err := l.plan(ctx, k, dataset, customers)
+		if err != nil {
+			return err
+		}
+		l.run(ctx, k, jobs)
+	}
+	return nil
+}
+
+func (l *loader) loadWolkvox(ctx context.Context, w *wolkvoxAccount) error {
+	wanted, err := l.isWanted(ctx, wolkvox.Dataset, w.cfg.Account, w.cfg.Schedule)
+	if err != nil || !wanted {
+		return err
+	}
+	if !l.order.planOnly {
+		if err := l.saveProducts(ctx); err != nil {
+			return err
+		}
+	}
+	l.run(ctx, w, []etl.Job{w.job(l.app.now())})
+	return nil
+}
+
+// customers of an account, as configured or else as the vendor listed them; known is false when
+// the list was never loaded.
+func (l *loader) customers(ctx context.Context, k *keystoneAccount) (ids []string, known bool, err error) {
+	ids = k.cfg.Customers
+	if len(ids) == 0 {
+		if ids, err = l.wh.Customers(ctx, k.cfg.Account); err != nil {
+			return nil, false, err
+		}
+	}
+	return ids, len(ids) > 0, nil
+}
+
+func (l *loader) note(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.notes = append(l.notes, text)
+}
+
+// claim drops customers that another account of ours sees too: they would be loaded twice.
+func (l *loader) claim(k *keystoneAccount, ids []string) (ours []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		if other, taken := l.claimed[id]; taken {
+			l.app.log.Warn("two accounts see the same customer", "customer", id, "loaded by", other, "not by", k.cfg.Account)
+			continue
+		}
+		l.claimed[id] = k.cfg.Account
+		if l.order.customer == "" || l.order.customer == id {
+			ours = append(ours, id)
+		}
+	}
+	return ours
+}
+
+// plan finds the jobs of one dataset that are wanted now.
+func (l *loader) plan(ctx context.Context, k *keystoneAccount, dataset string, customers []string) (jobs []etl.Job, err error) {
+	now := l.app.now()
+	for _, id := range customers {
+		wanted, err := l.isWanted(ctx, dataset, id, k.schedule(dataset))
+		if err != nil {
+			return nil, err
+		}
+		if !wanted {
+			continue
+		}
+		job := k.job(dataset, id, now)
+		if dataset == keystone.History {
+			job.Windows = l.order.windows
+			if job.Windows == nil {
+				covered, err := l.wh.Covered(ctx, dataset, id, etl.Window{From: k.cfg.History.Start.day, Until: horizon(now, k.cfg.History.Settle)})
+				if err != nil {
+					return nil, err
+				}
+				job.Windows = historyWindows(now, k.cfg.History, covered)
+			}
+		}
+		if len(job.Windows) > 0 {
+			jobs = append(jobs, job)
+		}
+	}
+	return jobs, nil
+}
+
+// mayWant tells whether any scope of the dataset can be wanted.
+func (l *loader) mayWant(dataset string) bool {
+	return len(l.order.datasets) == 0 || slices.Contains(l.order.datasets, dataset)
+}
+
+func (l *loader) isWanted(ctx context.Context, dataset, scope string, schedule cronSpec) (bool, error) {
+	if len(l.order.datasets) > 0 {
+		return slices.Contains(l.order.datasets, dataset), nil
+	}
+	last, succeeded, err := l.wh.LastSuccess(ctx, dataset, scope)
+	return err == nil && isDue(schedule, last, succeeded, l.app.now()), err
+}
+
+// run does the jobs side by side, begun in order as slots become free, and returns when all are
+// done.
+func (l *loader) run(ctx context.Context, source etl.Source, jobs []etl.Job) {
+	var wg sync.WaitGroup
+	for _, job := range jobs {
+		if l.order.planOnly {
+			l.add(result{job: job})
+			continue
+		}
+		select {
+		case l.slots <- struct{}{}:
+		case <-ctx.Done():
+			l.add(result{job: job, err: ctx.Err()})
+			continue
+		}
+		wg.Go(func() {
+			defer func() { <-l.slots }()
+			out, err := l.pipeline.Run(ctx, source, job)
+			l.add(result{job, out, err})
+		})
+	}
+	wg.Wait()
+}
+
+func (l *loader) add(r result) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.results = append(l.results, r)
+}
+
+// watched shows on the progress line which window is being loaded.
+type watched struct {
+	etl.Warehouse
+	session *session
+}
+
+func (w watched) StartRun(ctx context.Context, lease etl.Lease, job etl.Job, window etl.Window, at time.Time) (etl.Run, error) {
+	w.session.app.progress.set("%sloading %s %s %s", w.session.stage, job.Dataset, job.Scope, window)
+	return w.Warehouse.StartRun(ctx, lease, job, window, at)
+}
+
+const (
+	statusOK      = "ok"
+	statusPartial = "partial"
+	statusFailed  = "failed"
+	statusBusy    = "busy"
+)
+
+// status of a job: partial when some of it was loaded and some not.
+func (r result) status() string {
+	var busy *etl.BusyError
+	loaded := r.out.Inserted+r.out.Restated+r.out.Unchanged+r.out.Ignored > 0
+	switch {
+	case errors.As(r.err, &busy):
+		return statusBusy
+	case r.err != nil && !loaded:
+		return statusFailed
+	case r.err != nil || r.out.Partial():
+		return statusPartial
+	}
+	return statusOK
+}
+
+// printResults writes one line per job and the sum as the last line.
+func (a *app) printResults(results []result) {
+	t := warehouse.Table{
+		Columns: []string{"dataset", "scope", "windows", "received", "inserted", "restated", "unchanged", "ignored", "quarantined", "absent", "status"},
+		Numeric: []bool{false, false, true, true, true, true, true, true, true, true, false},
+	}
+	var total etl.Outcome
+	for _, r := range results {
+		total.Add(r.out)
+		row := []string{r.job.Dataset, r.job.Scope}
+		for _, n := range []int{len(r.job.Windows), r.out.Received, r.out.Inserted, r.out.Restated, r.out.Unchanged, r.out.Ignored, r.out.Quarantined, r.out.Absent} {
+			row = append(row, strconv.Itoa(n))
+		}
+		t.Rows = append(t.Rows, append(row, r.status()))
+	}
+	if len(t.Rows) > 0 {
+		printTable(a.stdout, t)
+	} else {
+		fmt.Fprintln(a.stdout, "nothing is due")
+	}
+	a.printSum(total)
+}
+
+func (a *app) printSum(o etl.Outcome) {
+	fmt.Fprintf(a.stdout, "inserted %d, restated %d, unchanged %d, quarantined %d\n", o.Inserted, o.Restated, o.Unchanged, o.Quarantined)
+}
+
+// printPlan writes the windows that would be asked for.
+func (a *app) printPlan(plan loaded) {
+	t := warehouse.Table{
+		Columns: []string{"dataset", "scope", "account", "from", "until", "days"},
+		Numeric: []bool{false, false, false, false, false, true},
+	}
+	for _, r := range plan.results {
+		for _, w := range r.job.Windows {
+			row := []string{r.job.Dataset, r.job.Scope, r.job.Account, "now", "", ""}
+			if !w.IsZero() {
+				row = append(row[:3], w.From.String(), w.Until.String(), strconv.Itoa(w.Days()))
+			}
+			t.Rows = append(t.Rows, row)
+		}
+	}
+	if len(t.Rows) == 0 {
+		fmt.Fprintln(a.stdout, "nothing is due")
+		return
+	}
+	printTable(a.stdout, t)
+	for _, note := range plan.notes {
+		fmt.Fprintln(a.stdout, note)
+	}
+}
+
+// verdict turns results, and an error of planning, into the error that carries the exit code.
+func verdict(results []result, planning error) error {
+	count := map[string]int{}
+	var failed []error
+	quarantined, mismatched := 0, 0
+	for _, r := range results {
+		count[r.status()]++
+		quarantined += r.out.Quarantined
+		if r.out.Mismatch {
+			mismatched++
+		}
+		if r.err != nil && r.status() != statusBusy {
+			failed = append(failed, r.err)
+		} else if len(r.out.Rejected) > 0 {
+			failed = append(failed, r.out.Rejected...)
+		}
+	}
+	code := exitPartial
+	if count[statusOK]+count[statusPartial] == 0 {
+		code = exitFailed
+	}
+	switch {
+	case errors.Is(planning, context.Canceled):
+		return planning
+	case planning != nil:
+		return &exitError{code, planning}
+	case len(failed) == 1:
+		return &exitError{code, failed[0]}
+	case len(failed) > 1: // each has its line in the log
+		return &exitError{code, fmt.Errorf("%d of %d scopes have errors, see the log above; the first: %w",
+			len(failed), len(results), failed[0])}
+	case count[statusBusy] > 0:
+		i := slices.IndexFunc(results, func(r result) bool { return r.status() == statusBusy })
+		return results[i].err
+	case quarantined > 0:
+		return &exitError{exitPartial, fmt.Errorf("%d records were refused, the rest is loaded: see `meterhouse quarantine list`", quarantined)}
+	case mismatched > 0:
+		return &exitError{exitPartial, errors.New("the vendor's own count does not fit its answer: see count_mismatch in mart.run")}
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"meterhouse/etl/warehouse"
+	"meterhouse/migrations"
+)
+
+func (a *app) migrateCommand() *cobra.Command {
+	cmd := group("migrate", "Bring the database schema up to this binary, or back", "up")
+	cmd.AddCommand(
+		&cobra.Command{
+			Use:   "up",
+			Short: "Apply the migrations that are pending",
+			Long: `Applies what is pending. Any number of processes may start it at once: one works, the others
+wait. Uses database.direct_url when it is set. Without the right to create roles it prints what an
+administrator has to run by hand.`,
+			Example: "  meterhouse migrate up\n  METERHOUSE_DATABASE_URL=postgres://me@db/meterhouse meterhouse migrate up",
+			Args:    noArguments,
+			RunE:    a.withDirectURL(a.migrateUp),
+		},
+		a.migrateDownCommand(),
+		&cobra.Command{
+			Use:     "status",
+			Short:   "List the migrations and when they were applied",
+			Long:    "Lists every migration of this binary with the time it was applied. Changes nothing.",
+			Example: "  meterhouse migrate status",
+			Args:    noArguments,
+			RunE:    a.withDirectURL(a.migrateStatus),
+		},
+	)
+	return cmd
+}
+
+func (a *app) migrateDownCommand() *cobra.Command {
+	to, yes := int64(-1), false
+	cmd := &cobra.Command{
+		Use:   "down [--to N] --yes",
+		Short: "Take back the newest migration, or all after version N",
+		Long: `Takes back the newest migration, or every one after version N; 0 leaves an empty database.
+Tables and what is in them are dropped: it wants --yes.`,
+		Example: "  meterhouse migrate down --yes\n  meterhouse migrate down --to 4 --yes",
+		Args:    noArguments,
+	}
+	cmd.Flags().Int64Var(&to, "to", -1, "`version` to go back to; 0 is an empty database")
+	cmd.Flags().BoolVar(&yes, "yes", false, "really drop what the migrations made")
+	cmd.RunE = a.withDirectURL(func(ctx context.Context, url string) error {
+		server, err := warehouse.Probe(ctx, url)
+		if err != nil {
+			return err
+		}
+		target := to
+		if !cmd.Flags().Changed("to") {
+			target = server.Schema - 1
+		}
+		switch {
+		case server.Schema == 0:
+			fmt.Fprintln(a.stdout, "nothing is applied")
+			return nil
+		case target < 0 || target >= server.Schema:
+			return usagef("--to %d: the schema is at version %d: want 0 to %d", target, server.Schema, server.Schema-1)
+		case !yes:
+			return usagef("this takes the schema back from version %d to %d and drops what is in those tables: want --yes", server.Schema, target)
+		}
+		undone, err := migrations.Down(ctx, url, target)
+		a.printApplied("took back", undone)
+		return err
+	})
+	return cmd
+}
+
+// withDirectURL opens the configured database for a migration command.
+func (a *app) withDirectURL(do func(ctx context.Context, url string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) (err error) {
+		cfg, err := a.loadConfig(need{database: true})
+		if err != nil {
+			return err
+		}
+		db, err := a.openDatabase(cmd.Context(), cfg)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, db.stop()) }()
+		return do(cmd.Context(), db.direct)
+	}
+}
+
+func (a *app) migrateUp(ctx context.Context, url string) error {
+	applied, notes, err := migrations.Up(ctx, url)
+	a.printApplied("applied", applied)
+	if err != nil {
+		return err
+	}
+	if len(applied) == 0 {
+		fmt.Fprintf(a.stdout, "nothing to do, the schema is at version %d\n", migrations.Head())
+	}
+	for _, note := range notes {
+		fmt.Fprintf(a.stdout, "\n%s\n", note)
+	}
+	return nil
+}
+
+func (a *app) printApplied(what string, all []migrations.Applied) {
+	for _, m := range all {
+		fmt.Fprintf(a.stdout, "%s %s in %s\n", what, m.Name, m.Took.Round(time.Millisecond))
+	}
+}
+
+func (a *app) migrateStatus(ctx context.Context, url string) error {
+	states, err := migrations.Status(ctx, url)
+	if err != nil {
+		return err
+	}
+	t := warehouse.Table{Columns: []string{"version", "migration", "applied at"}, Numeric: []bool{true, false, false}}
+	for _, s := range states {
+		at := "pending"
+		if !s.AppliedAt.IsZero() {
+			at = stamp(s.AppliedAt)
+		}
+		t.Rows = append(t.Rows, []string{strconv.FormatInt(s.Version, 10), s.Name, at})
+	}
+	printTable(a.stdout, t)
+	return nil
+}
+
+// stamp writes an instant for people; the zero time is empty.
+func stamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04:05Z")
+}

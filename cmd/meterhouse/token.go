@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"meterhouse/etl/keystone"
+	"meterhouse/etl/warehouse"
+)
+
+func (a *app) tokenCommand() *cobra.Command {
+	cmd := group("token", "Start a Keystone token chain, or see how it stands", "set acme < token.txt")
+	cmd.AddCommand(
+		&cobra.Command{
+			Use:   "set ACCOUNT",
+			Short: "Start or replace an account's chain with a refresh token from stdin",
+			Long: `Reads a refresh token from stdin (unseen when typed) and proves it with one exchange, so that
+the chain continues in the database. Get it from the Digital Advisor portal: API Services,
+Generate Tokens. It works only once: do not use it anywhere else.`,
+			Example: "  meterhouse token set acme\n  meterhouse token set acme < token.txt",
+			Args:    oneArgument("the account"),
+			RunE: func(cmd *cobra.Command, args []string) (err error) {
+				s, err := a.openSession(cmd.Context(), need{database: true, vendors: true})
+				if err != nil {
+					return err
+				}
+				defer s.close(&err)
+				k, err := s.keystoneNamed(args[0])
+				if err != nil {
+					return err
+				}
+				token, err := a.readToken()
+				if err != nil {
+					return err
+				}
+				if err := k.SetToken(cmd.Context(), token); err != nil {
+					return err
+				}
+				return s.printTokens(cmd, []*keystoneAccount{k})
+			},
+		},
+		&cobra.Command{
+			Use:     "status",
+			Short:   "Show each chain, its deadlines and what to do",
+			Long:    "Shows how each Keystone account's token chain stands. Asks the vendor nothing and changes nothing.",
+			Example: "  meterhouse token status",
+			Args:    noArguments,
+			RunE: func(cmd *cobra.Command, _ []string) (err error) {
+				s, err := a.openSession(cmd.Context(), need{database: true, vendors: true})
+				if err != nil {
+					return err
+				}
+				defer s.close(&err)
+				return s.printTokens(cmd, s.keystone)
+			},
+		},
+	)
+	return cmd
+}
+
+func (s *session) keystoneNamed(name string) (*keystoneAccount, error) {
+	var known []string
+	for _, k := range s.keystone {
+		if k.cfg.Account == name {
+			return k, nil
+		}
+		known = append(known, k.cfg.Account)
+	}
+	return nil, usagef("no keystone account %q is configured: want %s", name, or(strings.Join(known, ", "), "one in the configuration"))
+}
+
+// readToken reads stdin; a person at a terminal is asked and not shown what they type.
+func (a *app) readToken() (keystone.Token, error) {
+	var text []byte
+	var err error
+	if f, ok := a.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprint(a.stderr, "refresh token (not shown): ")
+		text, err = term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(a.stderr)
+	} else {
+		text, err = io.ReadAll(io.LimitReader(a.stdin, 64<<10))
+	}
+	if err != nil {
+		return keystone.Token{}, fmt.Errorf("read the token: %w", err)
+	}
+	token, err := keystone.NewToken(string(text))
+	if err != nil {
+		return token, usagef("stdin: %w", err)
+	}
+	return token, nil
+}
+
+func (s *session) printTokens(cmd *cobra.Command, accounts []*keystoneAccount) error {
+	t := warehouse.Table{
+		Columns: []string{"account", "state", "generation", "obtained at", "access until", "refresh dies at", "login due", "next step"},
+		Numeric: []bool{false, false, true},
+	}
+	var failed []error
+	for _, k := range accounts {
+		status, err := k.TokenStatus(cmd.Context())
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		t.Rows = append(t.Rows, []string{
+			status.Account, string(status.State), strconv.FormatInt(status.Generation, 10), stamp(status.ObtainedAt),
+			stamp(status.AccessUntil), stamp(status.RefreshDiesAt), stamp(status.LoginDueAt), status.NextStep,
+		})
+	}
+	if len(t.Rows) > 0 {
+		printTable(s.app.stdout, t)
+	} else if len(failed) == 0 {
+		fmt.Fprintln(s.app.stdout, "no keystone account is configured")
+	}
+	return errors.Join(failed...)
+}

@@ -1,0 +1,438 @@
+package keystone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"meterhouse/etl"
+	"meterhouse/etl/internal/fetch"
+)
+
+// Datasets of Keystone.
+const (
+	Customers     = "keystone.customers"     // scope: the account
+	Subscriptions = "keystone.subscriptions" // scope: a customer id, as with the following
+	Current       = "keystone.current"
+	History       = "keystone.history" // the only one with a window
+)
+
+const (
+	defaultBaseURL = "https://api.activeiq.netapp.com"
+	stagingHost    = "api.activeiq-stg.netapp.com" // stands in one sample command of the vendor's
+	tokenPath      = "/v1/tokens/accessToken"
+	defaultPace    = 250 * time.Millisecond
+	maxWindow      = 31               // days in one call
+	maxTokenAnswer = 64 << 10         // bytes
+	distrustFor    = 10 * time.Minute // a fresh pair that was refused is not exchanged again
+)
+
+var paths = map[string]string{
+	Customers:     "/v1/keystone/customers",
+	Subscriptions: "/v1/keystone/customer/subscriptions-info",
+	Current:       "/v1/keystone/customer/consumption-details",
+	History:       "/v1/keystone/customer/historical-consumption-details",
+}
+
+// Config of an Account. The zero value of a field means its default.
+type Config struct {
+	Account string // its name with us; required
+	BaseURL string // default: the vendor's production host
+	Proxy   string // URL; default none
+	CAFile  string // PEM file of roots trusted beside the system's
+	Timeout time.Duration
+	MaxBody int64
+
+	SecretsKey []byte // 32 bytes, seals tokens; required
+	SeedToken  Token  // starts the chain when nothing is stored, and continues a dead one
+	Tokens     TokenStore
+	Owner      string // who we are, in the records of exchanges
+
+	Now     func() time.Time // business clock; default time.Now
+	RealNow func() time.Time // clock of tokens; default time.Now
+	Sleep   func(context.Context, time.Duration) error
+	Pace    time.Duration // least time between two requests; default 250 ms
+	Log     *slog.Logger  // default: silence
+}
+
+// Account is one login at the vendor with all the customers it may see. It implements etl.Source
+// and is safe for concurrent use: its requests go out one at a time.
+type Account struct {
+	name   string
+	base   *url.URL
+	data   *fetch.Client
+	tokens *custodian
+	sleep  func(context.Context, time.Duration) error
+	now    func() time.Time // real clock
+	log    *slog.Logger
+	turn   chan struct{} // holds one element: whoever took it may send a request
+	pace   *rate.Limiter
+
+	mu         sync.Mutex
+	refused    int64     // the vendor refused the access token of this generation
+	distrusted int64     // it refused that of this one although it was just renewed
+	trustAgain time.Time // real clock
+}
+
+var _ etl.Source = (*Account)(nil)
+
+// New makes an Account. It asks nobody and stores nothing.
+func New(cfg Config) (*Account, error) {
+	bad := func(err error) (*Account, error) { return nil, fmt.Errorf("keystone %s: %w", cfg.Account, err) }
+	if cfg.Account == "" {
+		return bad(errors.New("account has no name"))
+	}
+	if cfg.Tokens == nil {
+		return bad(errors.New("no token store"))
+	}
+	sealer, err := newSealer(cfg.SecretsKey)
+	if err != nil {
+		return bad(err)
+	}
+	if cfg.BaseURL == "" {
+		cfg.BaseURL = defaultBaseURL
+	}
+	base, err := fetch.CheckBaseURL(cfg.BaseURL)
+	if err != nil {
+		return bad(err)
+	}
+	if strings.EqualFold(strings.TrimSuffix(base.Hostname(), "."), stagingHost) {
+		return bad(fmt.Errorf("base URL %q is the vendor's staging host, want %s", cfg.BaseURL, defaultBaseURL))
+	}
+	if cfg.RealNow == nil {
+		cfg.RealNow = time.Now
+	}
+	if cfg.Sleep == nil {
+		cfg.Sleep = fetch.Sleep
+	}
+	if cfg.Pace == 0 {
+		cfg.Pace = defaultPace
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	data, err := fetch.New(fetch.Config{
+		Proxy: cfg.Proxy, CAFile: cfg.CAFile, Timeout: cfg.Timeout, MaxBody: cfg.MaxBody, KeepAlive: true, Now: cfg.Now,
+	})
+	if err != nil {
+		return bad(err)
+	}
+	// A connection of its own for every exchange: a kept one may be dead without our knowing.
+	exchanges, err := fetch.New(fetch.Config{
+		Proxy: cfg.Proxy, CAFile: cfg.CAFile, Timeout: exchangeTimeout, MaxBody: maxTokenAnswer, Now: cfg.RealNow,
+	})
+	if err != nil {
+		return bad(err)
+	}
+	a := &Account{
+		name: cfg.Account, base: base, data: data, sleep: cfg.Sleep, now: cfg.RealNow, log: cfg.Log,
+		turn: make(chan struct{}, 1), pace: rate.NewLimiter(rate.Every(cfg.Pace), 1),
+	}
+	a.turn <- struct{}{}
+	a.tokens = &custodian{
+		account: cfg.Account, owner: cfg.Owner, store: cfg.Tokens, sealer: sealer, seed: cfg.SeedToken,
+		exchange: exchanger(exchanges, base.JoinPath(tokenPath)),
+		now:      cfg.RealNow, sleep: cfg.Sleep, log: cfg.Log, turn: make(chan struct{}, 1),
+	}
+	a.tokens.turn <- struct{}{}
+	return a, nil
+}
+
+// exchanger sends one POST to the token endpoint. It has no Idempotency-Key and no way to be
+// repeated, and it goes nowhere but to target.
+func exchanger(client *fetch.Client, target *url.URL) func(context.Context, Token) exchange {
+	return func(ctx context.Context, t Token) exchange {
+		res, err := client.Do(ctx, fetch.Call{
+			Method: http.MethodPost, URL: target,
+			Header: http.Header{"accept": {"application/json"}, "Content-Type": {"application/json"}},
+			// A token is visible ASCII: quote and backslash are all that JSON wants escaped.
+			Body: []byte(`{"refresh_token":"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(t.text()) + `"}`),
+		})
+		x := exchange{sent: res.Sent, status: res.Status, err: err}
+		if res.Body == nil {
+			return x
+		}
+		defer res.Body.Close()
+		body, readErr := beginning(res.Body, maxTokenAnswer)
+		x.body = body
+		if x.err == nil {
+			x.err = readErr
+		}
+		return x
+	}
+}
+
+// beginning is at most limit bytes of a body.
+func beginning(body etl.Body, limit int64) ([]byte, error) {
+	r, err := body.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(io.LimitReader(r, limit))
+}
+
+// Extract asks the vendor once for req, renewing the access token if need be: at most one exchange
+// and one repetition after a 401, up to four attempts while the vendor is unavailable, two when it
+// does not answer in time. A non-200 answer comes back beside the error, as evidence.
+func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, error) {
+	call, err := a.call(req)
+	if err != nil {
+		return nil, fmt.Errorf("keystone %s: %w", a.name, err)
+	}
+	e := &extraction{a: a, req: req, call: call}
+	err = e.authorize(ctx, a.refusedGeneration())
+	if err != nil {
+		return nil, err
+	}
+	attempts := 0
+	policy := fetch.Policy{OnRetry: func(attempt int, wait time.Duration, err error) {
+		a.log.Warn("retrying", "account", a.name, "request", req.String(), "attempt", attempt, "wait", wait.Round(time.Millisecond).String(), "error", err)
+	}}
+	err = fetch.Retry(ctx, policy, a.sleep, func() error {
+		attempts++
+		return e.attempt(ctx)
+	})
+	if err != nil {
+		times := ""
+		if attempts > 1 {
+			times = fmt.Sprintf(" (%d attempts)", attempts)
+		}
+		return e.answer, fmt.Errorf("keystone %s: %s %s%s: %w", a.name, call.Method, call.URL.Path, times, err)
+	}
+	return e.answer, nil
+}
+
+// call is the request for req, without a credential.
+func (a *Account) call(req etl.Request) (fetch.Call, error) {
+	path, ok := paths[req.Dataset]
+	if !ok {
+		return fetch.Call{}, fmt.Errorf("unknown dataset %q", req.Dataset)
+	}
+	target := a.base.JoinPath(path)
+	if req.Dataset != Customers {
+		query := url.Values{"type": {"customer"}, "id": {req.Scope}}
+		if req.Scope == "" {
+			return fetch.Call{}, fmt.Errorf("%s: no customer given", req.Dataset)
+		}
+		if req.Dataset == History {
+			if days := req.Window.Days(); days < 1 || days > maxWindow {
+				return fetch.Call{}, fmt.Errorf("%s: window %s: want 1 to %d days", req.Dataset, req.Window, maxWindow)
+			}
+			// The half-open end. Should the vendor include it, or the whole day it names, the rows
+			// of that day are ignored by the acceptance rules.
+			query.Set("from_date_utc", req.Window.From.Time().Format(time.RFC3339))
+			query.Set("to_date_utc", req.Window.Until.Time().Format(time.RFC3339))
+		}
+		target.RawQuery = query.Encode()
+	}
+	return fetch.Call{Method: http.MethodGet, URL: target, Header: http.Header{"accept": {"application/json"}}}, nil
+}
+
+func (a *Account) refusedGeneration() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.refused
+}
+
+// extraction is the state of one Extract.
+type extraction struct {
+	a    *Account
+	req  etl.Request
+	call fetch.Call
+
+	pair     pair
+	renewed  bool // the one exchange was made
+	replayed bool // the one repetition after a 401 was made
+	timeouts int
+	answer   *etl.Answer // the last one
+}
+
+// authorize fetches an access token other than that of the refused generation.
+func (e *extraction) authorize(ctx context.Context, refused int64) error {
+	p, renewed, err := e.a.tokens.access(ctx, want{refused: refused, adopt: true})
+	e.renewed = e.renewed || renewed
+	if err != nil {
+		return err
+	}
+	e.pair = p
+	return nil
+}
+
+// attempt makes one request, and after a 401 one more with a renewed token.
+func (e *extraction) attempt(ctx context.Context) error {
+	err := e.once(ctx)
+	if err == nil || !errors.Is(err, etl.ErrUnauthorized) {
+		return e.patience(err)
+	}
+	if e.replayed || e.renewed || !e.a.mayRenew(e.pair.generation) {
+		return err
+	}
+	e.replayed = true
+	if refresh := e.authorize(ctx, e.pair.generation); refresh != nil {
+		return fmt.Errorf("%w; then %w", err, refresh)
+	}
+	err = e.once(ctx)
+	if errors.Is(err, etl.ErrUnauthorized) {
+		e.a.distrust(e.pair.generation)
+	}
+	return e.patience(err)
+}
+
+// mayRenew notes that the access token of a generation was refused and tells whether exchanging
+// the refresh token may help: not when a pair that was just renewed was refused as well.
+func (a *Account) mayRenew(generation int64) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if generation == a.distrusted && a.now().Before(a.trustAgain) {
+		return false
+	}
+	a.refused = max(a.refused, generation)
+	return true
+}
+
+func (a *Account) distrust(generation int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.distrusted, a.trustAgain = generation, a.now().Add(distrustFor)
+}
+
+// patience ends the retries after the second time-out: a smaller window is the better remedy.
+func (e *extraction) patience(err error) error {
+	if !errors.Is(err, etl.ErrTimeout) {
+		return err
+	}
+	var failed *fetch.Error
+	if e.timeouts++; e.timeouts < 2 || !errors.As(err, &failed) {
+		return err
+	}
+	return failed.Reject
+}
+
+// once makes one request when it is our turn and keeps its answer.
+func (e *extraction) once(ctx context.Context) error {
+	res, err := e.a.send(ctx, e.call, e.pair.access)
+	if e.answer != nil {
+		e.answer.Body.Close()
+		e.answer = nil
+	}
+	if res != nil && res.Body != nil {
+		e.answer = &etl.Answer{
+			Request: e.req, Method: e.call.Method, URL: e.call.URL.String(), Status: res.Status, ContentType: res.ContentType,
+			RequestedAt: res.RequestedAt, FetchedAt: res.FetchedAt, Body: res.Body, Warnings: res.Warnings,
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return readStatus(res, e.pair.access)
+}
+
+// send makes one request when it is our turn, no faster than the pace allows.
+func (a *Account) send(ctx context.Context, call fetch.Call, access Token) (*fetch.Result, error) {
+	select {
+	case <-a.turn:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { a.turn <- struct{}{} }()
+	if err := a.pace.Wait(ctx); err != nil {
+		return nil, err
+	}
+	if !access.IsZero() {
+		call.Header = call.Header.Clone()
+		call.Header["authorizationToken"] = []string{access.text()}
+	}
+	return a.data.Do(ctx, call)
+}
+
+// readStatus says what a status means here. What is wrong with one customer must not stop the
+// others: only 401 is a matter of the credential.
+func readStatus(res *fetch.Result, access Token) error {
+	if res.Status == http.StatusOK {
+		return nil
+	}
+	words := ""
+	if res.Body != nil {
+		if body, err := beginning(res.Body, maxTokenAnswer); err == nil {
+			message, _ := vendorMessage(body)
+			words = discreet(message, access)
+		}
+	}
+	var failed *fetch.Error
+	switch s := res.Status; {
+	case s == http.StatusUnauthorized, s == http.StatusRequestTimeout, s == http.StatusTooManyRequests, s >= 500:
+		if !errors.As(fetch.Status(res), &failed) {
+			return etl.Rejected("http_status", "status %d", s)
+		}
+	default:
+		return etl.Rejected("http_status", "status %d %q", s, words)
+	}
+	if words != "" {
+		failed.Reject.Detail += fmt.Sprintf(" %q", words)
+	}
+	return failed
+}
+
+// Ping tries what can be tried without spending the refresh token, and says in words what it
+// found. With a living access token it asks for the list of customers; without, it only proves
+// that the host answers. It never renews anything.
+func (a *Account) Ping(ctx context.Context) (string, error) {
+	status, err := a.tokens.status(ctx)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case status.State == TokenDead:
+		return "", a.tokens.errorf(etl.ErrUnauthorized, "the refresh token of generation %d is dead (%s): %s", status.Generation, status.Detail, status.NextStep)
+	case status.State == TokenNone && a.tokens.seed.IsZero():
+		return "", a.tokens.errorf(etl.ErrUnauthorized, "no credential is stored and no refresh token is configured: %s", status.NextStep)
+	}
+	held, err := a.tokens.held(ctx)
+	if err != nil {
+		return "", err
+	}
+	call, err := a.call(etl.Request{Dataset: Customers, Scope: a.name})
+	if err != nil {
+		return "", err
+	}
+	res, err := a.send(ctx, call, held.access)
+	if err != nil {
+		return "", fmt.Errorf("keystone %s: %w", a.name, err)
+	}
+	defer res.Body.Close()
+	if held.access.IsZero() {
+		return fmt.Sprintf("%s answers (status %d); the credential was not tested, because that would spend the refresh token", a.base.Host, res.Status), nil
+	}
+	if err := readStatus(res, held.access); err != nil {
+		return "", fmt.Errorf("keystone %s: GET %s: %w", a.name, call.URL.Path, err)
+	}
+	var seen customerCount
+	if _, err := transform(&etl.Answer{
+		Request: etl.Request{Dataset: Customers, Scope: a.name}, FetchedAt: res.FetchedAt, Body: res.Body,
+	}, &seen); err != nil {
+		return "", fmt.Errorf("keystone %s: GET %s: %w", a.name, call.URL.Path, err)
+	}
+	return fmt.Sprintf("%s answers; the access token works until %s and shows %d customers",
+		a.base.Host, held.until.UTC().Format(time.RFC3339), int(seen)), nil
+}
+
+// customerCount is a sink that counts customers.
+type customerCount int
+
+func (n *customerCount) Customer(etl.Customer) error    { *n++; return nil }
+func (n *customerCount) Restart() error                 { *n = 0; return nil }
+func (*customerCount) Terms(etl.Terms) error            { return nil }
+func (*customerCount) Readings(etl.Readings) error      { return nil }
+func (*customerCount) History(etl.History) error        { return nil }
+func (*customerCount) License(etl.LicenseReading) error { return nil }
+func (*customerCount) Reject(etl.Reject) error          { return nil }
