@@ -249,6 +249,11 @@ func (d Decimal) Cmp(e Decimal) int {
 		}
 		return 0
 	}
+	if d.wide == nil && e.wide == nil {
+		if diff, _, ok := addSmall(d.coef, d.scale, -e.coef, e.scale); ok && e.coef != -1<<63 {
+			return Decimal{coef: diff}.Sign()
+		}
+	}
 	scale := max(d.scale, e.scale)
 	return d.big(scale).Cmp(e.big(scale))
 }

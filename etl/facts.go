@@ -96,6 +96,14 @@ type NullDecimal struct {
 	Known bool
 }
 
+// MarshalText is the decimal's text, and empty when unknown.
+func (d NullDecimal) MarshalText() ([]byte, error) {
+	if !d.Known {
+		return nil, nil
+	}
+	return d.Decimal.MarshalText()
+}
+
 // NullBool is true, false or unknown. The zero value is unknown.
 type NullBool uint8
 

@@ -104,6 +104,7 @@ type Job struct {
 	Account  string        // the configured account whose credential is used
 	Windows  []Window      // one zero window for datasets of the present
 	Products []string      // codes, for datasets that ask product by product
+	Backfill bool          // past windows that a person asked for: no slot is done by it
 	Snapshot bool          // the vendor cannot repeat this answer: land before parsing
 	Expected Day           // first day that is expected, for datasets of windows
 	Settle   time.Duration // how long after its end a day becomes due, for datasets of windows

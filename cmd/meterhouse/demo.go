@@ -25,7 +25,7 @@ import (
 
 func (a *app) demoCommand() *cobra.Command {
 	d := &demo{app: a}
-	var reset, wait bool
+	var reset, serve bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it work: private Postgres, fake vendors, load, month view",
@@ -33,19 +33,19 @@ func (a *app) demoCommand() *cobra.Command {
 with the very code that loads from the real vendors, checks the result against the fakes' own
 totals and shows the newest whole month. The folder and its clock are kept: a second demo finds
 everything unchanged and inserts 0. Needs installed Postgres binaries and no configuration.`,
-		Example: "  meterhouse demo\n  meterhouse demo --wait      (then look around with psql in another terminal)\n  meterhouse demo --reset --days 30 --seed 7",
+		Example: "  meterhouse demo\n  meterhouse demo --serve     (then look around with psql in another terminal)\n  meterhouse demo --reset --days 30 --seed 7",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.quietly()
 			d.isSet = cmd.Flags().Changed
-			return d.run(cmd.Context(), reset, wait)
+			return d.run(cmd.Context(), reset, serve)
 		},
 	}
 	cmd.Flags().IntVar(&d.state.Days, "days", 90, "`number` of days to load")
 	cmd.Flags().Uint64Var(&d.state.Seed, "seed", 1, "`number` that decides all figures")
 	cmd.Flags().StringVar(&d.dir, "dir", "", "`folder` to keep (default demo in the user's state folder)")
 	cmd.Flags().BoolVar(&reset, "reset", false, "remove the folder of a former demo first")
-	cmd.Flags().BoolVar(&wait, "wait", false, "keep Postgres up until interrupted")
+	cmd.Flags().BoolVar(&serve, "serve", false, "stay up after loading, for psql, until interrupted")
 	return cmd
 }
 
@@ -77,7 +77,7 @@ const (
 	demoDatabase  = "postgres"
 )
 
-func (d *demo) run(ctx context.Context, reset, wait bool) (err error) {
+func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 	a := d.app
 	if err := d.open(reset); err != nil {
 		return err
@@ -124,11 +124,11 @@ func (d *demo) run(ctx context.Context, reset, wait bool) (err error) {
 	if err == nil {
 		err = d.check(ctx, s, sims)
 	}
-	if shown := d.show(ctx, s, url, wait); shown != nil {
+	if shown := d.show(ctx, s, url, serve); shown != nil {
 		return errors.Join(err, shown)
 	}
 	a.printSum(total)
-	if wait && err == nil {
+	if serve && err == nil {
 		fmt.Fprintln(a.stderr, "Postgres stays up until you press Ctrl-C")
 		<-ctx.Done()
 	}

@@ -57,7 +57,7 @@ func (d *demo) check(ctx context.Context, s *session, sims *sims) error {
 }
 
 // show prints what is in the warehouse now.
-func (d *demo) show(ctx context.Context, s *session, url string, wait bool) error {
+func (d *demo) show(ctx context.Context, s *session, url string, serve bool) error {
 	out := d.app.stdout
 	print := func(title, sql string, args ...any) error {
 		t, err := s.wh.Query(ctx, sql, args...)
@@ -89,8 +89,8 @@ func (d *demo) show(ctx context.Context, s *session, url string, wait bool) erro
 		return err
 	}
 	fmt.Fprintln(out, "\nTo look around:")
-	if !wait {
-		again := "meterhouse demo --wait"
+	if !serve {
+		again := "meterhouse demo --serve"
 		if d.isSet("dir") {
 			again += " --dir " + d.dir
 		}

@@ -207,7 +207,7 @@ func (w *wolkvoxAccount) job(now time.Time) etl.Job {
 	return etl.Job{
 		Source: "wolkvox", Dataset: wolkvox.Dataset, Scope: w.cfg.Account, Account: w.cfg.Account,
 		Windows: []etl.Window{{}}, Products: products, Snapshot: true,
-		NextDue: w.cfg.Schedule.next(now), Zone: w.cfg.Timezone, Server: w.cfg.Server,
+		NextDue: w.cfg.Schedule.next(now), Zone: w.cfg.Timezone, Server: w.cfg.Server, Operation: w.cfg.Operation,
 	}
 }
 

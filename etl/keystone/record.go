@@ -491,6 +491,7 @@ func (p *pass) releaseHeld() error {
 	for _, number := range numbers {
 		slices.SortStableFunc(terms[number], compareTerms)
 		for _, rec := range terms[number] {
+			rec.sub.Repeated = len(terms[number]) > 1
 			if err := p.emit(rec); err != nil {
 				return err
 			}

@@ -635,12 +635,15 @@ func TestRepeatedSubscription(t *testing.T) {
 	var order []string
 	for _, h := range got.Histories {
 		s := h.Number + " " + h.Start.Format(time.DateOnly)
+		if h.Repeated {
+			s += " repeated"
+		}
 		for _, l := range h.Levels {
 			s += " " + l.Level
 		}
 		order = append(order, s)
 	}
-	want := []string{"B 2025-01-01 Other", "C 2025-01-01 Other", "A 2025-01-01 First", "A 2026-01-01 Second Second"}
+	want := []string{"B 2025-01-01 Other", "C 2025-01-01 Other", "A 2025-01-01 repeated First", "A 2026-01-01 repeated Second Second"}
 	if !slices.Equal(order, want) || got.Restarts != 1 {
 		t.Errorf("got %q after %d restarts, want %q after 1", order, got.Restarts, want)
 	}

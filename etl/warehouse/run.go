@@ -374,8 +374,12 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success *time.Time) 
 	if zone == "" {
 		zone = "UTC"
 	}
+	slotDone := success
+	if r.job.Backfill {
+		slotDone = nil
+	}
 	var nextDue *time.Time
-	if success != nil && !r.job.NextDue.IsZero() {
+	if slotDone != nil && !r.job.NextDue.IsZero() {
 		nextDue = &r.job.NextDue
 	}
 	var expected *time.Time
@@ -394,7 +398,7 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success *time.Time) 
 			expected_from = coalesce(excluded.expected_from, mark.expected_from),
 			settle = excluded.settle,
 			zone = excluded.zone`,
-		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, success, r.id, nextDue, expected, r.job.Settle, zone); err != nil {
+		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, slotDone, r.id, nextDue, expected, r.job.Settle, zone); err != nil {
 		return err
 	}
 	if success == nil {
