@@ -104,7 +104,7 @@ type Job struct {
 	Account  string        // the configured account whose credential is used
 	Windows  []Window      // one zero window for datasets of the present
 	Products []string      // codes, for datasets that ask product by product
-	Backfill bool          // past windows that a person asked for: no slot is done by it
+	SlotOpen bool          // the slot stays due whatever this loads, as with a backfill
 	Snapshot bool          // the vendor cannot repeat this answer: land before parsing
 	Expected Day           // first day that is expected, for datasets of windows
 	Settle   time.Duration // how long after its end a day becomes due, for datasets of windows
@@ -179,7 +179,9 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 	for len(pending) > 0 {
 		window := pending[0]
 		pending = pending[1:]
-		out, err := p.window(ctx, src, lease, job, window)
+		part := job
+		part.SlotOpen = job.SlotOpen || len(pending) > 0 || len(failed) > 0 // done with the last window only
+		out, err := p.window(ctx, src, lease, part, window)
 		total.Add(out)
 		if first, second, ok := window.Halves(); ok && errors.Is(err, ErrTimeout) {
 			p.Log.Warn("halved", "dataset", job.Dataset, "scope", job.Scope, "window", window.String(), "error", err)
@@ -195,6 +197,9 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 	}
 	return total, errors.Join(failed...)
 }
+
+// snapshotLoad bounds the load of what was answered when the process is told to stop.
+const snapshotLoad = time.Minute
 
 // window is one run: everything between asking for one window and having it in the warehouse.
 func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job, window Window) (out Outcome, err error) {
@@ -219,12 +224,17 @@ func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job,
 	if len(answers) == 0 {
 		return out, errors.Join(unanswered...)
 	}
+	if job.Snapshot { // nobody can ask for it again: a stop request waits for the load
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), snapshotLoad)
+		defer cancel()
+	}
 	return run.Load(ctx, answers, unanswered, src.Transform)
 }
 
 // extract asks for everything of one run, strictly one call after the other, and lands snapshots
-// before anybody parses them. It returns what was answered and an error for each question that was
-// not. Without any answer the run is closed as failed, with the last refused answer as evidence.
+// before anybody parses them, refused answers as evidence too. It returns what was answered and an
+// error for each question that was not. Without any answer the run is closed as failed.
 func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, window Window) (answers []*Answer, unanswered []error) {
 	products := job.Products
 	if len(products) == 0 {
@@ -242,6 +252,9 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 			continue
 		}
 		if ans != nil {
+			if landErr := run.Land(context.WithoutCancel(ctx), ans); landErr != nil {
+				err = errors.Join(err, landErr)
+			}
 			if evidence != nil {
 				evidence.Body.Close()
 			}

@@ -43,6 +43,7 @@ type house struct {
 	answers  []*etl.Answer
 	busy     error
 	released int
+	slotOpen []bool
 }
 
 func (h *house) Lease(_ context.Context, dataset, scope string) (etl.Lease, error) {
@@ -50,7 +51,8 @@ func (h *house) Lease(_ context.Context, dataset, scope string) (etl.Lease, erro
 	return h, h.busy
 }
 func (h *house) Release(context.Context) error { h.released++; return nil }
-func (h *house) StartRun(_ context.Context, _ etl.Lease, _ etl.Job, w etl.Window, _ time.Time) (etl.Run, error) {
+func (h *house) StartRun(_ context.Context, _ etl.Lease, job etl.Job, w etl.Window, _ time.Time) (etl.Run, error) {
+	h.slotOpen = append(h.slotOpen, job.SlotOpen)
 	h.did = append(h.did, "run "+w.String())
 	return h, nil
 }
@@ -128,7 +130,7 @@ func TestPipelineLandsSnapshotsAndLoadsWhatWasAnswered(t *testing.T) {
 	if err != nil || !out.Partial() {
 		t.Fatalf("got %+v, %v; want a partial run", out, err)
 	}
-	want(t, h.did, "lease", "run now", "land a", "land c", "load 2, 1 unanswered")
+	want(t, h.did, "lease", "run now", "land a", "land b", "land c", "load 2, 1 unanswered")
 }
 
 func TestPipelineStopsAskingAVendorThatIsDown(t *testing.T) {
@@ -137,7 +139,24 @@ func TestPipelineStopsAskingAVendorThatIsDown(t *testing.T) {
 	if !errors.Is(err, etl.ErrUnavailable) || len(v.asked) != 2 {
 		t.Errorf("asked %v, %v; want two questions", v.asked, err)
 	}
-	want(t, h.did, "lease", "run now", "fail, evidence true")
+	want(t, h.did, "lease", "run now", "land a", "land b", "fail, evidence true")
+}
+
+func TestPipelineDoesTheSlotWithTheLastWindowOnly(t *testing.T) {
+	windows := []etl.Window{{From: 2, Until: 3}, {From: 1, Until: 2}, {From: 0, Until: 1}}
+	for failing, want := range map[etl.Day][]bool{-1: {true, true, false}, 2: {true, true, true}} {
+		h := &house{}
+		v := &vendor{extract: func(req etl.Request) error {
+			if req.Window.From == failing {
+				return etl.ErrUnavailable
+			}
+			return nil
+		}}
+		runPipeline(t, h, v, etl.Job{Windows: windows})
+		if !slices.Equal(h.slotOpen, want) {
+			t.Errorf("day %d fails: slot open %v, want %v", failing, h.slotOpen, want)
+		}
+	}
 }
 
 func TestPipelineMeetsABusyScope(t *testing.T) {

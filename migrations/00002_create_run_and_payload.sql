@@ -36,7 +36,8 @@ create table ops.run (
     -- No record may vanish between the vendor and the facts.
     constraint run_conserves_records check (received = inserted + restated + unchanged + ignored + quarantined)
 );
-create index run_dataset_scope_idx on ops.run (dataset, scope, run_id);
+create index run_dataset_scope_idx on ops.run (dataset, scope, fetched_at);
+create index run_running_idx on ops.run (dataset, scope) where status = 'running';
 
 comment on table ops.run is 'Grain: one row per attempt at one window of one dataset and scope, success or not.';
 comment on column ops.run.run_id is 'Number of the run; every row that it wrote carries it.';

@@ -126,6 +126,7 @@ select
                 from dw.fact_daily_consumption as p
                 where p.customer_key = d.customer_key
                     and p.service_level_key = d.service_level_key
+                    and p.accrued_last_tib is not null
                     and p.usage_date < d.usage_date
                     and p.usage_date >= date_trunc('month', d.usage_date)::date
                 order by p.usage_date desc
@@ -228,7 +229,7 @@ series as (
         f.first_day,
         least(
             (clock.now_at at time zone 'UTC')::date,
-            greatest((s.end_at at time zone 'UTC')::date + 1, f.last_day)
+            greatest(coalesce((s.end_at at time zone 'UTC')::date, 'infinity'), f.last_day) -- no end: never over
         ) as last_day
     from dw.dim_service_level as l
     join dw.dim_subscription as s using (subscription_key)
@@ -595,7 +596,10 @@ select
     m.month,
     m.days_observed,
     (
-        least((m.month + interval '1 month')::date, greatest(e.end_day + 1, m.last_observed + 1)) - greatest(m.month, e.first_day)
+        least(
+            (m.month + interval '1 month')::date,
+            greatest(coalesce(e.end_day, (m.month + interval '1 month')::date), m.last_observed) + 1
+        ) - greatest(m.month, e.first_day)
     ) as days_expected,
     m.committed_tib,
     m.consumed_avg_tib,

@@ -171,7 +171,7 @@ func (l *loader) plan(ctx context.Context, k *keystoneAccount, dataset string, c
 		}
 		job := k.job(dataset, id, now)
 		if dataset == keystone.History {
-			job.Windows, job.Backfill = l.order.windows, l.order.windows != nil
+			job.Windows, job.SlotOpen = l.order.windows, l.order.windows != nil
 			if job.Windows == nil {
 				covered, err := l.wh.Covered(ctx, dataset, id, etl.Window{From: k.cfg.History.Start.day, Until: horizon(now, k.cfg.History.Settle)})
 				if err != nil {

@@ -500,20 +500,20 @@ func (p *pass) releaseHeld() error {
 	return nil
 }
 
-// compareTerms orders by start, unknown first, then by end, open last.
+// compareTerms orders by start, unknown last, then by end, open last.
 func compareTerms(a, b *record) int {
-	order := func(x, y *time.Time, nilFirst int) int {
+	order := func(x, y *time.Time) int {
 		switch {
 		case x == nil && y == nil:
 			return 0
 		case x == nil:
-			return -nilFirst
+			return 1
 		case y == nil:
-			return nilFirst
+			return -1
 		}
 		return x.Compare(*y)
 	}
-	return cmp.Or(order(a.sub.Start, b.sub.Start, 1), order(a.sub.End, b.sub.End, -1))
+	return cmp.Or(order(a.sub.Start, b.sub.Start), order(a.sub.End, b.sub.End))
 }
 
 // emit checks the levels of a record against each other, hands it to the sink and books it.

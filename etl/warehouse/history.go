@@ -3,6 +3,7 @@ package warehouse
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -50,10 +51,15 @@ func (l *loader) theHistory() (*historyLoad, error) {
 	}
 	window := l.ans.Request.Window
 	rows, err := l.tx.Query(l.ctx, `
-		select service_level_key, usage_date, digest, pending_digest, pending_at, known_since, sample_count,
-			invoiced_samples, uninvoiced_samples, absent_since
-		from dw.fact_daily_consumption
-		where customer_key = $1 and usage_date >= $2 and usage_date < $3`, c.key, window.From.Time(), window.Until.Time())
+		select d.service_level_key, d.usage_date, d.digest, d.pending_digest, d.pending_at, d.known_since, d.sample_count,
+			d.invoiced_samples, d.uninvoiced_samples, d.absent_since
+		from dw.dim_service_level as v
+		cross join lateral (
+			select * from dw.fact_daily_consumption as f
+			where f.customer_key = $1 and f.service_level_key = v.service_level_key and f.usage_date >= $2 and f.usage_date < $3
+			offset 0 -- level by level through the primary key, however long the history has grown
+		) as d
+		where v.customer_key = $1`, c.key, window.From.Time(), window.Until.Time())
 	if err != nil {
 		return nil, fmt.Errorf("digests: %w", err)
 	}
@@ -66,8 +72,8 @@ func (l *loader) theHistory() (*historyLoad, error) {
 			h.stored[key] = map[etl.Day]*storedDay{}
 		}
 		copied := d
-		copied.digest, copied.pending = bytes.Clone(d.digest), bytes.Clone(d.pending)
 		h.stored[key][etl.DayOf(day)] = &copied
+		d = storedDay{}
 		return nil
 	}); err != nil {
 		return nil, fmt.Errorf("digests: %w", err)
@@ -105,14 +111,22 @@ func (l *loader) History(rec etl.History) error {
 		names[i] = rec.Levels[i].Level
 		days[i] = splitDays(&rec.Levels[i])
 	}
+	committed, err := l.lastCommitted(s, names)
+	if err != nil {
+		return fmt.Errorf("last commitments of %s: %w", rec.Number, err)
+	}
 	levels, err := l.theLevels(s, names, func(i int, v *level) int {
-		alike := 0
+		score := 0
 		for _, d := range days[i] {
 			if st := h.stored[v.key][d.day]; st != nil && st.digest != nil && bytes.Equal(st.digest, d.digest) {
-				alike++
+				score += 2
 			}
 		}
-		return alike
+		// Where no day was seen before, an instance is told by what was committed for it last.
+		if c, ok := committed[v.key]; ok && len(days[i]) > 0 && c.Equal(days[i][0].samples[0].CommittedTiB) {
+			score++
+		}
+		return score
 	})
 	if err != nil {
 		return err
@@ -128,6 +142,9 @@ func (l *loader) History(rec etl.History) error {
 		}
 		h.warnDecreases(rec.Number, v, days[i])
 		for j := range days[i] {
+			if !days[i][j].partial {
+				l.goodDays[rowKey{subscription: rec.Number, level: v.name, day: days[i][j].day}] = true
+			}
 			if err := h.day(v, &days[i][j]); err != nil {
 				return fmt.Errorf("%s %s %d %s: %w", rec.Number, v.name, v.ordinal, days[i][j].day, err)
 			}
@@ -137,6 +154,46 @@ func (l *loader) History(rec etl.History) error {
 		return h.flush()
 	}
 	return nil
+}
+
+// lastCommitted is what each instance of a repeated level name had committed on its last stored day.
+func (l *loader) lastCommitted(s *subscription, names []string) (map[int64]etl.Decimal, error) {
+	var keys []int64
+	for _, v := range s.levels {
+		instances := 0
+		for _, other := range s.levels {
+			if other.name == v.name {
+				instances++
+			}
+		}
+		if instances > 1 && slices.Contains(names, v.name) {
+			keys = append(keys, v.key)
+		}
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	rows, err := l.tx.Query(l.ctx, `
+		select k.key, d.committed_tib::text
+		from unnest($2::bigint[]) as k (key)
+		cross join lateral (
+			select committed_tib from dw.fact_daily_consumption
+			where customer_key = $1 and service_level_key = k.key
+			order by usage_date desc limit 1
+		) as d`, l.customer.key, keys)
+	if err != nil {
+		return nil, err
+	}
+	last := map[int64]etl.Decimal{}
+	var key int64
+	var text string
+	_, err = pgx.ForEachRow(rows, []any{&key, &text}, func() error {
+		var d etl.Decimal
+		err := d.UnmarshalText([]byte(text))
+		last[key] = d
+		return err
+	})
+	return last, err
 }
 
 // warnDecreases flags a running accrued figure that falls inside a month.
@@ -169,7 +226,7 @@ func (h *historyLoad) day(v *level, in *seriesDay) error {
 	st.delivered = true
 	switch {
 	case in.partial:
-		return h.heldDay(v, in)
+		return h.heldDay(v, in, st)
 	case bytes.Equal(st.digest, in.digest):
 		return h.sameDay(v, in, st)
 	}
@@ -256,6 +313,14 @@ func (h *historyLoad) sameDay(v *level, in *seriesDay, st *storedDay) error {
 		}
 	}
 	f := flags(in.samples)
+	if f.invoiced+f.uninvoiced < f.count && st.invoiced+st.uninvoiced > 0 && f.invoiced+f.uninvoiced > 0 {
+		stored, err := h.storedSamples(v, in.day)
+		if err != nil {
+			return err
+		}
+		keepKnownFlags(stored, in.samples)
+		f = flags(in.samples)
+	}
 	if f.invoiced == st.invoiced && f.uninvoiced == st.uninvoiced || f.invoiced+f.uninvoiced == 0 {
 		l.out.Unchanged += len(in.samples)
 		return nil
@@ -267,10 +332,28 @@ func (h *historyLoad) sameDay(v *level, in *seriesDay, st *storedDay) error {
 		if err := h.supersede(v, in.day, "restated", l.ans.FetchedAt); err != nil {
 			return err
 		}
+		if err := h.exec(`update dw.fact_daily_consumption set known_since = $4, run_id = $5, restatement_count = restatement_count + 1
+			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, l.ans.FetchedAt, l.run.id); err != nil {
+			return err
+		}
 	} else {
 		l.out.Unchanged += len(in.samples)
 	}
 	return h.writeFlags(v, in, &f)
+}
+
+// keepKnownFlags fills in what an answer does not say about samples that it does not change:
+// unknown never overwrites known. Both lists are in order of time.
+func keepKnownFlags(stored, in []etl.Sample) {
+	i := 0
+	for j := range in {
+		for i < len(stored) && stored[i].At < in[j].At {
+			i++
+		}
+		if i < len(stored) && stored[i].At == in[j].At && in[j].Invoiced == etl.Unknown && sameMeasures(&stored[i], &in[j]) {
+			in[j].Invoiced = stored[i].Invoiced
+		}
+	}
 }
 
 func flags(samples []etl.Sample) figures {
@@ -334,7 +417,13 @@ func (h *historyLoad) execSamples(sql string, v *level, day etl.Day, args ...any
 }
 
 // heldDay: samples of a stored day were refused, so what is left of the answer does not replace it.
-func (h *historyLoad) heldDay(v *level, in *seriesDay) error {
+func (h *historyLoad) heldDay(v *level, in *seriesDay, st *storedDay) error {
+	if st.absentSince != nil { // it was delivered, whatever it said
+		if err := h.exec(`update dw.fact_daily_consumption set absent_since = null
+			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day); err != nil {
+			return err
+		}
+	}
 	stored, err := h.storedSamples(v, in.day)
 	if err != nil {
 		return err
@@ -355,12 +444,15 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 	if err != nil {
 		return err
 	}
+	keepKnownFlags(stored, in.samples)
 	diff := compare(stored, in.samples)
+	wasInvoiced := dayFlag(st.count, st.invoiced, st.uninvoiced) == etl.True
 	switch {
 	case diff.different == 0 && diff.missing == 0 && len(diff.extra) == 0:
-		// The stored day was partial and turns out to be whole.
+		// The stored day was partial and turns out to be whole: the figures were known before.
 		l.out.Unchanged += diff.equal
-		if err := h.writeDay(v, in, st, false); err != nil {
+		if err := h.exec(`update dw.fact_daily_consumption set digest = $4, pending_digest = null, pending_at = null, absent_since = null
+			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, in.digest); err != nil {
 			return err
 		}
 		f := flags(in.samples)
@@ -374,22 +466,28 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 		if err := h.supersede(v, in.day, "late", l.ans.FetchedAt); err != nil {
 			return err
 		}
+		if wasInvoiced {
+			h.l.warn("invoiced_value_changed", fmt.Sprintf("%s %d %s", v.name, v.ordinal, in.day))
+		}
 		h.copySamples(v, diff.extra)
-		if err := h.writeDay(v, in, st, false); err != nil {
+		if err := h.writeDay(v, in, false); err != nil {
 			return err
 		}
 		f := flags(in.samples)
-		if f.invoiced+f.uninvoiced == 0 {
+		if f.invoiced == st.invoiced && f.uninvoiced == st.uninvoiced && f.count == st.count {
 			return nil
 		}
 		return h.writeFlags(v, in, &f)
-	case diff.different == 0 && len(diff.extra) == 0:
+	case diff.different == 0 && len(in.samples) < st.count:
 		const confirmAfter = time.Hour
 		if !bytes.Equal(st.pending, in.digest) || l.ans.FetchedAt.Before(st.pendingAt.Add(confirmAfter)) {
 			l.out.Unchanged += len(in.samples)
 			l.warn("day_shrunk", fmt.Sprintf("%s %d %s", v.name, v.ordinal, in.day))
 			if bytes.Equal(st.pending, in.digest) {
 				return nil
+			}
+			if _, err := l.payload(); err != nil { // a replay needs it to come to the same end
+				return err
 			}
 			return h.exec(`update dw.fact_daily_consumption set pending_digest = $4, pending_at = $5, absent_since = null
 				where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, in.digest, l.ans.FetchedAt)
@@ -404,14 +502,14 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 			l.out.Inserted += len(diff.extra)
 		}
 	}
-	h.warnRestated(v, in.day, dayFlag(st.count, st.invoiced, st.uninvoiced) == etl.True)
+	h.warnRestated(v, in.day, wasInvoiced)
 	if err := h.supersede(v, in.day, "restated", l.ans.FetchedAt); err != nil {
 		return err
 	}
 	if err := h.replaceSamples(v, in); err != nil {
 		return err
 	}
-	return h.writeDay(v, in, st, true)
+	return h.writeDay(v, in, true)
 }
 
 func (h *historyLoad) warnRestated(v *level, day etl.Day, invoiced bool) {
@@ -447,7 +545,7 @@ func (h *historyLoad) supersede(v *level, day etl.Day, kind string, until time.T
 
 // writeDay brings the daily row to the figures of this answer. A restated day also takes over the
 // answer's flags and counts the restatement.
-func (h *historyLoad) writeDay(v *level, in *seriesDay, st *storedDay, restated bool) error {
+func (h *historyLoad) writeDay(v *level, in *seriesDay, restated bool) error {
 	payload, err := h.l.payload()
 	if err != nil {
 		return err

@@ -104,7 +104,7 @@ func TestInvoicedFlag(t *testing.T) {
 	h.want(`select distinct is_invoiced from dw.fact_consumption_sample`, "t")
 	h.want(`select count(*) from dw.restatement`, "0")
 	step(etl.Unknown, "received 2 inserted 0 restated 0 unchanged 2 ignored 0 quarantined 0 absent 0", "t|0|t")
-	step(etl.False, "received 2 inserted 0 restated 2 unchanged 0 ignored 0 quarantined 0 absent 0", "f|0|t")
+	step(etl.False, "received 2 inserted 0 restated 2 unchanged 0 ignored 0 quarantined 0 absent 0", "f|1|t")
 	h.want(`select kind, column_name, old_value, new_value from mart.restatement`, "restated|is_invoiced|true|false")
 }
 

@@ -40,10 +40,11 @@ func (l *loader) Customer(c etl.Customer) error {
 	}
 	l.customers[c.ID] = true
 	var stored *string
-	var seen time.Time
+	var account string
 	var absent *time.Time
-	err := l.tx.QueryRow(l.ctx, `select customer_name, seen_at, absent_since from dw.dim_customer where customer_id = $1`, c.ID).
-		Scan(&stored, &seen, &absent)
+	err := l.tx.QueryRow(l.ctx, `select customer_name, account, absent_since from dw.dim_customer where customer_id = $1`, c.ID).
+		Scan(&stored, &account, &absent)
+	same := c.Name == nil || stored != nil && *stored == *c.Name
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		l.out.Inserted++
@@ -55,15 +56,15 @@ func (l *loader) Customer(c etl.Customer) error {
 		return err
 	case err != nil:
 		return err
-	case seen.After(l.ans.FetchedAt):
+	case len(l.newer) > 0 && !same: // a list from before the newest one
 		l.out.Ignored++
 		return nil
-	case c.Name == nil || stored != nil && *stored == *c.Name:
+	case same:
 		l.out.Unchanged++
-		if absent == nil {
+		if len(l.newer) > 0 || absent == nil && account == l.run.job.Account {
 			return nil
 		}
-		_, err = l.tx.Exec(l.ctx, `update dw.dim_customer set absent_since = null where customer_id = $1`, c.ID)
+		_, err = l.tx.Exec(l.ctx, `update dw.dim_customer set absent_since = null, account = $2 where customer_id = $1`, c.ID, l.run.job.Account)
 		return err
 	case stored == nil:
 		l.out.Inserted++ // known before only by its id

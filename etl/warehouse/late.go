@@ -156,7 +156,7 @@ func (h *historyLoad) grewThenShrank(v *level, in *seriesDay, former string, shr
 	if err := h.replaceSamples(v, in); err != nil {
 		return err
 	}
-	if err := h.writeDay(v, in, held, false); err != nil {
+	if err := h.writeDay(v, in, false); err != nil {
 		return err
 	}
 	f := flags(in.samples)

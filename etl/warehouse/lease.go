@@ -32,12 +32,22 @@ type lease struct {
 func (w *Warehouse) Lease(ctx context.Context, dataset, scope string) (etl.Lease, error) {
 	l := &lease{w: w, dataset: dataset, scope: scope, stopped: make(chan struct{})}
 	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `
+			insert into ops.lease (dataset, scope, fence, owner, acquired_at, expires_at)
+			values ($1, $2, 0, $3, clock_timestamp(), clock_timestamp())
+			on conflict (dataset, scope) do nothing`, dataset, scope, w.cfg.Owner); err != nil {
+			return err
+		}
+		// A load in progress holds the row: it is passed over, not waited for.
 		err := tx.QueryRow(ctx, `
-			insert into ops.lease as held (dataset, scope, fence, owner, acquired_at, expires_at)
-			values ($1, $2, 1, $3, clock_timestamp(), clock_timestamp() + $4)
-			on conflict (dataset, scope) do update
-			set fence = held.fence + 1, owner = excluded.owner, acquired_at = excluded.acquired_at, expires_at = excluded.expires_at
-			where held.expires_at <= clock_timestamp()
+			with free as (
+				select dataset, scope from ops.lease
+				where dataset = $1 and scope = $2 and expires_at <= clock_timestamp()
+				for update skip locked
+			)
+			update ops.lease
+			set fence = fence + 1, owner = $3, acquired_at = clock_timestamp(), expires_at = clock_timestamp() + $4
+			from free where lease.dataset = free.dataset and lease.scope = free.scope
 			returning fence`, dataset, scope, w.cfg.Owner, leaseFor).Scan(&l.fence)
 		if errors.Is(err, pgx.ErrNoRows) {
 			busy := &etl.BusyError{Dataset: dataset, Scope: scope}
@@ -114,10 +124,17 @@ func (l *lease) Release(ctx context.Context) error {
 // until the transaction ends.
 func (l *lease) hold(ctx context.Context, tx pgx.Tx) error {
 	var one int
-	err := tx.QueryRow(ctx, `select 1 from ops.lease where dataset = $1 and scope = $2 and fence = $3 for share`,
+	err := tx.QueryRow(ctx, `select 1 from ops.lease where dataset = $1 and scope = $2 and fence = $3 for update`,
 		l.dataset, l.scope, l.fence).Scan(&one)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return etl.ErrFenced
 	}
+	return err
+}
+
+// renewHeld renews the lease from within the load that holds it.
+func (l *lease) renewHeld(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `update ops.lease set expires_at = clock_timestamp() + $4 where dataset = $1 and scope = $2 and fence = $3`,
+		l.dataset, l.scope, l.fence, leaseFor)
 	return err
 }

@@ -20,7 +20,7 @@ func (l *loader) License(r etl.LicenseReading) error {
 	if err != nil {
 		return fmt.Errorf("operation %s: %w", r.Operation, err)
 	}
-	l.readingDays[r.LocalDate] = true
+	l.readings[rowKey{description: r.Description, day: r.LocalDate}] = true
 	payload, err := l.payload()
 	if err != nil {
 		return err

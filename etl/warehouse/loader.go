@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -36,8 +37,16 @@ type loader struct {
 	unsureSubs      map[int64]bool
 	history         *historyLoad
 	operations      map[string]int64
-	pinned          string           // the account's first operation, once looked up
-	readingDays     map[etl.Day]bool // local days with an accepted licence reading
+	pinned          string          // the account's first operation, once looked up
+	readings        map[rowKey]bool // licence readings that were accepted
+	goodDays        map[rowKey]bool // series-days that were delivered whole
+	openDays        []etl.Window    // days of which a record is still refused
+}
+
+// rowKey names what a refused record was about, as far as one can tell.
+type rowKey struct {
+	subscription, level, description string
+	day                              etl.Day
 }
 
 // begin opens the savepoint and starts from nothing.
@@ -54,9 +63,16 @@ func (l *loader) begin() error {
 		deliveredLevels: map[int64]bool{},
 		unsureSubs:      map[int64]bool{},
 		operations:      map[string]int64{},
-		readingDays:     map[etl.Day]bool{},
+		readings:        map[rowKey]bool{},
+		goodDays:        map[rowKey]bool{},
 	}
-	return l.findNewer()
+	if err := l.findNewer(); err != nil {
+		return err
+	}
+	if n := len(l.newer); n > 0 {
+		l.warn("older_observation", "fetched before "+l.newer[n-1].at.UTC().Format(time.RFC3339))
+	}
+	return nil
 }
 
 // Restart implements etl.Sink.
@@ -108,6 +124,7 @@ func (l *loader) finish(report etl.Report) error {
 	l.out.Quarantined += report.Quarantined
 	l.out.Mismatch = report.Mismatch
 
+	l.doubtRejected()
 	if report.Records == 0 && !l.ans.NoData {
 		if err := l.checkEmpty(); err != nil {
 			return err
@@ -129,10 +146,11 @@ func (l *loader) finish(report etl.Report) error {
 	if err := l.cover(report); err != nil {
 		return fmt.Errorf("coverage: %w", err)
 	}
-	for _, path := range report.Drift {
+	for _, path := range slices.Sorted(slices.Values(report.Drift)) {
 		if _, err := l.tx.Exec(l.ctx, `
 			insert into ops.schema_drift (dataset, path, first_run_id, first_seen_at)
-			select $1, $2, $3, $4 where not exists (select from ops.schema_drift where dataset = $1 and path = $2)`,
+			select $1, $2, $3, $4 where not exists (select from ops.schema_drift where dataset = $1 and path = $2)
+			on conflict do nothing`,
 			l.run.job.Dataset, path, l.run.id, l.ans.FetchedAt); err != nil {
 			return fmt.Errorf("schema drift: %w", err)
 		}
@@ -200,25 +218,20 @@ func (l *loader) checkEmpty() error {
 // cover records that the vendor answered for the days asked. The best answer of a day stays.
 func (l *loader) cover(report etl.Report) error {
 	status := map[etl.Day]string{}
-	var fallback etl.Day
 	switch {
 	case l.ans.Request.Product != "":
-		zone := time.UTC
-		if l.run.job.Zone != "" {
-			loaded, err := time.LoadLocation(l.run.job.Zone)
-			if err != nil {
-				return err
-			}
-			zone = loaded
+		today, err := l.localDay()
+		if err != nil {
+			return err
 		}
-		fallback = etl.DayOf(l.ans.RequestedAt.In(zone))
-		if len(l.rejects) > 0 {
-			status[fallback] = "partial"
-		} else if report.Received == report.Ignored {
-			status[fallback] = "empty"
+		if len(l.rejects) == 0 && len(l.readings) == 0 {
+			status[today] = "empty"
 		}
-		for day := range l.readingDays {
-			status[day] = "answered"
+		for key := range l.readings {
+			status[key.day] = "answered"
+		}
+		for i := range l.rejects {
+			status[*l.rejects[i].Day] = "partial"
 		}
 	case !l.ans.Request.Window.IsZero():
 		word := "answered"
@@ -228,17 +241,15 @@ func (l *loader) cover(report etl.Report) error {
 		for day := l.ans.Request.Window.From; day < l.ans.Request.Window.Until; day++ {
 			status[day] = word
 		}
-		for _, r := range l.rejects {
-			if r.Day != nil && l.ans.Request.Window.Contains(*r.Day) {
-				status[*r.Day] = "partial"
-			} else if r.Day == nil {
-				for day := range status {
-					status[day] = "partial"
-				}
-			}
-		}
 	default:
 		return nil
+	}
+	for _, open := range l.openDays {
+		for day := open.From; day < open.Until; day++ {
+			if status[day] == "answered" {
+				status[day] = "partial"
+			}
+		}
 	}
 	// Read first, write only what is better: a conflict that changes nothing would still cost WAL.
 	rows, err := l.tx.Query(l.ctx, `select day, status from ops.coverage
@@ -276,8 +287,20 @@ func dayTimes[V any](days map[etl.Day]V) []time.Time {
 	return times
 }
 
-// quarantine writes the rejects, lands the body when it brought news or rejects, and settles rows
-// that a former answer for the same time left open and this one no longer holds.
+// localDay is the day of the request in the zone that the vendor's days are filed in.
+func (l *loader) localDay() (etl.Day, error) {
+	zone := time.UTC
+	if l.run.job.Zone != "" {
+		var err error
+		if zone, err = time.LoadLocation(l.run.job.Zone); err != nil {
+			return 0, err
+		}
+	}
+	return etl.DayOf(l.ans.RequestedAt.In(zone)), nil
+}
+
+// quarantine lands the body when it brought news or rejects, writes the rejects, and settles open
+// rows of former answers that this one makes good.
 func (l *loader) quarantine(report etl.Report) error {
 	if len(l.rejects) > 0 {
 		if _, err := l.payload(); err != nil {
@@ -288,10 +311,26 @@ func (l *loader) quarantine(report etl.Report) error {
 		if err := l.run.insertPayload(l.ctx, l.tx, l.landed, l.ans); err != nil {
 			return fmt.Errorf("land: %w", err)
 		}
-		l.ans.PayloadID = l.landed
 	}
+	if l.ans.Request.Product != "" {
+		today, err := l.localDay()
+		if err != nil {
+			return err
+		}
+		for i := range l.rejects {
+			if l.rejects[i].Day == nil { // a reading that is not dated is of the day it was asked for
+				l.rejects[i].Day = &today
+			}
+		}
+	}
+	if err := l.writeRejects(); err != nil {
+		return err
+	}
+	return l.settleOpen(report)
+}
+
+func (l *loader) writeRejects() error {
 	from, until := windowDates(l.ans.Request.Window)
-	fingerprints := make([][]byte, 0, len(l.rejects))
 	repeats := map[[sha256.Size]byte]int{}
 	batch := &pgx.Batch{}
 	for i := range l.rejects {
@@ -299,31 +338,156 @@ func (l *loader) quarantine(report etl.Report) error {
 		base := fingerprint(r, 0)
 		print := fingerprint(r, repeats[base])
 		repeats[base]++
-		fingerprints = append(fingerprints, print[:])
 		var day *time.Time
+		var resolved *time.Time
+		var resolution *string
 		if r.Day != nil {
 			t := r.Day.Time()
 			day = &t
 		}
+		if len(l.newer) > 0 && (r.Day == nil || len(l.nextSeen(*r.Day)) > 0) {
+			resolved, resolution = &l.newer[0].at, orNull("a newer answer was loaded before")
+		}
 		batch.Queue(`
 			insert into ops.quarantine (run_id, payload_id, source, dataset, scope, product, window_from, window_until,
-				path, reason, excerpt, subscription_number, service_level, description, day, fingerprint, quarantined_at)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+				path, reason, excerpt, subscription_number, service_level, description, day, fingerprint, quarantined_at, resolved_at, resolution)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 			on conflict (dataset, scope, product, fingerprint) where resolved_at is null do nothing`,
-			l.run.id, l.ans.PayloadID, l.run.job.Source, l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, from, until,
-			r.Path, r.Reason, r.Excerpt, orNull(r.Subscription), orNull(r.Level), orNull(r.Description), day, print[:], l.ans.FetchedAt)
-	}
-	if report.Records > 0 {
-		batch.Queue(`
-			update ops.quarantine
-			set resolved_at = $5, resolution = format('superseded by run %s', $6::bigint)
-			where dataset = $1 and scope = $2 and product = $3 and resolved_at is null
-				and fingerprint <> all ($4)
-				and quarantined_at <= $5
-				and ($7::date is null or (coalesce(day, window_from) >= $7 and coalesce(day + 1, window_until) <= $8))`,
-			l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, fingerprints, l.ans.FetchedAt, l.run.id, from, until)
+			l.run.id, max(l.landed, l.ans.PayloadID), l.run.job.Source, l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, from, until,
+			r.Path, r.Reason, r.Excerpt, orNull(r.Subscription), orNull(r.Level), orNull(r.Description), day, print[:], l.ans.FetchedAt, resolved, resolution)
 	}
 	return l.tx.SendBatch(l.ctx, batch).Close()
+}
+
+// openRow is a refused record that nobody has settled.
+type openRow struct {
+	id     int64
+	key    rowKey
+	hasDay bool
+	window etl.Window
+	run    int64
+}
+
+// settleOpen resolves what this answer makes good, key by key: silence settles nothing. What stays
+// open keeps its days partial.
+func (l *loader) settleOpen(report etl.Report) error {
+	rows, err := l.tx.Query(l.ctx, `
+		select quarantine_id, run_id, coalesce(subscription_number, ''), coalesce(service_level, ''), coalesce(description, ''),
+			day, coalesce(window_from, day), coalesce(window_until, day + 1)
+		from ops.quarantine
+		where dataset = $1 and scope = $2 and product = $3 and resolved_at is null and quarantined_at <= $4`,
+		l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, l.ans.FetchedAt)
+	if err != nil {
+		return err
+	}
+	var open []openRow
+	var row openRow
+	var day, from, until *time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&row.id, &row.run, &row.key.subscription, &row.key.level, &row.key.description, &day, &from, &until}, func() error {
+		r := row
+		if r.hasDay = day != nil; r.hasDay {
+			r.key.day = etl.DayOf(*day)
+			r.window = etl.Window{From: r.key.day, Until: r.key.day + 1}
+		} else if from != nil {
+			r.window = etl.Window{From: etl.DayOf(*from), Until: etl.DayOf(*until)}
+		}
+		open = append(open, r)
+		return nil
+	}); err != nil {
+		return err
+	}
+	var settled []int64
+	for i := range open {
+		good, err := l.madeGood(&open[i], report)
+		if err != nil {
+			return err
+		}
+		if good && open[i].run != l.run.id {
+			settled = append(settled, open[i].id)
+		} else {
+			l.openDays = append(l.openDays, open[i].window)
+		}
+	}
+	if len(settled) == 0 {
+		return nil
+	}
+	_, err = l.tx.Exec(l.ctx, `update ops.quarantine set resolved_at = $2, resolution = format('superseded by run %s', $3::bigint)
+		where quarantine_id = any ($1)`, settled, l.ans.FetchedAt, l.run.id)
+	return err
+}
+
+// madeGood tells whether what was refused is in this answer and acceptable.
+func (l *loader) madeGood(row *openRow, report etl.Report) (bool, error) {
+	window := l.ans.Request.Window
+	switch {
+	case report.Records == 0 || len(l.newer) > 0:
+		return false, nil
+	case l.ans.Request.Product != "":
+		if row.key.description == "" { // nobody knows which row it was: a day without any refusal settles it
+			return len(l.rejects) == 0 && l.acceptedOn(row.key.day), nil
+		}
+		return l.readings[rowKey{description: row.key.description, day: row.key.day}], nil
+	case !window.IsZero() && (row.window.From >= window.Until || row.window.Until <= window.From):
+		return false, nil
+	case row.key.subscription == "":
+		return !l.orphanRejects(), nil
+	case row.key.level == "" || window.IsZero():
+		for i := range l.rejects {
+			if r := &l.rejects[i]; r.Subscription == row.key.subscription && (r.Level == "" || row.key.level == "" || r.Level == row.key.level) {
+				return false, nil
+			}
+		}
+		return l.deliveredName(row.key.subscription, row.key.level), nil
+	case row.hasDay:
+		return l.goodDays[row.key], nil
+	}
+	// A sample that could not be dated: settled once no day that it may belong to is in doubt.
+	for i := range l.rejects {
+		if r := &l.rejects[i]; r.Subscription == row.key.subscription && r.Level == row.key.level {
+			return false, nil
+		}
+	}
+	var doubt bool
+	err := l.tx.QueryRow(l.ctx, `
+		select exists (
+			select from dw.dim_customer as c
+			join dw.dim_subscription as s using (customer_key)
+			join dw.dim_service_level as v using (subscription_key)
+			join dw.fact_daily_consumption as d on d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+			where c.customer_id = $1 and s.subscription_number = $2 and v.service_level = $3
+				and d.usage_date >= $4 and d.usage_date < $5 and d.digest is null
+		)`, l.run.job.Scope, row.key.subscription, row.key.level, row.window.From.Time(), row.window.Until.Time()).Scan(&doubt)
+	return !doubt && l.deliveredName(row.key.subscription, row.key.level), err
+}
+
+func (l *loader) acceptedOn(day etl.Day) bool {
+	for key := range l.readings {
+		if key.day == day {
+			return true
+		}
+	}
+	return false
+}
+
+// deliveredName tells whether the answer held a level, or any of a subscription when level is empty.
+func (l *loader) deliveredName(number, name string) bool {
+	if l.customer == nil {
+		return false
+	}
+	for _, s := range l.customer.subscriptions {
+		if s.number != number || !l.deliveredSubs[s.key] {
+			continue
+		}
+		if name == "" {
+			return true
+		}
+		for _, v := range s.levels {
+			if v.name == name && l.deliveredLevels[v.key] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fingerprint tells the same refusal met again from another one. The path is left out: it shifts
@@ -365,8 +529,9 @@ func (l *loader) markAbsent() error {
 			return nil
 		}
 		if _, err := l.tx.Exec(l.ctx, `update dw.fact_subscription set absent_since = $1
-			where customer_key = $2 and valid_to is null and absent_since is null and subscription_key <> all ($3)`,
-			l.ans.FetchedAt, l.customer.key, keys(l.deliveredSubs)); err != nil {
+			where customer_key = $2 and valid_to is null and absent_since is null
+				and subscription_key <> all ($3) and subscription_key <> all ($4)`,
+			l.ans.FetchedAt, l.customer.key, keys(l.deliveredSubs), keys(l.unsureSubs)); err != nil {
 			return err
 		}
 		sql = `update dw.fact_commitment as f set absent_since = $1
@@ -381,6 +546,21 @@ func (l *loader) markAbsent() error {
 	tag, err := l.tx.Exec(l.ctx, sql, args...)
 	l.out.Absent += int(tag.RowsAffected())
 	return err
+}
+
+// doubtRejected makes every subscription unsure of which a record or a nameless level was refused:
+// it was delivered, whatever it said.
+func (l *loader) doubtRejected() {
+	if l.customer == nil {
+		return
+	}
+	for i := range l.rejects {
+		for _, s := range l.customer.subscriptions {
+			if l.rejects[i].Level == "" && s.number == l.rejects[i].Subscription {
+				l.unsureSubs[s.key] = true
+			}
+		}
+	}
 }
 
 // orphanRejects tells whether a refused record could be any subscription's, so that nothing can be

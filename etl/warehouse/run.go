@@ -69,18 +69,28 @@ func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error
 		if exists {
 			continue
 		}
-		sql := fmt.Sprintf(`create table if not exists dw.%s partition of dw.fact_consumption_sample
-			for values from ('%s 00:00:00+00') to ('%s 00:00:00+00') with (fillfactor = 90)`, name, month, month.NextMonth())
-		err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-			// Two creators at once would meet a unique violation in the catalogue.
-			if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended('meterhouse partitions', 0))`); err != nil {
-				return err
+		// Loads lock dimensions before facts, and so does this: the other way round two of them would
+		// wait for each other. Attaching leaves readers of the parent alone.
+		sql := fmt.Sprintf(`
+			do $$
+			begin
+				perform pg_advisory_xact_lock(hashtextextended('meterhouse partitions', 0));
+				lock table dw.dim_customer, dw.dim_service_level in share row exclusive mode;
+				if to_regclass('dw.%[1]s') is null then
+					create table dw.%[1]s (like dw.fact_consumption_sample including defaults including constraints) with (fillfactor = 90);
+					alter table dw.fact_consumption_sample attach partition dw.%[1]s
+						for values from ('%[2]s 00:00:00+00') to ('%[3]s 00:00:00+00');
+				end if;
+			end
+			$$`, name, month, month.NextMonth())
+		for attempt := 1; ; attempt++ {
+			_, err := w.pool.Exec(ctx, sql)
+			if err == nil {
+				break
 			}
-			_, err := tx.Exec(ctx, sql)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("create partition %s: %w", name, err)
+			if !repeatable(err) || attempt == loadAttempts {
+				return fmt.Errorf("create partition %s: %w", name, err)
+			}
 		}
 	}
 	return nil
@@ -183,13 +193,12 @@ func cleanError(err error) string {
 // Load is the whole write: see the package's story. It is repeated, whole, on serialization
 // failures and deadlocks; nothing of a former attempt is left.
 func (r *run) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
-	const attempts = 5
 	for attempt := 1; ; attempt++ {
 		out, evidence, err := r.tryLoad(ctx, answers, unanswered, transform)
 		if err == nil {
 			return out, nil
 		}
-		if repeatable(err) && attempt < attempts && ctx.Err() == nil {
+		if repeatable(err) && attempt < loadAttempts && ctx.Err() == nil {
 			r.w.cfg.Log.Warn("load repeated", "run", r.id, "attempt", attempt, "error", err)
 			continue
 		}
@@ -198,9 +207,20 @@ func (r *run) Load(ctx context.Context, answers []*etl.Answer, unanswered []erro
 	}
 }
 
+const loadAttempts = 5
+
+// repeatable tells failures that come from what others did at the same moment. A unique violation
+// is one: two scopes may meet the same new customer, product or member of an answer.
 func repeatable(err error) bool {
 	var pgErr *pgconn.PgError
-	return errors.As(err, &pgErr) && (pgErr.Code == "40001" || pgErr.Code == "40P01") // serialization_failure, deadlock_detected
+	if !errors.As(err, &pgErr) {
+		return false
+	}
+	switch pgErr.Code {
+	case "40001", "40P01", "23505": // serialization_failure, deadlock_detected, unique_violation
+		return true
+	}
+	return false
 }
 
 // tryLoad makes one attempt. When it fails, evidence is the answer that explains it, if one does.
@@ -219,13 +239,15 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 		return out, nil, fmt.Errorf("load: %w", err)
 	}
 
+	landed := map[*etl.Answer]int64{} // bodies that this transaction stores
 	loaded := 0
 	for _, ans := range answers {
-		one, err := r.loadAnswer(ctx, tx, ans, transform)
+		one, payload, err := r.loadAnswer(ctx, tx, ans, transform)
 		var reject *etl.RejectError
 		switch {
 		case err == nil:
 			out.Add(one)
+			landed[ans] = payload
 			loaded++
 		case errors.As(err, &reject):
 			out.Rejected = append(out.Rejected, fmt.Errorf("transform%s: %w", product(ans), err))
@@ -237,17 +259,16 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	if loaded == 0 {
 		return out, evidence, errors.Join(out.Rejected...)
 	}
-	if evidence != nil { // part of the run was rejected: keep what it said
-		for _, ans := range answers {
-			if err := r.landInLoad(ctx, tx, ans); err != nil {
-				return out, nil, fmt.Errorf("load: %w", err)
-			}
-		}
-	}
-	if err := r.close(ctx, tx, answers, out); err != nil {
+	if err := r.close(ctx, tx, answers, landed, out); err != nil {
 		return out, nil, fmt.Errorf("load: close run: %w", err)
 	}
-	return out, nil, r.commit(ctx, tx)
+	if err := r.commit(ctx, tx); err != nil {
+		return out, nil, err
+	}
+	for ans, payload := range landed {
+		ans.PayloadID = payload
+	}
+	return out, nil, nil
 }
 
 func product(ans *etl.Answer) string {
@@ -257,19 +278,9 @@ func product(ans *etl.Answer) string {
 	return " " + ans.Request.Product
 }
 
-func (r *run) landInLoad(ctx context.Context, tx pgx.Tx, ans *etl.Answer) error {
-	if ans.PayloadID != 0 {
-		return nil
-	}
-	id, err := nextPayloadID(ctx, tx)
-	if err != nil {
-		return err
-	}
-	return r.insertPayload(ctx, tx, id, ans)
-}
-
 // commit ends the load. When the reply is lost nobody knows whether it happened, so the run's own
 // row is read on another connection: it says so, because it was written in the same transaction.
+// The read waits for a commit that is still under way.
 func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
 	err := tx.Commit(ctx)
 	var pgErr *pgconn.PgError
@@ -282,7 +293,7 @@ func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	var status string
-	if readErr := r.w.pool.QueryRow(ctx, `select status from ops.run where run_id = $1`, r.id).Scan(&status); readErr != nil {
+	if readErr := r.w.pool.QueryRow(ctx, `select status from ops.run where run_id = $1 for share`, r.id).Scan(&status); readErr != nil {
 		return fmt.Errorf("load: commit: outcome unknown: %w", errors.Join(err, readErr))
 	}
 	if status == "ok" || status == "partial" {
@@ -292,13 +303,12 @@ func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
 }
 
 // loadAnswer turns one answer into facts under a savepoint: a rejected answer leaves nothing.
-func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
+func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, payload int64, err error) {
 	l := &loader{ctx: ctx, run: r, outer: tx, ans: ans}
 	if err := l.begin(); err != nil {
-		return etl.Outcome{}, err
+		return out, 0, err
 	}
 	report := etl.Report{Warnings: etl.Warnings{}}
-	var err error
 	if !ans.NoData {
 		report, err = transform(ans, l)
 	}
@@ -307,15 +317,16 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 	}
 	if err != nil {
 		if rollbackErr := l.tx.Rollback(ctx); rollbackErr != nil && !errors.Is(rollbackErr, pgx.ErrTxClosed) {
-			return etl.Outcome{}, errors.Join(err, rollbackErr)
+			return out, 0, errors.Join(err, rollbackErr)
 		}
-		return etl.Outcome{}, err
+		return out, 0, err
 	}
-	return l.out, l.tx.Commit(ctx) // releases the savepoint
+	return l.out, max(l.landed, ans.PayloadID), l.tx.Commit(ctx) // releases the savepoint
 }
 
-// close writes the run record and moves the watermark.
-func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, out etl.Outcome) error {
+// close writes the run record, moves the watermark and renews the lease, which could not be renewed
+// while the load held it.
+func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, landed map[*etl.Answer]int64, out etl.Outcome) error {
 	status := "ok"
 	var reason *string
 	if out.Partial() {
@@ -338,8 +349,8 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, out e
 	if len(answers) == 1 {
 		h := answers[0].Body.SHA256()
 		sum = h[:]
-		if answers[0].PayloadID != 0 {
-			payload = &answers[0].PayloadID
+		if id := landed[answers[0]]; id != 0 {
+			payload = &id
 		}
 	}
 	tag, err := tx.Exec(ctx, `
@@ -363,7 +374,10 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, out e
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
-	return r.moveWatermark(ctx, tx, &fetched)
+	if err := r.moveWatermark(ctx, tx, &fetched); err != nil {
+		return err
+	}
+	return r.lease.renewHeld(ctx, tx)
 }
 
 // moveWatermark records the run as the scope's last one. With a success it also moves the
@@ -375,7 +389,7 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success *time.Time) 
 		zone = "UTC"
 	}
 	slotDone := success
-	if r.job.Backfill {
+	if r.job.SlotOpen {
 		slotDone = nil
 	}
 	var nextDue *time.Time

@@ -131,7 +131,7 @@ func TestBackfillDoesNoSlot(t *testing.T) {
 	next := at("2026-05-16T02:37:00Z")
 	load := func(backfill bool) {
 		t.Helper()
-		if _, err := h.load(etl.Job{Dataset: "keystone.history", Scope: "C-1", Expected: day("2026-05-14"), NextDue: next, Backfill: backfill}, oneDay,
+		if _, err := h.load(etl.Job{Dataset: "keystone.history", Scope: "C-1", Expected: day("2026-05-14"), NextDue: next, SlotOpen: backfill}, oneDay,
 			func(sink etl.Sink) (etl.Report, error) {
 				return etl.Report{Records: 1, Received: 1, Warnings: etl.Warnings{}},
 					sink.History(etl.History{Subscription: subscription1(), Levels: []etl.LevelHistory{extreme(sample(may14, "1"))}})
