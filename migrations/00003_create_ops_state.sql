@@ -8,7 +8,7 @@ create table ops.clock (
 insert into ops.clock default values;
 comment on table ops.clock is 'Grain: the one row that tells which clock the last run worked by.';
 comment on column ops.clock.only_row is 'Always true: there is one row.';
-comment on column ops.clock.fixed_at is 'Business clock of the last run when it was fixed by --now; NULL when runs follow the wall clock. Views of freshness and coverage use it as now.';
+comment on column ops.clock.fixed_at is 'Business clock of the newest run when it was fixed by --now; NULL when runs follow the wall clock. Views of freshness and coverage use it as now, unless a session sets meterhouse.now.';
 
 create table ops.lease (
     dataset text not null,

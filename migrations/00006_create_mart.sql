@@ -211,7 +211,7 @@ comment on column mart.license_snapshot.reading_count is 'Readings of the day.';
 
 create view mart.coverage as
 with clock as (
-    select max(coalesce(fixed_at, now())) as now_at from ops.clock -- max: the planner then knows that it is one row
+    select max(coalesce(nullif(current_setting('meterhouse.now', true), '')::timestamptz, fixed_at, now())) as now_at from ops.clock -- max: the planner then knows that it is one row
 ),
 
 -- Every level instance that was ever observed, from its first day to today or the end of its subscription.
@@ -442,7 +442,7 @@ select
     end as status,
     w.account
 from ops.watermark as w
-cross join (select max(coalesce(fixed_at, now())) as now_at from ops.clock) as clock
+cross join (select max(coalesce(nullif(current_setting('meterhouse.now', true), '')::timestamptz, fixed_at, now())) as now_at from ops.clock) as clock
 left join ops.run as r on r.run_id = w.last_run_id;
 comment on view mart.freshness is 'Grain: one row per dataset and scope: how far it is loaded and when it is due.';
 comment on column mart.freshness.source is 'Vendor: keystone or wolkvox.';

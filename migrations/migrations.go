@@ -61,6 +61,11 @@ type State struct {
 // hand; they are empty when all is done. Repeating is safe.
 func Up(ctx context.Context, url string) (applied []Applied, notes []string, err error) {
 	err = withProvider(ctx, url, func(p *goose.Provider) error {
+		if version, err := p.GetDBVersion(ctx); err != nil {
+			return err
+		} else if version > Head() {
+			return fmt.Errorf("schema is at version %d, this binary knows up to %d: use the newer binary", version, Head())
+		}
 		results, err := p.Up(ctx)
 		applied = collect(results, err)
 		return err
@@ -167,7 +172,7 @@ func grantReader(ctx context.Context, url string) (notes []string, err error) {
 	if _, err := conn.Exec(ctx, createReader); err != nil {
 		var pgErr *pgconn.PgError
 		if errors.As(err, &pgErr) && pgErr.Code == "42501" { // insufficient_privilege
-			return []string{"-- this role may not create roles; as an administrator run:\ncreate role bi_reader nologin;\n-- and then, as the owner of the schemas:\n" + strings.TrimSpace(grants)}, nil
+			return []string{"-- this role may not create roles; as an administrator run:\ncreate role bi_reader nologin;\n-- and then, as the owner of the schemas:\n" + strings.TrimSpace(grants) + ";"}, nil
 		}
 		return nil, err
 	}

@@ -134,6 +134,16 @@ func TestConcurrentStarters(t *testing.T) {
 	}
 }
 
+func TestUpRefusesANewerSchema(t *testing.T) {
+	db := warehousetest.New(t)
+	if _, err := warehousetest.Connect(t, db).Exec(t.Context(), `insert into public.meterhouse_schema_version (version_id, is_applied) values (99999, true)`); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := migrations.Up(t.Context(), db); err == nil || !strings.Contains(err.Error(), "use the newer binary") {
+		t.Errorf("got %v, want a refusal", err)
+	}
+}
+
 func TestStatus(t *testing.T) {
 	db := warehousetest.Empty(t)
 	states, err := migrations.Status(t.Context(), db)

@@ -215,15 +215,31 @@ func (h *historyLoad) day(v *level, in *seriesDay) error {
 	st := h.stored[v.key][in.day]
 	n := len(in.samples)
 	later := l.nextSeen(in.day)
-	switch {
-	case st == nil:
+	if st == nil {
 		l.out.Inserted += n
 		return h.insertDay(v, in, later)
-	case len(later) > 0:
-		st.delivered = true
-		return h.lateObservation(v, in, st, later)
 	}
 	st.delivered = true
+	if st.absentSince != nil && len(later) > 0 {
+		// Later looks that did not find the day say nothing about its figures, but it stays absent.
+		seen := slices.DeleteFunc(later, func(t time.Time) bool { return !t.Before(*st.absentSince) })
+		if len(seen) == 0 {
+			if err := h.newestDay(v, in, st); err != nil {
+				return err
+			}
+			return h.exec(`update dw.fact_daily_consumption set absent_since = $4
+				where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, st.absentSince)
+		}
+		later = seen
+	}
+	if len(later) > 0 {
+		return h.lateObservation(v, in, st, later)
+	}
+	return h.newestDay(v, in, st)
+}
+
+// newestDay: nobody looked at the figures of this stored day later.
+func (h *historyLoad) newestDay(v *level, in *seriesDay, st *storedDay) error {
 	switch {
 	case in.partial:
 		return h.heldDay(v, in, st)
@@ -533,12 +549,13 @@ func (h *historyLoad) replaceSamples(v *level, in *seriesDay) error {
 const ledgerColumns = `sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
 	burst_avg_tib, over_committed_avg_tib, accrued_sum_tib, accrued_last_tib`
 
-// supersede copies the daily row, as it stands, into the ledger: known until the given instant.
+// supersede copies the daily row into the ledger: known until the given instant. A flag that was set
+// after that instant was not set then.
 func (h *historyLoad) supersede(v *level, day etl.Day, kind string, until time.Time) error {
 	return h.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, `+ledgerColumns+`,
 			was_invoiced, digest, known_from, known_until, payload_id, run_id)
 		select customer_key, service_level_key, usage_date, $4, `+ledgerColumns+`,
-			is_invoiced, digest, least(known_since, $5), $5, payload_id, $6
+			is_invoiced and ($5 <= invoiced_known_since) is not true, digest, least(known_since, $5), $5, payload_id, $6
 		from dw.fact_daily_consumption
 		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, day, kind, until, h.l.run.id)
 }
@@ -671,7 +688,7 @@ func (h *historyLoad) finish() error {
 		return err
 	}
 	l := h.l
-	if len(l.newer) > 0 || l.orphanRejects() {
+	if l.orphanRejects() {
 		return nil
 	}
 	unsure := map[int64]bool{}
@@ -686,11 +703,17 @@ func (h *historyLoad) finish() error {
 	var days []time.Time
 	for key, stored := range h.stored {
 		for day, st := range stored {
-			if !st.delivered && !unsure[key] {
+			if st.delivered || unsure[key] || st.knownSince.After(l.ans.FetchedAt) {
+				continue
+			}
+			later := l.nextSeen(day)
+			if len(later) == 0 {
 				l.out.Absent++
-				if st.absentSince == nil {
-					levels, days = append(levels, key), append(days, day.Time())
-				}
+			}
+			// A later look that found it ends an absence; one that did not began it no earlier than now.
+			earlier := len(later) > 0 && st.absentSince != nil && st.absentSince.After(l.ans.FetchedAt) && !st.absentSince.After(later[0])
+			if len(later) == 0 && st.absentSince == nil || earlier {
+				levels, days = append(levels, key), append(days, day.Time())
 			}
 		}
 	}

@@ -40,7 +40,7 @@ func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, la
 	before := next - 1
 	if before >= 0 && bytes.Equal(versions[before].digest, in.digest) {
 		l.out.Unchanged += len(in.samples)
-		return nil
+		return h.lateFlag(v, in, st, versions[before], again)
 	}
 	l.out.Ignored += len(in.samples)
 
@@ -50,6 +50,9 @@ func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, la
 		return err
 	}
 	current = compare(stored, in.samples)
+	if st.digest == nil { // a partial answer that came later would not have replaced this whole one
+		return h.wholeBeforePartial(v, in, st, current)
+	}
 
 	if next < len(versions) && (before < 0 || !versions[next].from.After(again)) {
 		return h.betweenVersions(v, in, versions, next, current, later)
@@ -72,6 +75,48 @@ func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, la
 	}
 	return h.exec(`update dw.fact_daily_consumption set known_since = $4, restatement_count = restatement_count + 2
 		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, again)
+}
+
+func flagOf(in *seriesDay) etl.NullBool {
+	f := flags(in.samples)
+	return f.isInvoiced()
+}
+
+// lateFlag: the figures were known at that time. If they were invoiced then and are not any more,
+// the vendor took an invoice back in between.
+func (h *historyLoad) lateFlag(v *level, in *seriesDay, st *storedDay, then dayVersion, again time.Time) error {
+	if then.id != 0 || flagOf(in) != etl.True || dayFlag(st.count, st.invoiced, st.uninvoiced) != etl.False {
+		return nil
+	}
+	if err := h.supersede(v, in.day, "restated", again); err != nil {
+		return err
+	}
+	if err := h.exec(`update dw.restatement set was_invoiced = true
+		where customer_key = $1 and service_level_key = $2 and usage_date = $3 and known_until = $4`, v, in.day, again); err != nil {
+		return err
+	}
+	return h.exec(`update dw.fact_daily_consumption set known_since = $4, restatement_count = restatement_count + 1
+		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, again)
+}
+
+// wholeBeforePartial: the stored day lacks a refused sample, this earlier answer was whole.
+func (h *historyLoad) wholeBeforePartial(v *level, in *seriesDay, st *storedDay, diff difference) error {
+	if st.knownSince.Before(h.l.ans.FetchedAt) {
+		kind := "restated"
+		if diff.different == 0 && diff.missing == 0 {
+			kind = "late"
+		}
+		if err := h.supersede(v, in.day, kind, h.l.ans.FetchedAt); err != nil {
+			return err
+		}
+	}
+	if err := h.replaceSamples(v, in); err != nil {
+		return err
+	}
+	if err := h.writeDay(v, in, true); err != nil { // with its flags
+		return err
+	}
+	return h.recount(v, in.day)
 }
 
 // versions are the ledger's rows of a day and the daily row, in order of time.
@@ -102,8 +147,11 @@ func (h *historyLoad) betweenVersions(v *level, in *seriesDay, versions []dayVer
 		if following.id != 0 {
 			return h.setLedger(following.id, "known_from", at)
 		}
-		return h.exec(`update dw.fact_daily_consumption set known_since = $4
-			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, at)
+		// Its flags are those of the later answer: they are known since then only.
+		return h.exec(`update dw.fact_daily_consumption
+			set invoiced_known_since = case when is_invoiced and $5 then coalesce(invoiced_known_since, known_since) else invoiced_known_since end,
+				known_since = $4
+			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, at, flagOf(in) == etl.False)
 	}
 	subset := current.different == 0 && len(current.extra) == 0
 	if following.id != 0 {

@@ -31,7 +31,11 @@ func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, wind
 		fixed = &startedAt
 	}
 	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `update ops.clock set fixed_at = $1 where fixed_at is distinct from $1`, fixed); err != nil {
+		// A run fixed in the past, such as a late replay, does not take the present back.
+		if _, err := tx.Exec(ctx, `
+			update ops.clock set fixed_at = $1
+			where fixed_at is distinct from $1
+				and ($1::timestamptz is null or not exists (select from ops.run where business_at > $1))`, fixed); err != nil {
 			return err
 		}
 		return tx.QueryRow(ctx, `

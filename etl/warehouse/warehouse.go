@@ -167,10 +167,15 @@ type Table struct {
 	Rows    [][]string
 }
 
-// Query runs one read-only statement and returns everything as text.
+// Query runs one read-only statement and returns everything as text. Views that speak of now use the
+// business clock of the warehouse.
 func (w *Warehouse) Query(ctx context.Context, sql string, args ...any) (Table, error) {
 	var t Table
 	err := pgx.BeginTxFunc(ctx, w.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		// Views of freshness and coverage shall speak of the caller's now.
+		if _, err := tx.Exec(ctx, `select set_config('meterhouse.now', $1, true)`, w.cfg.Now().UTC().Format(time.RFC3339Nano)); err != nil {
+			return err
+		}
 		// Text from the server itself: no client type may round a numeric or move a time.
 		rows, err := tx.Query(ctx, sql, append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)...)
 		if err != nil {

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -170,6 +172,13 @@ func TestRefusals(t *testing.T) {
 		}
 		return string(text)
 	}
+	document := func(dir string) string {
+		text, err := os.ReadFile(filepath.Join(golden, dir, "payload.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
 	kind := func(k wolkvoxsim.Kind) wolkvoxsim.Fault { return wolkvoxsim.Fault{Kind: k} }
 	for _, c := range []struct {
 		name     string
@@ -188,8 +197,8 @@ func TestRefusals(t *testing.T) {
 		{"403 small letters", reply(403, say("403", "", "token limit exceeded")), "quota_exceeded", etl.ErrThrottled, 1, true},
 		{"401", reply(401, say(401, "UNAUTHORIZED", "PLEASE ENTER THE WOLKVOX-TOKEN")), "token_invalid", etl.ErrUnauthorized, 1, true},
 		{"401 without words", reply(401, ""), "token_invalid", etl.ErrUnauthorized, 1, true},
-		{"400 unknown api", reply(400, say(400, "BAD REQUEST", "THE API YOU WANT TO CONSULT DOES NOT EXIST")), "api_unknown", etl.ErrContract, 1, true},
 		{"400 parameters", reply(400, say(400, "BAD REQUEST", "SOME PARAMETERS ARE REQUIRED")), "vendor_error", etl.ErrContract, 1, true},
+		{"400 something else is missing", reply(400, say(400, "BAD REQUEST", "THE OPERATION DOES NOT EXIST")), "vendor_error", etl.ErrContract, 1, true},
 		{"405", reply(405, say(405, "METHOD NOT ALLOWED", "")), "http_status", etl.ErrContract, 1, true},
 		{"206", reply(206, "{}"), "http_status", etl.ErrContract, 1, true},
 		{"429", reply(429, ""), "throttled", etl.ErrThrottled, 4, true},
@@ -201,10 +210,21 @@ func TestRefusals(t *testing.T) {
 		{"quota in the body", reply(200, say(403, "FORBIDDEN", "TOKEN LIMIT EXCEEDED")), "quota_exceeded", etl.ErrThrottled, 1, true},
 		{"concurrency in the body", reply(200, say("403", "FORBIDDEN", "EXCEEDS THE LIMIT OF SIMULTANEOUS REQUESTS PER TOKEN (2)")), "concurrency", etl.ErrThrottled, 2, true},
 		{"token in the body", reply(200, say(403, "FORBIDDEN", "PLEASE VALIDATE TOKEN")), "token_invalid", etl.ErrUnauthorized, 1, true},
-		{"api in the body", reply(200, say(400, "BAD REQUEST", "THE API YOU WANT TO CONSULT DOES NOT EXIST")), "api_unknown", etl.ErrContract, 1, true},
-		{"unknown words in the body", reply(200, say(403, "FORBIDDEN", "backup")), "", nil, 1, true},
-		{"W21", reply(200, say(403, "", "Information found for the current month")), "", nil, 1, true},
-		{"W23", reply(200, say(200, "TOKEN LIMIT EXCEEDED", "Information found")), "", nil, 1, true},
+		{"401 in the body", reply(200, say(401, "UNAUTHORIZED", "")), "token_invalid", etl.ErrUnauthorized, 1, true},
+		{"expired token in the body", reply(200, say(403, "FORBIDDEN", "YOUR TOKEN IS EXPIRED")), "token_invalid", etl.ErrUnauthorized, 1, true},
+		{"code as text", reply(200, say(" 403 ", "FORBIDDEN", "your token is expired")), "token_invalid", etl.ErrUnauthorized, 1, true},
+		{"code with a fraction", reply(200, `{"code":403.0,"msg":"YOUR TOKEN IS EXPIRED"}`), "token_invalid", etl.ErrUnauthorized, 1, true},
+		{"maintenance in the body", reply(200, say(403, "FORBIDDEN", "backup")), "vendor_maintenance", etl.ErrUnavailable, 1, true},
+		{"parameters in the body", reply(200, say(400, "BAD REQUEST", "SOME PARAMETERS ARE REQUIRED")), "vendor_error", etl.ErrContract, 1, true},
+		{"data null", reply(200, `{"code":403,"msg":"LIMIT EXCEEDED","data":null}`), "quota_exceeded", etl.ErrThrottled, 1, true},
+		{"data empty", reply(200, `{"code":403,"msg":"LIMIT EXCEEDED","data":[ ]}`), "quota_exceeded", etl.ErrThrottled, 1, true},
+		{"data an empty object", reply(200, `{"data":{ },"code":403,"msg":"LIMIT EXCEEDED"}`), "quota_exceeded", etl.ErrThrottled, 1, true},
+		{"data no list", reply(200, `{"code":403,"msg":"LIMIT EXCEEDED","data":""}`), "quota_exceeded", etl.ErrThrottled, 1, true},
+		{"W21", reply(200, document("w21_code_403")), "", nil, 1, true},
+		{"W21 with data as object", reply(200, `{"code":403,"msg":"YOUR TOKEN IS EXPIRED","data":{"items":"1"}}`), "", nil, 1, true},
+		{"W23", reply(200, document("w23_error_beside_200")), "", nil, 1, true},
+		{"W23 without data", reply(200, say(200, "TOKEN LIMIT EXCEEDED", "Information found")), "", nil, 1, true},
+		{"other code in the body", reply(200, say(500, "ERROR", "TOKEN LIMIT EXCEEDED")), "", nil, 1, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := newVendor(t, nil)
@@ -238,21 +258,45 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestNoData(t *testing.T) {
-	for name, fault := range map[string]wolkvoxsim.Fault{
-		"404":         {Kind: wolkvoxsim.NoData},
-		"in the body": {Kind: wolkvoxsim.Reply, Body: []byte(`{"code":404,"error":"NOT FOUND","msg":"Validate dates entered"}`)},
+	reply := func(status int, body string) wolkvoxsim.Fault {
+		return wolkvoxsim.Fault{Kind: wolkvoxsim.Reply, Status: status, Body: []byte(body)}
+	}
+	const missing = `"error":"BAD REQUEST","msg":"The API you want to consult does not exist"}`
+	for _, c := range []struct {
+		name    string
+		fault   wolkvoxsim.Fault
+		warning string
+	}{
+		{"404", wolkvoxsim.Fault{Kind: wolkvoxsim.NoData}, "no_data"},
+		{"404 in the body", reply(200, `{"code":404,"error":"NOT FOUND","msg":"Validate dates entered"}`), "no_data"},
+		{"404 in the body, other words", reply(200, `{"code":"404","error":"NOT FOUND","msg":"nothing","data":[]}`), "no_data"},
+		{"no such API", reply(400, `{"code":400,`+missing), "api_unknown"},
+		{"no such API, no code", reply(400, `{`+missing), "api_unknown"},
+		{"no such API in the body", reply(200, `{"code":400,`+missing), "api_unknown"},
+		{"no such API in the body, code as text", reply(200, `{"data":null,"code":"400",`+missing), "api_unknown"},
+		{"no such API by 404", reply(404, `{"code":404,`+missing), "api_unknown"},
 	} {
-		v := newVendor(t, nil)
-		v.Inject(fault)
-		ans, err := v.account.Extract(t.Context(), ask("vision"))
-		if err != nil || !ans.NoData || ans.Warnings["no_data"].Count != 1 {
-			t.Fatalf("%s: %+v, %v", name, ans, err)
-		}
-		report, err := v.account.Transform(ans, &sink{})
-		if err != nil || report.Received != 0 {
-			t.Errorf("%s: %+v, %v", name, report, err)
-		}
-		ans.Body.Close()
+		t.Run(c.name, func(t *testing.T) {
+			v := newVendor(t, nil)
+			v.Inject(c.fault)
+			ans, err := v.account.Extract(t.Context(), ask("vision"))
+			if err != nil || !ans.NoData {
+				t.Fatalf("%+v, %v", ans, err)
+			}
+			defer ans.Body.Close()
+			if len(ans.Warnings) != 1 || ans.Warnings[c.warning].Count != 1 || len(v.Requests()) != 1 {
+				t.Errorf("warnings %v, %d calls", ans.Warnings, len(v.Requests()))
+			}
+			if report, err := v.account.Transform(ans, &sink{}); err != nil || report.Received != 0 {
+				t.Errorf("%+v, %v", report, err)
+			}
+			if logged := strings.Contains(v.log.String(), "product=vision") && strings.Contains(v.log.String(), "does not exist"); logged != (c.warning == "api_unknown") {
+				t.Errorf("log: %s", v.log)
+			}
+			if _, err := v.account.TokenInfo(t.Context()); reasonOf(err) != c.warning || !errors.Is(err, etl.ErrContract) {
+				t.Errorf("token_info: %v", err)
+			}
+		})
 	}
 }
 
@@ -299,8 +343,12 @@ func TestHeaders(t *testing.T) {
 
 func TestRequestIsChecked(t *testing.T) {
 	v := newVendor(t, nil)
-	for _, req := range []etl.Request{{Dataset: "keystone.history", Product: "vision"}, ask(""), ask("a&b=c"), ask("../x"), ask(strings.Repeat("a", 65))} {
-		if ans, err := v.account.Extract(t.Context(), req); err == nil || ans != nil {
+	for _, req := range []etl.Request{{Dataset: "keystone.history", Product: "vision"}, ask(""), ask("a&b=c"), ask("../x"), ask(strings.Repeat("x", 65))} {
+		ans, err := v.account.Extract(t.Context(), req)
+		if err == nil || ans != nil {
+			t.Fatalf("%+v: %v", req, err)
+		}
+		if req.Product != "" && strings.Contains(err.Error(), req.Product) { // whoever asks names it
 			t.Errorf("%+v: %v", req, err)
 		}
 	}
@@ -379,7 +427,7 @@ func TestTokenInfo(t *testing.T) {
 	} {
 		v.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Reply, Body: []byte(body), Count: 1})
 		got, err := v.account.TokenInfo(t.Context())
-		if reasonOf(err) != reason || err == nil && got.Limit != -1 {
+		if reasonOf(err) != reason || err == nil && got.Limit != -1 || strings.HasPrefix(body, "<") != errors.Is(err, errPage) {
 			t.Errorf("%s: %+v, %v, want %q", body, got, err, reason)
 		}
 	}

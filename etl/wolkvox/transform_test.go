@@ -177,6 +177,25 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// A page in place of data says what to do about it, whatever else is wrong with it.
+func TestPage(t *testing.T) {
+	for body, want := range map[string]bool{
+		"<html><body>Scheduled maintenance</body></html>": true,
+		"\ufeff\r\n <!DOCTYPE html>":                      true,
+		"<p>Mantenimiento programado, sesi\xf3n</p>":      true,
+		"":                     false,
+		"maintenance":          false,
+		`{"code":200,"data`:    false,
+		`{"code":200} <p/>`:    false,
+		`"<p>maintenance</p>"`: false,
+	} {
+		_, _, err := transform(account(t, nil), "vision", noon, []byte(body))
+		if errors.Is(err, errPage) != want || !errors.Is(err, etl.ErrContract) {
+			t.Errorf("%q: %v", body, err)
+		}
+	}
+}
+
 // TestFailureModel holds the cases to the failure model's own table: reason, facts, quarantined
 // and warnings, whatever the golden files say.
 func TestFailureModel(t *testing.T) {
