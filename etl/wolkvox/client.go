@@ -143,10 +143,11 @@ func (a *Account) LearnOperation(ctx context.Context) error {
 // Extract asks for one product. Failures that may pass in a moment are tried again, at most four
 // times in all, and a refusal for too many calls at once a single time after half a minute to a
 // minute. Everything else that the vendor refuses comes back at once, with the answer as evidence.
-// A 404 is the vendor's way of having nothing to report.
+// A 404 is the vendor's way of having nothing to report, and an API that the server does not have
+// is skipped: neither is an error, both leave a warning.
 func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, error) {
 	if req.Dataset != Dataset || !productPattern.MatchString(req.Product) {
-		return nil, fmt.Errorf("wolkvox: cannot ask for dataset %q, product %q", req.Dataset, accept.Excerpt([]byte(req.Product)))
+		return nil, fmt.Errorf("wolkvox: want dataset %s and a product of 1 to 64 digits, small letters or underscores", Dataset)
 	}
 	if err := a.LearnOperation(ctx); err != nil {
 		return nil, err
@@ -179,7 +180,17 @@ func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, er
 		}
 		err = ask()
 	}
-	return ans, err
+	var reject *etl.RejectError
+	if !errors.As(err, &reject) || reject.Reason != "api_unknown" && reject.Reason != "no_data" {
+		return ans, err
+	}
+	if reject.Reason == "api_unknown" {
+		a.cfg.Log.Warn("skipped", "dataset", Dataset, "account", a.cfg.Account, "product", req.Product,
+			"reason", reject.Reason, "detail", reject.Detail)
+	}
+	ans.NoData = true
+	ans.Warnings.Add(reject.Reason, "")
+	return ans, nil
 }
 
 // enter waits for the account's turn.
@@ -211,10 +222,7 @@ func (a *Account) ask(ctx context.Context, req etl.Request, page, api string) (*
 		RequestedAt: res.RequestedAt, FetchedAt: res.FetchedAt,
 		Body: res.Body, Warnings: res.Warnings,
 	}
-	if ans.NoData, err = a.judge(res); ans.NoData {
-		ans.Warnings.Add("no_data", "")
-	}
-	return ans, err
+	return ans, a.judge(res)
 }
 
 // redact takes the token out of a vendor's words, should it have echoed it.
@@ -243,18 +251,16 @@ func (a *Account) TokenInfo(ctx context.Context) (TokenInfo, error) {
 	if ans != nil {
 		defer ans.Body.Close()
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return TokenInfo{}, err
-	case ans.NoData:
-		return TokenInfo{}, etl.Rejected("http_status", "status %d, want 200", ans.Status)
 	}
 	body, err := ans.Body.Open()
 	if err != nil {
 		return TokenInfo{}, err
 	}
 	defer body.Close()
-	return readTokenInfo(body)
+	info, err := readTokenInfo(body)
+	return info, explain(ans.Body, err)
 }
 
 func readTokenInfo(body io.Reader) (TokenInfo, error) {

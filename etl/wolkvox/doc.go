@@ -10,8 +10,8 @@
 //
 // The status 403 means four things (quota used up, too many at once, bad token, backup window) and
 // only the message tells them apart; see refusal.go. The same refusals may come as status 200 with
-// the code in the body: what is known word by word is recognised by [Account.Extract], anything
-// else fails as vendor_error in [Account.Transform].
+// the code in the body: without data they mean the same to [Account.Extract], beside data they fail
+// as vendor_error in [Account.Transform].
 //
 // The field date of a row is the date of the question, not of a period. It decides the day that a
 // reading is filed under when it can be read, else the request does.

@@ -18,41 +18,41 @@ import (
 const maxRefusal = 64 << 10
 
 // judge reads a status and, where the vendor's habit makes it necessary, the message.
-func (a *Account) judge(res *fetch.Result) (noData bool, err error) {
+func (a *Account) judge(res *fetch.Result) error {
 	if res.Status == http.StatusOK && res.Body.Size() > maxRefusal {
-		return false, nil
+		return nil
 	}
 	said, err := readMessage(res.Body)
 	if err != nil {
-		return false, err
+		return err
 	}
 	switch status := res.Status; status {
 	case http.StatusOK:
-		if code := said.status(); said.isKnown(code) {
-			return a.refusal(code, said)
+		if code := said.status(); code != 0 && !said.hasData {
+			return a.refusal(code, fmt.Sprintf("status 200, code %d", code), said)
 		}
-		return false, nil // good, or for Transform to refuse
+		return nil // good, or for Transform to refuse
 	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-		return a.refusal(status, said)
+		return a.refusal(status, fmt.Sprintf("status %d", status), said)
 	}
 	err = fetch.Status(res)
 	var failed *fetch.Error
 	if errors.As(err, &failed) && said.words != "" {
 		failed.Reject.Detail += fmt.Sprintf(": %q", a.excerpt(said.words))
 	}
-	return false, err
+	return err
 }
 
 // refusal is what the vendor's own refusals mean. Four of them share 403; the message decides.
-func (a *Account) refusal(status int, said message) (noData bool, err error) {
+func (a *Account) refusal(status int, where string, said message) error {
 	words := strings.ToUpper(said.words)
 	reason, class := "vendor_error", etl.ErrContract
 	switch {
-	case status == http.StatusNotFound:
-		return true, nil
-	case status == http.StatusBadRequest:
-		if strings.Contains(words, "DOES NOT EXIST") {
+	case status == http.StatusBadRequest, status == http.StatusNotFound:
+		if strings.Contains(words, "THE API YOU WANT TO CONSULT DOES NOT EXIST") {
 			reason = "api_unknown"
+		} else if status == http.StatusNotFound {
+			reason = "no_data"
 		}
 	case strings.Contains(words, "SIMULTANEOUS"):
 		reason, class = "concurrency", etl.ErrThrottled
@@ -63,13 +63,35 @@ func (a *Account) refusal(status int, said message) (noData bool, err error) {
 	default: // during backups the vendor switches the API off, with a body nobody has published
 		reason, class = "vendor_maintenance", etl.ErrUnavailable
 	}
-	return false, &etl.RejectError{Reason: reason, Detail: fmt.Sprintf("status %d: %q", status, a.excerpt(said.words)), Class: class}
+	return &etl.RejectError{Reason: reason, Detail: fmt.Sprintf("%s: %q", where, a.excerpt(said.words)), Class: class}
+}
+
+// errPage is the class of a page in place of data: what to do about it ends the sentence.
+var errPage = fmt.Errorf("%w: HTML instead of JSON; if the next run gets it too, check the account's server and base_url", etl.ErrContract)
+
+// explain gives the class errPage to a refusal of a body that is a page.
+func explain(body etl.Body, err error) error {
+	var reject *etl.RejectError
+	if !errors.As(err, &reject) {
+		return err
+	}
+	r, openErr := body.Open()
+	if openErr != nil {
+		return err
+	}
+	defer r.Close()
+	head, _ := io.ReadAll(io.LimitReader(r, 512)) // a broken spool makes no page
+	if !bytes.HasPrefix(bytes.TrimLeft(head, "\ufeff \t\r\n"), []byte("<")) {
+		return err
+	}
+	return &etl.RejectError{Reason: reject.Reason, Detail: reject.Detail, Class: errPage}
 }
 
 // message is what an envelope says beside its data.
 type message struct {
-	code  string // as text, "" when there is none
-	words string // error and msg, or the body itself when it is no envelope
+	code    string // as text, "" when there is none
+	words   string // error and msg, or the body itself when it is no envelope
+	hasData bool   // rows, or one row: an odd code beside them is for a developer to see
 }
 
 func readMessage(body etl.Body) (message, error) {
@@ -99,6 +121,9 @@ func parseMessage(text []byte) (m message, ok bool) {
 		if err != nil {
 			return err
 		}
+		if name == "data" {
+			m.hasData = s.Kind == jsonread.Array && string(s.Text) != "[]" || s.Kind == jsonread.Object && string(s.Text) != "{}"
+		}
 		if s.Kind != jsonread.String && s.Kind != jsonread.Number {
 			return nil
 		}
@@ -121,35 +146,16 @@ func parseMessage(text []byte) (m message, ok bool) {
 
 // status is the code as an HTTP status, 0 when it is none of those that refuse.
 func (m message) status() int {
-	switch m.code {
-	case "400":
-		return http.StatusBadRequest
-	case "401":
-		return http.StatusUnauthorized
-	case "403":
-		return http.StatusForbidden
-	case "404":
-		return http.StatusNotFound
+	code, err := etl.ParseDecimal([]byte(m.code))
+	if err != nil {
+		return 0
 	}
-	return 0
-}
-
-// isKnown tells whether the words are the vendor's own for a status. Beside HTTP 200 nothing less
-// is believed: an odd code on good data is for a developer to see.
-func (m message) isKnown(status int) bool {
-	known := map[int][]string{
-		http.StatusBadRequest:   {"THE API YOU WANT TO CONSULT DOES NOT EXIST"},
-		http.StatusUnauthorized: {"PLEASE ENTER THE WOLKVOX-TOKEN", "PLEASE VALIDATE TOKEN"},
-		http.StatusForbidden:    {"TOKEN LIMIT EXCEEDED", "LIMIT OF SIMULTANEOUS REQUESTS", "PLEASE VALIDATE TOKEN"},
-		http.StatusNotFound:     {"VALIDATE DATES ENTERED"},
-	}
-	words := strings.ToUpper(m.words)
-	for _, phrase := range known[status] {
-		if strings.Contains(words, phrase) {
-			return true
+	for _, status := range []int{http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound} {
+		if code.Equal(etl.NewDecimal(int64(status))) {
+			return status
 		}
 	}
-	return false
+	return 0
 }
 
 // excerpt makes the vendor's words fit for an error: without the token, at most 200 characters,

@@ -47,7 +47,7 @@ func (a *Account) Transform(ans *etl.Answer, sink etl.Sink) (etl.Report, error) 
 	}
 	defer body.Close()
 	if err := t.read(body); err != nil {
-		return t.report, err
+		return t.report, explain(ans.Body, err)
 	}
 	return t.report, t.emit(sink)
 }
