@@ -210,7 +210,7 @@ func (l *loader) checkEmpty() error {
 		return fmt.Errorf("look for what was expected: %w", err)
 	}
 	if expected {
-		return etl.Rejected("unexpected_empty", "%s: got a well-formed answer without records, want what was there before", l.ans.Request)
+		return etl.Rejected("unexpected_empty", "got a well-formed answer without records, want what was there before")
 	}
 	return nil
 }
