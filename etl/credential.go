@@ -45,7 +45,7 @@ const (
 	AttemptDone       AttemptState = "done"       // the new pair is stored
 	AttemptRejected   AttemptState = "rejected"   // the vendor refused: the chain is dead
 	AttemptSuperseded AttemptState = "superseded" // a later attempt from the same generation took over
-	AttemptAbandoned  AttemptState = "abandoned"  // ended before anything was sent
+	AttemptAbandoned  AttemptState = "abandoned"  // ended without sending the refresh token of its generation
 )
 
 // ErrAttemptOpen says that another exchange for the account is open or ambiguous.

@@ -184,7 +184,6 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 		out, err := p.window(ctx, src, lease, part, window)
 		total.Add(out)
 		if first, second, ok := window.Halves(); ok && errors.Is(err, ErrTimeout) {
-			p.Log.Warn("halved", "dataset", job.Dataset, "scope", job.Scope, "window", window.String(), "error", err)
 			pending = append([]Window{second, first}, pending...)
 			continue
 		}
@@ -292,11 +291,17 @@ func (p *Pipeline) logRun(job Job, window Window, runID int64, out Outcome, err 
 		"received", out.Received, "inserted", out.Inserted, "restated", out.Restated, "unchanged", out.Unchanged,
 		"ignored", out.Ignored, "quarantined", out.Quarantined, "absent", out.Absent, "took", took.Round(time.Millisecond).String(),
 	}
+	_, _, halves := window.Halves()
 	switch {
+	case halves && errors.Is(err, ErrTimeout): // both halves are asked for next
+		p.Log.Info("halved", append(attrs, "error", err)...)
 	case err != nil:
 		p.Log.Error("failed", append(attrs, "error", err)...)
 	case out.Partial():
-		p.Log.Warn("loaded in part", append(attrs, "rejected", errors.Join(out.Rejected...))...)
+		if len(out.Rejected) > 0 {
+			attrs = append(attrs, "rejected", errors.Join(out.Rejected...))
+		}
+		p.Log.Warn("loaded in part", attrs...)
 	default:
 		p.Log.Info("loaded", attrs...)
 	}

@@ -108,6 +108,28 @@ func TestPipelineHalvesWindowsThatTakeTooLong(t *testing.T) {
 	}
 }
 
+// A window that is asked for again in halves is no error in the log, and what is not there no attribute.
+func TestPipelineLog(t *testing.T) {
+	var log strings.Builder
+	p := etl.Pipeline{Warehouse: &house{}, Log: slog.New(slog.NewTextHandler(&log, nil)), Now: time.Now}
+	v := &vendor{extract: func(req etl.Request) error {
+		if req.Window.Days() > 2 {
+			return etl.ErrTimeout
+		}
+		return nil
+	}}
+	if _, err := p.Run(t.Context(), v, etl.Job{Windows: []etl.Window{{From: 0, Until: 4}}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := log.String(); strings.Count(got, "level=INFO msg=halved") != 1 || strings.Contains(got, "ERROR") || strings.Contains(got, "WARN") {
+		t.Errorf("log:\n%s", got)
+	}
+	v.extract = func(etl.Request) error { return etl.ErrTimeout } // one day has no halves
+	if _, err := p.Run(t.Context(), v, etl.Job{Windows: []etl.Window{{From: 0, Until: 1}}}); err == nil || !strings.Contains(log.String(), "level=ERROR msg=failed") {
+		t.Errorf("error %v, log:\n%s", err, log.String())
+	}
+}
+
 func TestPipelineGoesOnAfterAFailedWindowButNotWithoutRights(t *testing.T) {
 	for class, asked := range map[error]int{etl.ErrUnavailable: 2, etl.ErrContract: 2, etl.ErrUnauthorized: 1, etl.ErrThrottled: 1} {
 		h, v := &house{}, &vendor{extract: func(etl.Request) error { return class }}

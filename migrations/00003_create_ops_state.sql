@@ -185,7 +185,7 @@ comment on column ops.credential_attempt.owner is 'Process that makes it.';
 comment on column ops.credential_attempt.spool is 'Spool that will hold the raw answer; empty when there is none.';
 comment on column ops.credential_attempt.started_at is 'Wall clock at which it was recorded.';
 comment on column ops.credential_attempt.deadline_at is 'Wall clock after which nothing may still be sent.';
-comment on column ops.credential_attempt.state is 'open, ambiguous (answer lost), done, rejected (chain dead), superseded or abandoned (nothing was sent).';
+comment on column ops.credential_attempt.state is 'open, ambiguous (answer lost), done, rejected (chain dead), superseded, or abandoned (nothing of this generation was sent).';
 comment on column ops.credential_attempt.detail is 'Why it ended so; never a token.';
 comment on column ops.credential_attempt.ended_at is 'Wall clock at which it left the state open; NULL before.';
 

@@ -61,14 +61,14 @@ func classify(x exchange, old Token) tokenAnswer {
 		return tokenAnswer{outcome: ambiguous, detail: discreet(errText(x.err), old)}
 	case x.status == http.StatusBadRequest || x.status == http.StatusUnauthorized:
 		message, isError := vendorMessage(x.body)
-		detail := fmt.Sprintf("status %d %q", x.status, discreet(message, old))
+		detail := fmt.Sprintf("%d %q", x.status, discreet(message, old))
 		if !isError {
 			return tokenAnswer{outcome: ambiguous, detail: detail + " without a JSON error"}
 		}
 		return tokenAnswer{outcome: dead, detail: detail}
 	case x.status != http.StatusOK:
 		message, _ := vendorMessage(x.body)
-		return tokenAnswer{outcome: ambiguous, detail: fmt.Sprintf("status %d %q", x.status, discreet(message, old))}
+		return tokenAnswer{outcome: ambiguous, detail: fmt.Sprintf("%d %q", x.status, discreet(message, old))}
 	}
 
 	var s tokenScan

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/accept"
 	"meterhouse/etl/internal/fetch"
 )
 
@@ -79,7 +80,7 @@ type Account struct {
 
 	mu         sync.Mutex
 	refused    int64     // the vendor refused the access token of this generation
-	distrusted int64     // it refused that of this one although it was just renewed
+	distrusted int64     // it refused that of this one although it was just renewed: no call is made with it
 	trustAgain time.Time // real clock
 }
 
@@ -182,16 +183,34 @@ func beginning(body etl.Body, limit int64) ([]byte, error) {
 }
 
 // Extract asks the vendor once for req, renewing the access token if need be: at most one exchange
-// and one repetition after a 401, up to four attempts while the vendor is unavailable, two when it
-// does not answer in time. A non-200 answer comes back beside the error, as evidence.
+// and one repetition after a 401, up to four attempts while the vendor is unavailable or its answer
+// is no whole JSON, two when it does not answer in time. When a renewed token is refused as well,
+// no Extract makes a call with it for ten minutes. A non-200 answer comes back beside the error, as
+// evidence; a last one that is no JSON comes back without, for Transform to refuse.
 func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, error) {
+	ans, err := a.extract(ctx, req)
+	return ans, a.named(err)
+}
+
+// named says whose error it is; nil stays nil.
+func (a *Account) named(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("keystone %s: %w", a.name, err)
+}
+
+func (a *Account) extract(ctx context.Context, req etl.Request) (*etl.Answer, error) {
 	call, err := a.call(req)
 	if err != nil {
-		return nil, fmt.Errorf("keystone %s: %w", a.name, err)
+		return nil, err
 	}
 	e := &extraction{a: a, req: req, call: call}
 	err = e.authorize(ctx, a.refusedGeneration())
 	if err != nil {
+		return nil, err
+	}
+	if err := a.distrusts(e.pair.generation); err != nil {
 		return nil, err
 	}
 	attempts := 0
@@ -202,14 +221,23 @@ func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, er
 		attempts++
 		return e.attempt(ctx)
 	})
-	if err != nil {
-		times := ""
-		if attempts > 1 {
-			times = fmt.Sprintf(" (%d attempts)", attempts)
-		}
-		return e.answer, fmt.Errorf("keystone %s: %s %s%s: %w", a.name, call.Method, call.URL.Path, times, err)
+	if errors.Is(err, errNotJSON) {
+		return e.answer, nil
 	}
-	return e.answer, nil
+	err = about(call, err)
+	if err != nil && attempts > 1 {
+		err = fmt.Errorf("%d attempts: %w", attempts, err)
+	}
+	return e.answer, err
+}
+
+// about names the call in its error, unless the error does so itself.
+func about(call fetch.Call, err error) error {
+	what := call.Method + " " + call.URL.Path
+	if err == nil || strings.Contains(err.Error(), what+":") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // call is the request for req, without a credential.
@@ -274,7 +302,11 @@ func (e *extraction) attempt(ctx context.Context) error {
 	if err == nil || !errors.Is(err, etl.ErrUnauthorized) {
 		return e.patience(err)
 	}
-	if e.replayed || e.renewed || !e.a.mayRenew(e.pair.generation) {
+	if e.replayed || e.renewed {
+		e.a.distrust(e.pair.generation)
+		return err
+	}
+	if !e.a.mayRenew(e.pair.generation) {
 		return err
 	}
 	e.replayed = true
@@ -306,6 +338,17 @@ func (a *Account) distrust(generation int64) {
 	a.distrusted, a.trustAgain = generation, a.now().Add(distrustFor)
 }
 
+// distrusts is the error of a call with the access token of a distrusted generation.
+func (a *Account) distrusts(generation int64) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if generation != a.distrusted || !a.now().Before(a.trustAgain) {
+		return nil
+	}
+	return a.tokens.errorf(etl.ErrUnauthorized, "the vendor refused the access token of generation %d although it was just renewed: "+
+		"not asked again before %s; does this login still have its rights?", generation, a.trustAgain.UTC().Format(time.RFC3339))
+}
+
 // patience ends the retries after the second time-out: a smaller window is the better remedy.
 func (e *extraction) patience(err error) error {
 	if !errors.Is(err, etl.ErrTimeout) {
@@ -334,7 +377,16 @@ func (e *extraction) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return readStatus(res, e.pair.access)
+	if res.Status == http.StatusOK && !res.LooksLikeJSON() {
+		return errNotJSON
+	}
+	return readStatus(res, e.req, e.pair.access)
+}
+
+// errNotJSON is a page of a proxy or of maintenance, or an answer that was cut without a trace.
+var errNotJSON = &fetch.Error{
+	Reject:    &etl.RejectError{Reason: "json_syntax", Detail: "the answer is not whole JSON", Class: etl.ErrUnavailable},
+	Transient: true,
 }
 
 // send makes one request when it is our turn, no faster than the pace allows.
@@ -357,7 +409,7 @@ func (a *Account) send(ctx context.Context, call fetch.Call, access Token) (*fet
 
 // readStatus says what a status means here. What is wrong with one customer must not stop the
 // others: only 401 is a matter of the credential.
-func readStatus(res *fetch.Result, access Token) error {
+func readStatus(res *fetch.Result, req etl.Request, access Token) error {
 	if res.Status == http.StatusOK {
 		return nil
 	}
@@ -374,6 +426,14 @@ func readStatus(res *fetch.Result, access Token) error {
 		if !errors.As(fetch.Status(res), &failed) {
 			return etl.Rejected("http_status", "status %d", s)
 		}
+	case s == http.StatusForbidden:
+		question := "does this login have the right to read Keystone?"
+		if req.Dataset != Customers {
+			question = "does this login see customer " + accept.Excerpt([]byte(req.Scope)) + "?"
+		}
+		return &etl.RejectError{
+			Reason: "http_status", Detail: fmt.Sprintf("access refused (403 %q)", words), Class: asContract(question),
+		}
 	default:
 		return etl.Rejected("http_status", "status %d %q", s, words)
 	}
@@ -383,10 +443,18 @@ func readStatus(res *fetch.Result, access Token) error {
 	return failed
 }
 
+// asContract is a reject's class ErrContract with better last words.
+func asContract(words string) error { return &classed{errors.New(words), etl.ErrContract} }
+
 // Ping tries what can be tried without spending the refresh token, and says in words what it
 // found. With a living access token it asks for the list of customers; without, it only proves
 // that the host answers. It never renews anything.
 func (a *Account) Ping(ctx context.Context) (string, error) {
+	said, err := a.ping(ctx)
+	return said, a.named(err)
+}
+
+func (a *Account) ping(ctx context.Context) (string, error) {
 	status, err := a.tokens.status(ctx)
 	if err != nil {
 		return "", err
@@ -401,26 +469,27 @@ func (a *Account) Ping(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	call, err := a.call(etl.Request{Dataset: Customers, Scope: a.name})
+	req := etl.Request{Dataset: Customers, Scope: a.name}
+	call, err := a.call(req)
 	if err != nil {
 		return "", err
 	}
 	res, err := a.send(ctx, call, held.access)
 	if err != nil {
-		return "", fmt.Errorf("keystone %s: %w", a.name, err)
+		return "", about(call, err)
 	}
 	defer res.Body.Close()
 	if held.access.IsZero() {
 		return fmt.Sprintf("%s answers (status %d); the credential was not tested, because that would spend the refresh token", a.base.Host, res.Status), nil
 	}
-	if err := readStatus(res, held.access); err != nil {
-		return "", fmt.Errorf("keystone %s: GET %s: %w", a.name, call.URL.Path, err)
+	if err := readStatus(res, req, held.access); err != nil {
+		return "", about(call, err)
 	}
 	var seen customerCount
 	if _, err := transform(&etl.Answer{
-		Request: etl.Request{Dataset: Customers, Scope: a.name}, FetchedAt: res.FetchedAt, Body: res.Body,
+		Request: req, Status: res.Status, ContentType: res.ContentType, FetchedAt: res.FetchedAt, Body: res.Body,
 	}, &seen); err != nil {
-		return "", fmt.Errorf("keystone %s: GET %s: %w", a.name, call.URL.Path, err)
+		return "", about(call, err)
 	}
 	return fmt.Sprintf("%s answers; the access token works until %s and shows %d customers",
 		a.base.Host, held.until.UTC().Format(time.RFC3339), int(seen)), nil

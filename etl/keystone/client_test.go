@@ -217,11 +217,127 @@ func TestUnauthorizedForEver(t *testing.T) {
 			t.Fatalf("got %v, want unauthorized", err)
 		}
 	}
-	b.wantCount(2, 1+2+4)
+	b.wantCount(2, 1+2)
 	b.sim.ClearFaults()
+	err := b.get(a)
+	if want := "generation 3 although it was just renewed: not asked again before 2026-05-15T12:10:00Z"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	b.clock.advance(distrustFor)
 	b.mustGet(a)
-	b.wantCount(2, 8)
+	b.wantCount(2, 1+2+1)
 	b.neverSpent()
+}
+
+// The same when the pair that is refused was renewed before the first call, and for all that a run
+// would ask.
+func TestUnauthorizedFromTheStart(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	a := b.account()
+	b.sim.Inject(keystonesim.Fault{Path: "/keystone/", Status: 401})
+	for _, customer := range []string{"C-1001", "C-1002", "C-1003"} {
+		for _, dataset := range []string{Customers, Subscriptions, Current, History} {
+			if _, err := a.Extract(t.Context(), etl.Request{Dataset: dataset, Scope: customer, Window: may(1, 4)}); !errors.Is(err, etl.ErrUnauthorized) {
+				t.Errorf("got %v, want unauthorized", err)
+			}
+		}
+	}
+	b.wantCount(1, 1)
+	// A pair from elsewhere is worth a call.
+	b.sim.ClearFaults()
+	if err := a.SetToken(t.Context(), mustToken(t, b.sim.Login())); err != nil {
+		t.Fatal(err)
+	}
+	b.mustGet(a)
+	b.wantCount(2, 2)
+}
+
+// H04 and pages with status 200: asked again, and the last one is for Transform to refuse.
+func TestNotJSON(t *testing.T) {
+	page := keystonesim.Fault{Kind: keystonesim.Replace, Body: []byte("<html><body>Scheduled maintenance</body></html>"), Header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}}
+	for name, c := range map[string]struct {
+		fault  keystonesim.Fault
+		count  int
+		calls  int
+		reason string
+		words  string
+	}{
+		"page once": {fault: page, count: 1, calls: 2},
+		"page for ever": {fault: page, calls: 4, reason: "json_syntax",
+			words: `the answer (200, text/html) is not JSON, it begins "<html><body>Scheduled maintenance</body>…": the vendor may be in maintenance`},
+		"cut once":     {fault: keystonesim.Fault{Kind: keystonesim.CutSilent}, count: 1, calls: 2},
+		"cut for ever": {fault: keystonesim.Fault{Kind: keystonesim.CutSilent}, calls: 4, reason: "json_syntax", words: "too early"},
+		"empty":        {fault: keystonesim.Fault{Kind: keystonesim.Replace, Body: []byte("\n")}, calls: 4, reason: "json_empty"},
+		"whole inside": {fault: keystonesim.Fault{Kind: keystonesim.Replace, Body: []byte("\xef\xbb\xbf {not json} \n")}, calls: 1, reason: "json_syntax"},
+	} {
+		for _, dataset := range []string{Customers, Subscriptions, Current, History} {
+			t.Run(name+" "+dataset, func(t *testing.T) {
+				t.Parallel()
+				b := newBench(t, keystonesim.Config{})
+				a := b.account()
+				b.mustGet(a)
+				fault := c.fault
+				fault.Path, fault.Count = "/keystone/", c.count
+				b.sim.Inject(fault)
+				ans, err := a.Extract(t.Context(), etl.Request{Dataset: dataset, Scope: "C-1001", Window: may(1, 4)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer ans.Body.Close()
+				_, err = a.Transform(ans, &recorder{})
+				if reasonOf(err) != c.reason || err != nil && !strings.Contains(err.Error(), c.words) {
+					t.Errorf("got %v, want %s %s", err, c.reason, c.words)
+				}
+				if _, data := b.count(); data != c.calls+1 {
+					t.Errorf("the vendor saw %d calls, want %d", data-1, c.calls)
+				}
+			})
+		}
+	}
+}
+
+// What a person reads says everything once.
+func TestErrorTexts(t *testing.T) {
+	const path = "/v1/keystone/customer/historical-consumption-details"
+	for name, c := range map[string]struct {
+		fault keystonesim.Fault
+		want  string
+	}{
+		"cut": {keystonesim.Fault{Kind: keystonesim.Truncate, Path: "/keystone/"},
+			"keystone acme: 4 attempts: body_truncated: GET " + path + ": the body broke off: unexpected EOF: vendor unavailable"},
+		"503": {keystonesim.Fault{Status: 503, Body: []byte(`{"message":"later"}`), Path: "/keystone/"},
+			"keystone acme: 4 attempts: GET " + path + `: transient: status 503 "later": vendor unavailable`},
+		"403": {keystonesim.Fault{Status: 403, Body: []byte(`{"message":"no rights"}`), Path: "/keystone/"},
+			"keystone acme: GET " + path + `: http_status: access refused (403 "no rights"): does this login see customer C-1001?`},
+		"401 and a refused exchange": {keystonesim.Fault{Status: 401, Body: []byte(`{"message":"no"}`)},
+			"keystone acme: GET " + path + `: unauthorized: status 401 "no": credentials refused; then the refresh token of generation 2 was refused (401 "no"): ` +
+				"log in to the Digital Advisor portal (https://aiq.netapp.com/api), choose Generate Tokens, and give the refresh token to `meterhouse token set acme`"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, keystonesim.Config{})
+			a := b.account()
+			b.mustGet(a)
+			seed := a.tokens.seed
+			a = b.account(func(c *Config) { c.SeedToken = seed })
+			b.sim.Inject(c.fault)
+			ans, err := a.Extract(t.Context(), etl.Request{Dataset: History, Scope: "C-1001", Window: may(1, 4)})
+			if ans != nil {
+				ans.Body.Close()
+			}
+			if err == nil || err.Error() != c.want {
+				t.Errorf("got  %v\nwant %s", err, c.want)
+			}
+			if name == "403" && !errors.Is(err, etl.ErrContract) {
+				t.Errorf("got class of %v, want the contract", err)
+			}
+		})
+	}
+	b := newBench(t, keystonesim.Config{})
+	b.server.Close()
+	err := b.get(b.account())
+	if n := strings.Count(err.Error(), "vendor unavailable"); n != 1 || strings.Count(err.Error(), "keystone acme") != 1 {
+		t.Errorf("got %v", err)
+	}
 }
 
 // A vendor that repeats our token in an error does not get it into ours.

@@ -35,7 +35,7 @@ type TokenStore interface {
 	EndAttempt(ctx context.Context, id int64, state etl.AttemptState, detail string) error
 	// StoreGeneration inserts c and sets the attempt to done (0: none) in one transaction. A
 	// generation that is there already is left as it is; when it holds another refresh token, that
-	// is an error.
+	// is an error. One that is lower than the newest is history and may still be inserted.
 	StoreGeneration(ctx context.Context, c etl.SealedCredential, attemptID int64) error
 	// StoreAccess is StoreGeneration for a vendor that kept the refresh token: c is a new
 	// generation with the former refresh token and a new access token.
@@ -183,17 +183,30 @@ func (c *custodian) current(ctx context.Context) (etl.SealedCredential, error) {
 }
 
 func (c *custodian) storeSeed(ctx context.Context, t Token, generation int64) error {
-	now := c.now()
-	return c.storeError("store the new login", c.store.StoreGeneration(ctx, etl.SealedCredential{
+	return c.storeError("store the new login", c.store.StoreGeneration(ctx, c.login(t, generation, c.now()), 0))
+}
+
+// login is the generation that a person's login at the portal makes.
+func (c *custodian) login(t Token, generation int64, at time.Time) etl.SealedCredential {
+	return etl.SealedCredential{
 		Account:     c.account,
 		Generation:  generation,
 		Refresh:     c.sealer.seal(t, c.account, generation, fieldRefresh),
-		ObtainedAt:  now,
+		ObtainedAt:  at,
 		Source:      "seed",
-		SeededAt:    now,
+		SeededAt:    at,
 		Fingerprint: c.sealer.fingerprint(t),
 		KeyID:       c.sealer.keyID,
-	}, 0))
+	}
+}
+
+// open opens a token of cred. Its error says what a person can do.
+func (c *custodian) open(cred etl.SealedCredential, sealed []byte, field string) (Token, error) {
+	t, err := c.sealer.open(sealed, c.account, cred.Generation, field, cred.KeyID)
+	if err != nil {
+		return t, c.errorf(etl.ErrUnauthorized, "%w: %s", err, c.unsealStep())
+	}
+	return t, nil
 }
 
 // offer opens the access token of cred if it may still be used.
@@ -202,12 +215,9 @@ func (c *custodian) offer(cred etl.SealedCredential, refused int64) (pair, error
 	if cred.Access == nil || cred.Generation <= refused || !c.now().Before(cred.AccessExpiresAt) {
 		return p, nil
 	}
-	t, err := c.sealer.open(cred.Access, c.account, cred.Generation, fieldAccess, cred.KeyID)
-	if err != nil {
-		return p, c.errorf(etl.ErrUnauthorized, "%w", err)
-	}
+	t, err := c.open(cred, cred.Access, fieldAccess)
 	p.access = t
-	return p, nil
+	return p, err
 }
 
 // held is the access token that is stored and lives, if any. It changes nothing.
@@ -307,12 +317,37 @@ func (c *custodian) adopt(ctx context.Context, cred etl.SealedCredential) (bool,
 // rotate makes one attempt to exchange the refresh token of cred. With a nil error everything
 // must be read anew: the chain has moved on, by us or by somebody else.
 func (c *custodian) rotate(ctx context.Context, cred etl.SealedCredential, supersede int64) (outcome, error) {
-	refresh, err := c.sealer.open(cred.Refresh, c.account, cred.Generation, fieldRefresh, cred.KeyID)
+	refresh, err := c.open(cred, cred.Refresh, fieldRefresh)
 	if err != nil {
-		return notSent, c.errorf(etl.ErrUnauthorized, "%w", err)
-	}
-	if err := ctx.Err(); err != nil {
 		return notSent, err
+	}
+	// The spool slot of the next generation is to be made and named here, before the intent.
+	x, err := c.send(ctx, cred, refresh, "", supersede, c.abandon)
+	if err != nil || x == nil {
+		return notSent, err
+	}
+	return c.settle(context.WithoutCancel(ctx), cred, *x)
+}
+
+// sent is an exchange that was made under an attempt, to be settled. Nobody may interrupt that.
+type sent struct {
+	attempt int64
+	at      time.Time
+	answer  tokenAnswer
+}
+
+// giveUp ends an attempt under which nothing was sent.
+type giveUp func(ctx context.Context, id int64, why string) error
+
+func (c *custodian) abandon(ctx context.Context, id int64, why string) error {
+	return c.end(ctx, id, etl.AttemptAbandoned, why)
+}
+
+// send exchanges t under an attempt from the generation of cred, which is recorded before. nil
+// without an error says that another process is or was at it, and everything must be read anew.
+func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, t Token, spool string, supersede int64, giveUp giveUp) (*sent, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	// Measured from before the intent, by both clocks: the monotonic one stands still while the
 	// machine sleeps, the other one may be set.
@@ -322,62 +357,63 @@ func (c *custodian) rotate(ctx context.Context, cred etl.SealedCredential, super
 		return time.Since(began) > startWithin || wall > startWithin || wall < -startWithin
 	}
 
-	// The spool slot of the next generation is to be made and named here, before the intent.
 	id, err := c.store.BeginAttempt(ctx, etl.CredentialAttempt{
-		Account: c.account, FromGeneration: cred.Generation, Owner: c.owner, State: etl.AttemptOpen,
+		Account: c.account, FromGeneration: cred.Generation, Owner: c.owner, Spool: spool, State: etl.AttemptOpen,
 	}, supersede)
 	if errors.Is(err, etl.ErrAttemptOpen) {
-		return notSent, c.sleep(ctx, pollInterval)
+		return nil, c.sleep(ctx, pollInterval)
 	}
 	if err != nil {
-		return notSent, c.storeError("record the exchange", err)
+		return nil, c.storeError("record the exchange", err)
 	}
 
 	// From here on neither a signal nor the end of the run may interrupt: a token that was sent and
 	// whose answer nobody keeps is lost.
 	cancelled := ctx.Err
 	ctx = context.WithoutCancel(ctx)
-	abandon := func(why string) error { return c.end(ctx, id, etl.AttemptAbandoned, why) }
+	stop := func(err error, why string) (*sent, error) { return nil, errors.Join(err, giveUp(ctx, id, why)) }
 
 	// Generation and attempt are read after the intent is committed: it is the lock.
 	reading, stopReading := context.WithTimeout(ctx, storeTimeout)
 	defer stopReading()
 	newest, err := c.store.Credential(reading, c.account)
 	if err != nil {
-		return notSent, errors.Join(c.storeError("read the credential", err), abandon("store unreadable"))
+		return stop(c.storeError("read the credential", err), "store unreadable")
 	}
 	if newest.Generation != cred.Generation {
-		return notSent, abandon("another process was faster")
+		return nil, c.abandon(ctx, id, "another process was faster")
 	}
 	own, found, err := c.store.OpenAttempt(reading, c.account)
 	if err != nil {
-		return notSent, errors.Join(c.storeError("read the open exchange", err), abandon("store unreadable"))
+		return stop(c.storeError("read the open exchange", err), "store unreadable")
 	}
 	if !found || own.ID != id {
-		return notSent, c.errorf(etl.ErrUnavailable, "exchange %d was taken over by another process before it began", id)
+		return nil, c.errorf(etl.ErrUnavailable, "exchange %d was taken over by another process before it began", id)
 	}
 	if err := c.checkSkew(own); err != nil {
-		return notSent, errors.Join(err, abandon("clocks differ"))
+		return stop(err, "clocks differ")
 	}
 	if err := cancelled(); err != nil {
-		return notSent, errors.Join(err, abandon("cancelled"))
+		return stop(err, "cancelled")
 	}
 	if late() {
-		return notSent, errors.Join(c.errorf(etl.ErrUnavailable, "exchange %d came too late to begin", id), abandon("too late"))
+		return stop(c.errorf(etl.ErrUnavailable, "exchange %d came too late to begin", id), "too late")
 	}
 
-	sentAt := c.now()
+	at := c.now()
 	post, cancel := context.WithTimeout(ctx, exchangeTimeout)
-	answer := c.exchange(post, refresh)
+	answer := c.exchange(post, t)
 	cancel()
 	// The raw answer is to be sealed into the spool here, before anybody parses it.
-	return c.settle(ctx, cred, id, sentAt, classify(answer, refresh))
+	return &sent{attempt: id, at: at, answer: classify(answer, t)}, nil
 }
 
-// settle records what became of an exchange, and stores what it brought before anybody uses it.
-func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, id int64, sentAt time.Time, a tokenAnswer) (outcome, error) {
+// settle records what became of an exchange of cred, and stores what it brought before anybody
+// uses it.
+func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, x sent) (outcome, error) {
+	id, a := x.attempt, x.answer
 	next := etl.SealedCredential{
-		Account: c.account, Generation: cred.Generation + 1, ObtainedAt: sentAt, Source: "refresh",
+		Account: c.account, Generation: cred.Generation + 1, ObtainedAt: x.at, Source: "refresh",
 		SeededAt: cred.SeededAt, KeyID: c.sealer.keyID,
 	}
 	setRefresh := func(t Token) {
@@ -386,7 +422,7 @@ func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, id in
 	}
 	if !a.access.IsZero() {
 		next.Access = c.sealer.seal(a.access, c.account, next.Generation, fieldAccess)
-		next.AccessExpiresAt = sentAt.Add(accessLife)
+		next.AccessExpiresAt = x.at.Add(accessLife)
 	}
 	log := c.log.With("account", c.account, "generation", cred.Generation, "attempt", id, "outcome", a.outcome.String())
 	switch a.outcome {
@@ -404,7 +440,7 @@ func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, id in
 			"obtained_at", cred.ObtainedAt, "access_until", cred.AccessExpiresAt)
 		return dead, err
 	case notSent:
-		err := c.end(ctx, id, etl.AttemptAbandoned, a.detail)
+		err := c.abandon(ctx, id, a.detail)
 		return notSent, errors.Join(c.errorf(a.class, "the refresh token was not sent: %s", a.detail), err)
 	default:
 		err := c.end(ctx, id, etl.AttemptAmbiguous, a.detail)
@@ -505,21 +541,33 @@ func (c *custodian) checkSkew(own etl.CredentialAttempt) error {
 	return nil
 }
 
-func (c *custodian) errorf(class error, format string, args ...any) error {
-	return fmt.Errorf("keystone %s: %w: %w", c.account, fmt.Errorf(format, args...), class)
+// errorf is an error of a class. Whoever hands it out of the package names the account.
+func (*custodian) errorf(class error, format string, args ...any) error {
+	return &classed{fmt.Errorf(format, args...), class}
 }
 
+// classed is an error with a sentence of its own, which says all that its class would.
+type classed struct{ err, class error }
+
+func (e *classed) Error() string   { return e.err.Error() }
+func (e *classed) Unwrap() []error { return []error{e.err, e.class} }
+
 // storeError names the step at which the store failed; nil stays nil.
-func (c *custodian) storeError(step string, err error) error {
+func (*custodian) storeError(step string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("keystone %s: %s: %w", c.account, step, err)
+	return fmt.Errorf("%s: %w", step, err)
 }
 
 // manualStep is what only a person can do.
 func (c *custodian) manualStep() string {
 	return fmt.Sprintf("log in to the Digital Advisor portal (https://aiq.netapp.com/api), choose Generate Tokens, and give the refresh token to `meterhouse token set %s`", c.account)
+}
+
+// unsealStep is what a person can do when a stored token does not open.
+func (c *custodian) unsealStep() string {
+	return "put back the former secrets_key, or start anew with meterhouse token set " + c.account
 }
 
 func orUnknown(s string) string {

@@ -647,12 +647,181 @@ func TestSetToken(t *testing.T) {
 	b.mustGet(b.account(noSeed))
 	b.wantStates(etl.AttemptDone, etl.AttemptSuperseded, etl.AttemptDone)
 
-	// A wrong one is told at once.
-	if err := a.SetToken(t.Context(), mustToken(t, "mistyped-0123456789")); !errors.Is(err, etl.ErrUnauthorized) {
-		t.Errorf("got %v, want unauthorized", err)
+	b.neverSpent()
+}
+
+const mistyped = "mistyped-0123456789"
+
+// Where there is no chain, the given token starts it, and a wrong one is told at once.
+func TestWrongFirstToken(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	a := b.account(func(c *Config) { c.SeedToken = Token{} })
+	err := a.SetToken(t.Context(), mustToken(t, mistyped))
+	want := `keystone acme: the token given was refused (401 "invalid refresh token"): no token that works is stored: log in`
+	if !errors.Is(err, etl.ErrUnauthorized) || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
 	}
-	if s := b.wantState(a, TokenDead); !strings.Contains(s.NextStep, "token set acme") {
-		t.Errorf("got next step %q", s.NextStep)
+	b.wantState(a, TokenDead)
+	if err := a.SetToken(t.Context(), mustToken(t, b.sim.RefreshToken())); err != nil {
+		t.Error(err)
+	}
+	b.wantState(a, TokenOK)
+	b.mustGet(a)
+	b.wantStates(etl.AttemptRejected, etl.AttemptDone)
+}
+
+// Whatever becomes of a token that a person gives, the chain that was there goes on.
+func TestGivenTokenIsProvedFirst(t *testing.T) {
+	const lost = "it may be used up, so get a new one; the chain of generation 2 goes on: log in"
+	for name, c := range map[string]struct {
+		fault       *keystonesim.Fault
+		unreachable bool
+		class       error
+		want        string
+	}{
+		"refused": {class: etl.ErrUnauthorized,
+			want: `keystone acme: the token given was refused (401 "invalid refresh token"): nothing was changed, the chain of generation 2 goes on`},
+		"500":          {fault: &keystonesim.Fault{Status: 500}, class: etl.ErrUnavailable, want: lost},
+		"401 HTML":     {fault: &keystonesim.Fault{Status: 401, Body: []byte("<html>")}, class: etl.ErrUnavailable, want: lost},
+		"reply lost":   {fault: &keystonesim.Fault{Kind: keystonesim.Close}, class: etl.ErrUnavailable, want: lost},
+		"no new token": {fault: &keystonesim.Fault{Kind: keystonesim.Replace, Body: []byte("{}")}, class: etl.ErrUnavailable, want: lost},
+		"unreachable":  {unreachable: true, class: etl.ErrUnavailable, want: "nothing was changed, the chain of generation 2 goes on, and the token still works once"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, keystonesim.Config{})
+			a := b.account()
+			b.mustGet(a)
+			set := a
+			if c.unreachable {
+				gone := httptest.NewServer(nil)
+				gone.Close()
+				set = b.account(func(c *Config) { c.BaseURL = gone.URL })
+			}
+			if c.fault != nil {
+				c.fault.Path = "/tokens/"
+				b.sim.Inject(*c.fault)
+			}
+			err := set.SetToken(t.Context(), mustToken(t, mistyped))
+			if !errors.Is(err, c.class) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+			b.clean("an error", err.Error())
+			b.wantStates(etl.AttemptDone, etl.AttemptAbandoned)
+			if s := b.wantState(a, TokenOK); s.Generation != 2 || s.NextStep != "none" {
+				t.Errorf("got status %+v", s)
+			}
+			b.sim.ClearFaults()
+			exchanges, data := b.count()
+			b.mustGet(b.account())
+			b.wantCount(exchanges, data+1) // the access token is as good as before
+			b.clock.advance(2 * time.Hour)
+			b.mustGet(b.account())
+			b.wantCount(exchanges+1, data+2) // and so is the refresh token
+		})
+	}
+}
+
+// What a given token brings is stored before it is used, and the token is known as used after.
+func TestGivenTokenIsPromoted(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	a := b.account()
+	b.mustGet(a)
+	b.clock.advance(time.Hour)
+	given := mustToken(t, b.sim.Login())
+	var seen []int64
+	b.store.hook = func(step string) error {
+		if step == "after StoreGeneration" {
+			seen = append(seen, b.store.generations["acme"][len(b.store.generations["acme"])-1].Generation)
+		}
+		return nil
+	}
+	if err := a.SetToken(t.Context(), given); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(seen, []int64{4, 3}) {
+		t.Errorf("stored generations %v, want the pair before the spent token", seen)
+	}
+	b.wantStates(etl.AttemptDone, etl.AttemptDone)
+	if s := b.wantState(a, TokenOK); s.Generation != 4 || s.Source != "refresh" || !s.SeededAt.Equal(b.clock.now()) {
+		t.Errorf("got status %+v", s)
+	}
+	if err := a.SetToken(t.Context(), given); err == nil || !strings.Contains(err.Error(), "used before") {
+		t.Errorf("got %v, want refused: used before", err)
+	}
+	b.mustGet(b.account())
+	b.wantCount(2, 2)
+	b.neverSpent()
+}
+
+// A chain that was in trouble is in the same trouble after a given token was refused.
+func TestGivenTokenLeavesTroubleAsItWas(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault  keystonesim.Fault
+		spool  string
+		chain  TokenState
+		states []etl.AttemptState
+	}{
+		"dead": {fault: keystonesim.Fault{Status: 401, Body: []byte(`{"error":"gone"}`)}, chain: TokenDead,
+			states: []etl.AttemptState{etl.AttemptRejected, etl.AttemptRejected}},
+		"unclear": {fault: keystonesim.Fault{Status: 500}, chain: TokenAmbiguous, spool: "host-a/2",
+			states: []etl.AttemptState{etl.AttemptSuperseded, etl.AttemptAmbiguous}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, keystonesim.Config{})
+			a := b.account()
+			c.fault.Path, c.fault.Count = "/tokens/", 1
+			b.sim.Inject(c.fault)
+			_ = b.get(a)
+			b.store.attempts[0].Spool = c.spool
+			before := b.wantState(a, c.chain)
+			err := a.SetToken(t.Context(), mustToken(t, mistyped))
+			want := "the token given was refused (401 \"invalid refresh token\"): nothing was changed, the chain of generation 1 is " + string(c.chain) + " as before"
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("got %v, want %s", err, want)
+			}
+			if after := b.wantState(a, c.chain); after.Detail != before.Detail {
+				t.Errorf("got detail %q, want %q as before", after.Detail, before.Detail)
+			}
+			b.wantStates(c.states...)
+			if got := b.store.attempts[1].Spool; got != c.spool {
+				t.Errorf("got spool %q, want %q as before", got, c.spool)
+			}
+		})
+	}
+}
+
+// The process dies while it proves a token, at any step of the store: the chain or the new pair
+// goes on by itself.
+func TestCrashWhileProving(t *testing.T) {
+	for skip := range 20 {
+		b := newBench(t, keystonesim.Config{Lenient: true}) // the former chain outlives the new login
+		a := b.account()
+		b.mustGet(a)
+		given := mustToken(t, b.sim.Login())
+		type crash struct{}
+		left := skip
+		b.store.hook = func(string) error {
+			if left--; left < 0 {
+				panic(crash{})
+			}
+			return nil
+		}
+		crashed := func() (crashed bool) {
+			defer func() { _, crashed = recover().(crash) }()
+			if err := a.SetToken(t.Context(), given); err != nil {
+				t.Fatal(err)
+			}
+			return false
+		}()
+		b.store = b.store.restarted()
+		none := func(c *Config) { c.SeedToken = Token{} }
+		b.mustGet(b.account(none))
+		b.clock.advance(2 * time.Hour)
+		b.mustGet(b.account(none))
+		b.wantState(b.account(none), TokenOK)
+		if !crashed {
+			t.Fatalf("no crash at step %d", skip)
+		}
 	}
 }
 
@@ -781,7 +950,7 @@ func TestUnusualRotations(t *testing.T) {
 	if err := b.get(a); !errors.Is(err, etl.ErrContract) {
 		t.Errorf("got %v, want the vendor's contract", err)
 	}
-	if s := b.wantState(a, TokenOK); s.Generation != 3 || !s.AccessUntil.IsZero() {
+	if s := b.wantState(a, TokenOK); s.Generation != 3 || !s.AccessUntil.IsZero() || s.Detail != "no access token, last exchange incomplete" {
 		t.Errorf("got %+v, want the new refresh token stored", s)
 	}
 	b.wantStates(etl.AttemptDone, etl.AttemptDone)
@@ -878,11 +1047,21 @@ func TestSealsAreBound(t *testing.T) {
 func TestWrongSecretsKey(t *testing.T) {
 	b := newBench(t, keystonesim.Config{})
 	b.mustGet(b.account())
-	err := b.get(b.account(func(c *Config) { c.SecretsKey = bytes.Repeat([]byte{9}, SecretsKeySize) }))
-	if !errors.Is(err, etl.ErrUnauthorized) || !strings.Contains(err.Error(), "secrets key") {
+	a := b.account(func(c *Config) { c.SecretsKey = bytes.Repeat([]byte{9}, SecretsKeySize) })
+	const remedy = "put back the former secrets_key, or start anew with meterhouse token set acme"
+	err := b.get(a)
+	if !errors.Is(err, etl.ErrUnauthorized) || !strings.Contains(err.Error(), "secrets key") || !strings.HasSuffix(err.Error(), remedy) {
 		t.Errorf("got %v", err)
 	}
+	if s := b.wantState(a, TokenDead); s.NextStep != remedy || !strings.Contains(s.Detail, "does not open") {
+		t.Errorf("got status %+v", s)
+	}
 	b.wantCount(1, 1)
+	if err := a.SetToken(t.Context(), mustToken(t, b.sim.Login())); err != nil {
+		t.Error(err)
+	}
+	b.mustGet(a)
+	b.wantState(a, TokenOK)
 }
 
 func FuzzTokenAnswer(f *testing.F) {

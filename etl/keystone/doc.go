@@ -39,6 +39,8 @@
 //   - An answer that was lost or cannot be read leaves the attempt ambiguous. The access token is
 //     used to its end; one probe later decides; a refusal says that the chain is dead and what a
 //     person must do.
+//   - A token that a person gives is exchanged first, under an attempt of the present chain, and
+//     takes over only with the pair that it brings.
 //
 // A [Token] cannot be printed. It is sealed before it reaches the store, and no redirect is
 // followed, because Go would carry the vendor's own headers along.

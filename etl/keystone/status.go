@@ -16,7 +16,7 @@ type TokenState string
 const (
 	TokenOK        TokenState = "ok"
 	TokenAmbiguous TokenState = "ambiguous" // an exchange is under way or its answer was lost
-	TokenDead      TokenState = "dead"      // refused, or its seven days are over: a person must log in
+	TokenDead      TokenState = "dead"      // refused, seven days old, or sealed with another key: a person must act
 	TokenNone      TokenState = "none"      // nothing stored yet
 )
 
@@ -33,21 +33,30 @@ type TokenStatus struct {
 	SeededAt      time.Time
 	LoginDueAt    time.Time // when a person must have logged in again
 	Fingerprint   string    // first 12 hex digits of the refresh token's keyed hash
-	Detail        string    // of the last exchange, when it did not end well
+	Detail        string    // what is wrong, for instance with the last exchange
 	NextStep      string    // in words
 }
 
 // TokenStatus reads how the chain stands. It never asks the vendor and changes nothing.
-func (a *Account) TokenStatus(ctx context.Context) (TokenStatus, error) { return a.tokens.status(ctx) }
+func (a *Account) TokenStatus(ctx context.Context) (TokenStatus, error) {
+	s, err := a.tokens.status(ctx)
+	return s, a.named(err)
+}
 
-// SetToken starts or replaces the chain with a refresh token that a person got from the portal,
-// and proves it with one real exchange. A token that was set before is refused, unless it is the
-// present one and was never exchanged.
-func (a *Account) SetToken(ctx context.Context, t Token) error { return a.tokens.set(ctx, t) }
+// SetToken starts or replaces the chain with a refresh token that a person got from the portal. It
+// is proved with one real exchange first: a chain that was there before goes on as it stood unless
+// that brings a new pair. A token that was set before is refused without asking the vendor, unless
+// it is the present one and was never exchanged.
+func (a *Account) SetToken(ctx context.Context, t Token) error {
+	return a.named(a.tokens.set(ctx, t))
+}
 
 // KeepAlive exchanges the refresh token when that was last done more than 48 hours ago, so that
 // it does not die of age while nothing is loaded. It tells whether it did.
-func (a *Account) KeepAlive(ctx context.Context) (bool, error) { return a.tokens.keepAlive(ctx) }
+func (a *Account) KeepAlive(ctx context.Context) (bool, error) {
+	did, err := a.tokens.keepAlive(ctx)
+	return did, a.named(err)
+}
 
 func (c *custodian) status(ctx context.Context) (TokenStatus, error) {
 	s := TokenStatus{Account: c.account, State: TokenNone}
@@ -77,7 +86,10 @@ func (c *custodian) status(ctx context.Context) (TokenStatus, error) {
 		return s, err
 	}
 	now := c.now()
+	_, sealed := c.open(cred, cred.Refresh, fieldRefresh)
 	switch {
+	case sealed != nil:
+		s.State, s.Detail, s.NextStep = TokenDead, "the stored refresh token does not open with this secrets_key", c.unsealStep()
 	case unclear && open.FromGeneration >= cred.Generation:
 		s.State, s.Detail = TokenAmbiguous, open.Detail
 		switch {
@@ -98,6 +110,9 @@ func (c *custodian) status(ctx context.Context) (TokenStatus, error) {
 	default:
 		s.State, s.NextStep = TokenOK, "none"
 	}
+	if s.State == TokenOK && cred.Access == nil && cred.Source == "refresh" {
+		s.Detail = "no access token, last exchange incomplete"
+	}
 	return s, nil
 }
 
@@ -112,12 +127,15 @@ func (c *custodian) set(ctx context.Context, t Token) error {
 	if _, err := c.storePending(ctx, 0); err != nil {
 		return err
 	}
-	cred, err := c.settled(ctx)
-	if err != nil {
-		return err
-	}
-	fingerprint := c.sealer.fingerprint(t)
-	if cred.Generation == 0 || cred.Fingerprint != fingerprint || cred.Source != "seed" {
+	for {
+		cred, err := c.settled(ctx)
+		if err != nil {
+			return err
+		}
+		fingerprint := c.sealer.fingerprint(t)
+		if cred.Generation > 0 && cred.Fingerprint == fingerprint && cred.Source == "seed" {
+			return c.proveStored(ctx, cred)
+		}
 		seen, err := c.store.SeenFingerprint(ctx, c.account, fingerprint)
 		if err != nil {
 			return c.storeError("look for the token", err)
@@ -125,19 +143,106 @@ func (c *custodian) set(ctx context.Context, t Token) error {
 		if seen || (cred.Generation > 0 && cred.Fingerprint == fingerprint) {
 			return c.errorf(etl.ErrUnauthorized, "this token was used before and works only once: %s", c.manualStep())
 		}
-		if err := c.storeSeed(ctx, t, cred.Generation+1); err != nil {
+		if cred.Generation > 0 {
+			if done, err := c.prove(ctx, t, cred); done || err != nil {
+				return err
+			}
+			continue
+		}
+		// There is nothing to lose, and an attempt needs a generation to start from.
+		if err := c.storeSeed(ctx, t, 1); err != nil {
 			return err
 		}
-		stored, err := c.store.Credential(ctx, c.account)
-		if err != nil {
-			return c.storeError("read the credential", err)
-		}
-		if stored.Fingerprint != fingerprint {
-			return c.errorf(etl.ErrUnavailable, "another process stored generation %d at the same moment: try again", stored.Generation)
-		}
-		cred = stored
 	}
-	_, _, err = c.accessLocked(ctx, want{refused: cred.Generation})
+}
+
+// proveStored exchanges a token that is the newest generation already.
+func (c *custodian) proveStored(ctx context.Context, cred etl.SealedCredential) error {
+	_, _, err := c.accessLocked(ctx, want{refused: cred.Generation})
+	if err == nil {
+		return nil
+	}
+	if refused, reason, readErr := c.dead(ctx, cred); refused && readErr == nil {
+		return c.errorf(etl.ErrUnauthorized, "the token given was refused (%s): no token that works is stored: %s", reason, c.manualStep())
+	}
+	return err
+}
+
+// prove exchanges a given token beside the chain of cred and makes the pair it brings the newest
+// generation. Without a pair the chain stands as before: what the vendor says of the given token
+// is no word about the chain's. It is not done, without an error, when the chain moved meanwhile.
+func (c *custodian) prove(ctx context.Context, t Token, cred etl.SealedCredential) (done bool, err error) {
+	open, unclear, err := c.store.OpenAttempt(ctx, c.account)
+	if err != nil {
+		return false, c.storeError("read the open exchange", err)
+	}
+	refused, reason, err := c.dead(ctx, cred)
+	if err != nil {
+		return false, err
+	}
+	status, err := c.status(ctx)
+	if err != nil {
+		return false, err
+	}
+	stands := fmt.Sprintf("the chain of generation %d goes on", cred.Generation)
+	if status.State != TokenOK {
+		stands = fmt.Sprintf("the chain of generation %d is %s as before", cred.Generation, status.State)
+	}
+	// The attempt is made from cred's generation, although another token is sent. If it brings
+	// nothing, it ends as the one that it takes the place of; if we die, cred is probed in time.
+	back := c.abandon
+	switch {
+	case unclear && open.State == etl.AttemptOpen && c.now().Before(open.DeadlineAt):
+		return false, nil
+	case unclear && open.FromGeneration >= cred.Generation:
+		back = func(ctx context.Context, id int64, _ string) error {
+			return c.end(ctx, id, etl.AttemptAmbiguous, open.Detail)
+		}
+	case unclear:
+		open.Spool = "" // of an earlier generation: nobody waits for it any more
+	case refused:
+		back = func(ctx context.Context, id int64, _ string) error {
+			return c.end(ctx, id, etl.AttemptRejected, reason)
+		}
+	}
+	x, err := c.send(ctx, cred, t, open.Spool, open.ID, back)
+	if err != nil || x == nil {
+		return false, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	detail := x.answer.detail
+	switch x.answer.outcome {
+	case rotated, rotatedNoAccess, keptOld:
+		return true, c.promote(ctx, t, cred, *x)
+	case dead:
+		err = c.errorf(etl.ErrUnauthorized, "the token given was refused (%s): nothing was changed, %s", detail, stands)
+		detail = "a token given was refused: " + detail
+	case notSent:
+		err = c.errorf(x.answer.class, "the token given was not sent (%s): nothing was changed, %s, and the token still works once", detail, stands)
+		detail = "a token given was not sent: " + detail
+	default:
+		err = c.errorf(etl.ErrUnavailable, "the answer to the exchange of the token given is unclear (%s): it may be used up, so get a new one; %s: %s",
+			detail, stands, c.manualStep())
+		detail = "the answer to a token given is unclear: " + detail
+	}
+	return true, errors.Join(err, back(ctx, x.attempt, detail))
+}
+
+// promote stores the pair that a given token brought as the newest generation and, before it, the
+// given token itself: so it is known as used. In this order, because a spent token must at no time
+// be the newest.
+func (c *custodian) promote(ctx context.Context, t Token, cred etl.SealedCredential, x sent) error {
+	login := c.login(t, cred.Generation+1, x.at)
+	outcome, err := c.settle(ctx, login, x)
+	if !outcome.stored() && err == nil {
+		err = c.errorf(etl.ErrUnavailable, "another process stored a token meanwhile, and the token given is used up: %s", c.manualStep())
+	}
+	if !outcome.stored() || c.pending != nil {
+		return err
+	}
+	if storeErr := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.StoreGeneration(ctx, login, 0) }); storeErr != nil {
+		c.log.Warn("the token given could not be noted as used, do not give it again", "account", c.account, "error", storeErr)
+	}
 	return err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,11 +72,14 @@ func (s *memStore) do(ctx context.Context, name string, f func() error) error {
 
 func (s *memStore) Credential(ctx context.Context, account string) (c etl.SealedCredential, err error) {
 	err = s.do(ctx, "Credential", func() error {
-		all := s.generations[account]
-		if len(all) == 0 {
+		for _, g := range s.generations[account] {
+			if g.Generation > c.Generation {
+				c = g
+			}
+		}
+		if c.Generation == 0 {
 			return etl.ErrNoCredential
 		}
-		c = all[len(all)-1]
 		return nil
 	})
 	return c, err
@@ -170,9 +174,10 @@ func (s *memStore) StoreAccess(ctx context.Context, c etl.SealedCredential, atte
 
 func (s *memStore) append(c etl.SealedCredential, attemptID int64) error {
 	all := s.generations[c.Account]
-	if c.Generation == int64(len(all)+1) {
+	i := slices.IndexFunc(all, func(g etl.SealedCredential) bool { return g.Generation == c.Generation })
+	if i < 0 {
 		s.generations[c.Account] = append(all, c)
-	} else if all[c.Generation-1].Fingerprint != c.Fingerprint {
+	} else if all[i].Fingerprint != c.Fingerprint {
 		return errors.New("it holds another token already")
 	}
 	if attemptID != 0 && live(s.attempts[attemptID-1]) {

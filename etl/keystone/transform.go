@@ -1,8 +1,11 @@
 package keystone
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"time"
 
 	"meterhouse/etl"
@@ -110,7 +113,33 @@ func (p *pass) read() error {
 		return fmt.Errorf("open the answer's body: %w", err)
 	}
 	defer body.Close()
-	return p.document(body)
+	return p.inWords(p.document(body))
+}
+
+// inWords says of a body that does not even begin like our documents what it is instead.
+func (p *pass) inWords(err error) error {
+	var reject *etl.RejectError
+	if !errors.As(err, &reject) || reject.Reason != "json_syntax" {
+		return err
+	}
+	head, readErr := beginning(p.ans.Body, 256)
+	if readErr != nil {
+		return err
+	}
+	head = bytes.TrimLeft(bytes.TrimPrefix(head, []byte("\xef\xbb\xbf")), " \t\r\n")
+	if len(head) == 0 || head[0] == '{' || head[0] == '[' {
+		return err
+	}
+	media, _, _ := mime.ParseMediaType(p.ans.ContentType)
+	if media == "" {
+		media = "no content type"
+	}
+	words := accept.Excerpt(head[:min(len(head), 40)])
+	said := &etl.RejectError{Reason: reject.Reason, Detail: fmt.Sprintf("the answer (%d, %s) is not JSON, it begins %q", p.ans.Status, media, words+"…")}
+	if head[0] == '<' {
+		said.Class = asContract("the vendor may be in maintenance")
+	}
+	return said
 }
 
 func (p *pass) document(body io.Reader) error {

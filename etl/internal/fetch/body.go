@@ -108,7 +108,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	case b.left < 0:
 		return 0, refuse("body_too_large", etl.ErrContract, "more than %d bytes", b.limit)
 	case b.total > ratioFrom && b.total/maxRatio > b.wire.n:
-		return 0, refuse("body_too_large", etl.ErrContract, "%d bytes out of %d received: more than 1 to %d", b.total, b.wire.n, maxRatio)
+		return 0, refuse("body_too_large", etl.ErrContract, "%d bytes out of %d received: more than %d to 1", b.total, b.wire.n, maxRatio)
 	case err != nil && err != io.EOF:
 		return n, broken(err)
 	}
@@ -124,6 +124,7 @@ type writer struct {
 	file *os.File
 	sum  hash.Hash
 	size int64
+	ends ends
 	zip  *zstd.Encoder
 }
 
@@ -145,8 +146,36 @@ func newWriter(dir string) *writer {
 
 func (w *writer) Write(p []byte) (int, error) {
 	w.sum.Write(p)
+	w.ends.see(p, w.size)
 	w.size += int64(len(p))
 	return w.zip.Write(p)
+}
+
+// ends are the first and the last byte of a body that are neither blank nor of a byte order mark; 0
+// while there is none.
+type ends struct{ first, last byte }
+
+const (
+	blanks        = " \t\r\n"
+	byteOrderMark = "\xef\xbb\xbf"
+)
+
+// see takes in the next piece of a body, which begins at offset.
+func (e *ends) see(p []byte, offset int64) {
+	for len(p) > 0 && offset < int64(len(byteOrderMark)) && p[0] == byteOrderMark[offset] {
+		p, offset = p[1:], offset+1
+	}
+	if e.first == 0 {
+		p = bytes.TrimLeft(p, blanks)
+	}
+	p = bytes.TrimRight(p, blanks)
+	if len(p) == 0 {
+		return
+	}
+	if e.first == 0 {
+		e.first = p[0]
+	}
+	e.last = p[len(p)-1]
 }
 
 // spool is the writer's compressed side.
@@ -194,7 +223,7 @@ func (w *writer) finish() (etl.Body, error) {
 		w.discard()
 		return nil, err
 	}
-	b := &body{mem: w.mem, size: w.size}
+	b := &body{mem: w.mem, size: w.size, ends: w.ends}
 	w.sum.Sum(b.sum[:0])
 	w.release()
 	if w.file != nil {
@@ -225,6 +254,7 @@ func NewBody(content []byte) etl.Body {
 type body struct {
 	size int64
 	sum  [32]byte
+	ends ends
 
 	mu     sync.Mutex
 	mem    []byte

@@ -218,6 +218,13 @@ type Result struct {
 	Sent bool
 }
 
+// LooksLikeJSON tells whether the body begins and ends as an object or an array does, blanks and a
+// byte order mark aside. What is between is not read.
+func (r *Result) LooksLikeJSON() bool {
+	b, ok := r.Body.(*body)
+	return ok && (b.ends == ends{'{', '}'} || b.ends == ends{'[', ']'})
+}
+
 var keptHeaders = []string{"Content-Type", "Content-Encoding", "Date", "Retry-After", "X-Request-Id", "X-Amzn-Requestid"}
 
 // Do makes one attempt: at most one request reaches the vendor. Any status but a redirect is a

@@ -673,3 +673,49 @@ func TestCutAtEveryByte(t *testing.T) {
 		}
 	}
 }
+
+func TestLooksLikeJSON(t *testing.T) {
+	for body, want := range map[string]bool{
+		sample:                             true,
+		"[]":                               true,
+		"\xef\xbb\xbf\r\n" + sample + "\n": true,
+		"{ anything }":                     true,
+		"":                                 false,
+		" \n":                              false,
+		"\xef\xbb\xbf":                     false,
+		"{":                                false,
+		"{]":                               false,
+		"[}":                               false,
+		"null":                             false,
+		sample[:20]:                        false,
+		sample + ";":                       false,
+		"<html></html>":                    false,
+	} {
+		whole := &Result{Body: NewBody([]byte(body))}
+		pieces := newWriter("") // as slowly as it may come
+		for i := range len(body) {
+			if _, err := pieces.Write([]byte{body[i]}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		slow, err := pieces.finish()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, slowly := whole.LooksLikeJSON(), (&Result{Body: slow}).LooksLikeJSON(); got != want || slowly != want {
+			t.Errorf("%q: got %t, and %t in pieces, want %t", body, got, slowly, want)
+		}
+	}
+	if (&Result{}).LooksLikeJSON() {
+		t.Error("no body looks like JSON")
+	}
+}
+
+func TestBombIsToldInWords(t *testing.T) {
+	server := httptest.NewServer(sends(gzipped(t, make([]byte, 64<<20)), "Content-Encoding", "gzip"))
+	defer server.Close()
+	_, err := client(t, Config{}).Do(t.Context(), call(t, server.URL))
+	if err == nil || !strings.Contains(err.Error(), "received: more than 200 to 1") {
+		t.Errorf("got %v", err)
+	}
+}
