@@ -12,5 +12,11 @@ build: ## one static binary
 ci: ## what a change must pass
 	bash .ci/run
 
-fuzz: ## a minute per parser
-	go test ./etl -run '^$$' -fuzz FuzzParseDecimal -fuzztime 60s
+FUZZTIME = 60s
+fuzz: ## every fuzz target for FUZZTIME
+	@grep -rl --include='*_test.go' '^func Fuzz' . | xargs -n1 dirname | sort -u | while read -r package; do \
+		grep -rhoE --include='*_test.go' '^func Fuzz[A-Za-z]+' $$package/*_test.go | cut -d' ' -f2 | while read -r target; do \
+			echo "$$package $$target"; \
+			go test $$package -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) || exit 1; \
+		done || exit 1; \
+	done
