@@ -106,7 +106,7 @@ func (s *session) loadAndReport(ctx context.Context, o order) error {
 	s.app.progress.clear()
 	if !o.planOnly {
 		s.app.printResults(l.results)
-		return verdict(l.results, err)
+		return verdict(l.results, err, s.app.told)
 	}
 	if err == nil {
 		s.app.printPlan(l)

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -27,14 +26,22 @@ One line per finding: ok, warn or fail, and what to do. Exit code 4 when anythin
 				return err
 			}
 			f := &findings{app: a}
-			f.add("ok", "config", "%d keystone and %d wolkvox accounts", len(cfg.Keystone), len(cfg.Wolkvox))
+			f.add("ok", "config", "%s, %s", count(len(cfg.Keystone), "keystone account"), count(len(cfg.Wolkvox), "wolkvox account"))
+			if cfg.StateDir != "" {
+				f.add("warn", "state_dir", "not used by this version")
+			}
+			for _, k := range cfg.Keystone {
+				if k.History.Reread == 0 {
+					f.add("warn", "keystone "+k.Account, "history.reread is 0d: figures that the vendor restates are never seen")
+				}
+			}
 			f.schedules(cfg)
 			f.database(cmd.Context(), cfg)
 			if cmd.Context().Err() != nil {
 				return cmd.Context().Err()
 			}
 			if f.failed > 0 {
-				return &exitError{exitDifference, fmt.Errorf("%d checks failed", f.failed)}
+				return &exitError{exitDifference, fmt.Errorf("%s failed", count(f.failed, "check"))}
 			}
 			return nil
 		},
@@ -99,7 +106,13 @@ func (f *findings) database(ctx context.Context, cfg *config) {
 		f.add("fail", "database", "%v", err)
 		return
 	}
-	f.add("ok", "database", "PostgreSQL %s, encoding %s, schema %d of %d", server.Version, server.Encoding, server.Schema, server.Head)
+	s, err := a.newSession(ctx, cfg, db)
+	if err != nil {
+		f.add("fail", "database", "%v", err)
+	} else {
+		stop = s.stop
+		f.add("ok", "database", "PostgreSQL %s, encoding %s, schema %d of %d", server.Version, server.Encoding, server.Schema, server.Head)
+	}
 	switch skew := server.Skew.Abs(); {
 	case skew > skewFail:
 		f.add("fail", "clock", "the database's clock differs by %s: set both clocks, no token is exchanged until then", server.Skew)
@@ -108,13 +121,10 @@ func (f *findings) database(ctx context.Context, cfg *config) {
 	default:
 		f.add("ok", "clock", "the database's clock differs by %s", server.Skew)
 	}
-	s, err := a.newSession(ctx, cfg, db)
-	if err != nil {
-		f.add("fail", "database", "%v", err)
+	if s == nil {
 		f.add("warn", "vendors", "not asked: their credentials are in the database")
 		return
 	}
-	stop = s.stop
 	f.vendors(ctx, s)
 }
 
@@ -127,16 +137,19 @@ func (f *findings) vendors(ctx context.Context, s *session) {
 			continue
 		}
 		f.add("ok", about, "%s", text)
-		if status, err := k.TokenStatus(ctx); err == nil && status.NextStep != "none" {
-			f.add("warn", about, "%s", status.NextStep)
+		if status, err := k.TokenStatus(ctx); err == nil {
+			switch step, needed := nextStep(status); {
+			case needed:
+				f.add("warn", about, "%s", step)
+			case step != "none":
+				f.add("ok", about, "%s", step)
+			}
 		}
 	}
 	for _, w := range s.wolkvox {
-		about, known := "wolkvox "+w.cfg.Account, productCodes()
-		for _, code := range w.cfg.Products {
-			if !slices.Contains(known, code) {
-				f.add("warn", about, "product %q%s is not in our catalogue: it is asked for as written", code, nearest(code, known))
-			}
+		about := "wolkvox " + w.cfg.Account
+		for _, text := range w.strangers() {
+			f.add("warn", about, "%s", text)
 		}
 		info, err := w.TokenInfo(ctx)
 		if err != nil {

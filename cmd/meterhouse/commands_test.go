@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -92,7 +93,13 @@ func TestRunExitCodes(t *testing.T) {
 		w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Status, Status: 403, Path: "/historical", Count: 1})
 		o := w.must(exitPartial, "run", "keystone.history")
 		wantContains(t, "stdout", o.stdout, "failed", "ok")
-		wantContains(t, "stderr", o.stderr, "meterhouse: keystone.history ", "status 403")
+		wantContains(t, "stderr", o.stderr, "failed, see the error above")
+		if n := strings.Count(o.stderr, "Forbidden"); n != 1 {
+			t.Errorf("the error is printed %d times, want once: %s", n, o.stderr)
+		}
+		if !regexp.MustCompile(`(?m)^meterhouse: keystone.history \S+ failed, `).MatchString(o.stderr) {
+			t.Errorf("dataset and scope are not named: %s", o.stderr)
+		}
 		if n := strings.Count(o.stdout, "failed"); n != 1 {
 			t.Errorf("%d scopes failed, want one:\n%s", n, o.stdout)
 		}
@@ -102,7 +109,7 @@ func TestRunExitCodes(t *testing.T) {
 		w := newWorld(t)
 		w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.BadToken})
 		o := w.must(exitPartial, "run")
-		wantContains(t, "stderr", o.stderr, "meterhouse: wolkvox.billing calls now: run ", "PLEASE VALIDATE TOKEN")
+		wantContains(t, "stderr", o.stderr, "meterhouse: wolkvox.billing calls failed, see the error above\n", "PLEASE VALIDATE TOKEN")
 		wantContains(t, "stdout", o.stdout, "wolkvox.billing         calls          1         0         0         0          0        0            0       0  failed")
 	})
 	t.Run("everything fails", func(t *testing.T) {
@@ -113,6 +120,7 @@ func TestRunExitCodes(t *testing.T) {
 		if n := strings.Count(o.stderr, "meterhouse: "); n != 1 {
 			t.Errorf("%d messages, want one: %s", n, o.stderr)
 		}
+		wantContains(t, "stderr", o.stderr, "meterhouse: keystone.customers acme failed, see the error above")
 		if got := o.lastLine(); got != "inserted 0, restated 0, unchanged 0, quarantined 0" {
 			t.Errorf("last line %q", got)
 		}
@@ -122,9 +130,23 @@ func TestRunExitCodes(t *testing.T) {
 		w := newWorld(t)
 		w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: "chat_licenses", Body: []byte("=12+x")})
 		o := w.must(exitPartial, "run", "wolkvox.billing")
-		wantContains(t, "stderr", o.stderr, "meterhouse: 1 records were refused, the rest is loaded: see `meterhouse quarantine list`")
+		wantContains(t, "stderr", o.stderr, "meterhouse: 1 record refused, the rest is loaded: see `meterhouse quarantine list`")
+		if strings.Contains(o.stderr, "rejected=") {
+			t.Errorf("an answer is said to be rejected: %s", o.stderr)
+		}
 		if got := o.lastLine(); got != "inserted 1, restated 0, unchanged 0, quarantined 1" {
 			t.Errorf("last line %q", got)
+		}
+	})
+	t.Run("one product of several", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Reply, API: "chat_licenses", Body: []byte("nonsense")})
+		o := w.must(exitPartial, "run", "wolkvox.billing")
+		wantContains(t, "stderr", o.stderr, "meterhouse: wolkvox.billing calls is loaded in part, see the warning above\n", "rejected=")
+		o = w.must(exitPartial, "--log-level", "error", "run", "wolkvox.billing")
+		if !regexp.MustCompile(`^meterhouse: wolkvox.billing calls: .*chat_licenses.*\n$`).MatchString(o.stderr) {
+			t.Errorf("without the log's warning: %s", o.stderr)
 		}
 	})
 	t.Run("busy", func(t *testing.T) {
@@ -228,8 +250,175 @@ func TestVerdict(t *testing.T) {
 		{"interrupted", []result{ok}, context.Canceled, exitFailed},
 	} {
 		a := &app{started: true}
-		if got := a.exitCode(verdict(c.results, c.plan)); got != c.want {
-			t.Errorf("%s: exit code %d, want %d", c.name, got, c.want)
+		for _, told := range []bool{true, false} {
+			if got := a.exitCode(verdict(c.results, c.plan, func(slog.Level) bool { return told })); got != c.want {
+				t.Errorf("%s: exit code %d, want %d", c.name, got, c.want)
+			}
+		}
+	}
+}
+
+// What the log told is not told again; what it did not names dataset and scope in every line.
+func TestVerdictText(t *testing.T) {
+	t.Parallel()
+	job := etl.Job{Dataset: "wolkvox.billing", Scope: "calls"}
+	rejected := result{job: job, out: etl.Outcome{Inserted: 1, Rejected: []error{errors.New("extract a: x\nextract b: y"), errors.New("transform c: z")}}}
+	failed := result{job: etl.Job{Dataset: "keystone.history", Scope: "C-1"}, err: errors.New("keystone.history C-1 now: run 7: gone")}
+	for _, c := range []struct {
+		results []result
+		least   slog.Level // that the log shows
+		want    string
+	}{
+		{[]result{failed}, slog.LevelInfo, "keystone.history C-1 failed, see the error above"},
+		{[]result{failed, rejected, {}}, slog.LevelInfo, "2 of 3 scopes failed, see the errors above"},
+		{[]result{rejected, {}}, slog.LevelInfo, "wolkvox.billing calls is loaded in part, see the warning above"},
+		{[]result{rejected, rejected}, slog.LevelInfo, "2 of 2 scopes are loaded in part, see the warnings above"},
+		{[]result{failed, rejected}, slog.LevelError,
+			"wolkvox.billing calls: extract a: x\nwolkvox.billing calls: extract b: y\nwolkvox.billing calls: transform c: z"},
+		{[]result{failed, {}}, slog.LevelError + 1, "keystone.history C-1 now: run 7: gone"},
+	} {
+		if got := message(verdict(c.results, nil, func(l slog.Level) bool { return l >= c.least })); got != c.want {
+			t.Errorf("from %s on:\n%s\nwant:\n%s", c.least, got, c.want)
+		}
+	}
+}
+
+// Accepted deviations that are worth a look are told once after the run, and by status until the
+// next run finds none.
+func TestWarningsAreSeen(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	first := w.must(exitDone, "run")
+	if strings.Contains(first.stdout, "warning ") { // open_ended, duplicate_row
+		t.Errorf("harmless deviations are told:\n%s", first.stdout)
+	}
+	// What is stored was something else, and invoiced.
+	w.value(`with level as (
+			select customer_key, service_level_key from dw.fact_daily_consumption join dw.dim_customer using (customer_key)
+			where customer_id = 'C-1001' order by service_level_key limit 1
+		), samples as (
+			update dw.fact_consumption_sample as s set consumed_tib = consumed_tib + 1, is_invoiced = true from level as l
+			where (s.customer_key, s.service_level_key) = (l.customer_key, l.service_level_key)
+		), days as (
+			update dw.fact_daily_consumption as d
+			set digest = '', is_invoiced = true, invoiced_samples = sample_count, uninvoiced_samples = 0 from level as l
+			where (d.customer_key, d.service_level_key) = (l.customer_key, l.service_level_key)
+		)
+		select count(*)::text from level`)
+	w.setNow("2026-05-20T12:05:00Z")
+	o := w.must(exitDone, "run", "keystone.history")
+	line := regexp.MustCompile(`(?m)^warning keystone.history C-1001: restated 3, first at .+ 0 2026-05-1\d$`)
+	invoiced := regexp.MustCompile(`(?m)^warning keystone.history C-1001: invoiced_value_changed \d+, first at .+ 0 2026-05-1\d$`)
+	if !line.MatchString(o.stdout) || !invoiced.MatchString(o.stdout) || !strings.HasPrefix(o.lastLine(), "inserted ") {
+		t.Errorf("run:\n%s", o.stdout)
+	}
+	status := w.must(exitDone, "status").stdout
+	wantContains(t, "status", status, "\nlook at keystone.history C-1001: invoiced_value_changed ", ", first at ")
+	if strings.Contains(status, "restated 3") || strings.Contains(status, ": open_ended") {
+		t.Errorf("status tells what needs no look:\n%s", status)
+	}
+	w.must(exitDone, "run", "keystone.history")
+	if status := w.must(exitDone, "status").stdout; strings.Contains(status, "invoiced_value_changed") {
+		t.Errorf("status tells what the newest run did not meet:\n%s", status)
+	}
+}
+
+func TestWarningLines(t *testing.T) {
+	t.Parallel()
+	var out strings.Builder
+	a := &app{stdout: &out}
+	a.printResults([]result{{job: etl.Job{Dataset: "d.r", Scope: "s"}, out: etl.Outcome{Absent: 2, Warnings: etl.Warnings{
+		"count_mismatch": {Count: 1}, "open_ended": {Count: 4, FirstPath: "/a"}, "day_held": {Count: 2, FirstPath: "Extreme 0 2026-05-14\n"},
+	}}}})
+	wantContains(t, "result", out.String(), `
+warning d.r s: count_mismatch 1
+warning d.r s: day_held 2, first at Extreme 0 2026-05-14·
+warning d.r s: absent 2, expected and not delivered
+inserted 0,`)
+}
+
+// A vendor that has nothing for anybody is not an account that works.
+func TestStatusOfASilentAccount(t *testing.T) {
+	t.Parallel()
+	const silent = "wolkvox.billing calls: no product has ever delivered a reading: check server and token\n"
+	w := newWorld(t)
+	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.NoData})
+	w.must(exitDone, "run", "wolkvox.billing")
+	wantContains(t, "status", w.must(exitDone, "status").stdout, silent)
+	w.wolkvox.ClearFaults()
+	w.must(exitDone, "run", "wolkvox.billing")
+	if status := w.must(exitDone, "status").stdout; strings.Contains(status, silent) {
+		t.Errorf("status after a reading:\n%s", status)
+	}
+}
+
+// The clock of status is its own --now, not that of the last run.
+func TestStatusFollowsNow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(exitDone, "run")
+	if status := w.must(exitDone, "status").stdout; strings.Contains(status, "are due") {
+		t.Errorf("right after a run:\n%s", status)
+	}
+	w.setNow("2026-05-22T12:00:00Z")
+	wantContains(t, "two days later", w.must(exitDone, "status").stdout, "11 of 11 are due",
+		"keystone.history C-1001 has no answer for 2 days from 2026-05-20 on")
+}
+
+// A window that failed in the middle stays in sight until the slot is done, though later windows
+// went well.
+func TestStatusShowsFailedWindows(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	text, _ := os.ReadFile(w.file)
+	w.file = writeFile(t, "m.yaml", strings.Replace(string(text), "start: 2026-05-14", "start: 2026-03-01", 1))
+	w.must(exitDone, "run", "keystone.customers")
+	w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Status, Status: 403, Path: "/historical", Skip: 1, Count: 1})
+	w.must(exitPartial, "--config", w.file, "run", "keystone.history")
+	last := func() string {
+		_, rest, _ := strings.Cut(w.must(exitDone, "status").stdout, "Last runs\n")
+		runs, _, _ := strings.Cut(rest, "\n\n")
+		return runs
+	}
+	if runs := last(); strings.Count(runs, "failed") != 1 || strings.Contains(runs, "extract") {
+		t.Errorf("last runs:\n%s", runs)
+	}
+	w.setNow("2026-05-20T12:05:00Z")
+	w.must(exitDone, "run", "keystone.history")
+	if runs := last(); strings.Contains(runs, "failed") {
+		t.Errorf("last runs after a success:\n%s", runs)
+	}
+}
+
+func TestAdviseFailing(t *testing.T) {
+	t.Parallel()
+	got := adviseFailing([]map[string]string{
+		{"dataset": "keystone.current", "scope": "C-1", "error": "extract: keystone acme: GET /v1: forbidden: does it see C-1?"},
+		{"dataset": "keystone.history", "scope": "C-1", "error": "extract: keystone acme: GET /v2: forbidden: does it see C-1?"},
+		{"dataset": "keystone.history", "scope": "C-2", "error": "extract: keystone acme: GET /v2: forbidden: does it see C-2?"},
+		{"dataset": "wolkvox.billing", "scope": "calls", "error": "extract vision: timeout"},
+	})
+	if want := []string{
+		"keystone.current C-1, keystone.history C-1, C-2 failed at the last run (forbidden: does it see …?): `meterhouse run keystone.current keystone.history`",
+		"wolkvox.billing calls failed at the last run (timeout): `meterhouse run wolkvox.billing`",
+	}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestCause(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"": "",
+		`extract: keystone acme: GET /v1/keystone/customer: http_status: status 403 "Forbidden": x`:                            `http_status: status 403 "Forbidden": x`,
+		"keystone.history C-1 2026-05-14..2026-05-20: run 9: extract: keystone acme: 2 attempts: GET /v1: timeout: status 504": "timeout: status 504",
+		"extract ivr_minutes: token_invalid: status 403: a\nextract b: c\nextract d: e":                                        "token_invalid: status 403: a (and 2 more)",
+		"load: begin: closed":                        "begin: closed",
+		"its process died or lost the lease":         "its process died or lost the lease",
+		"keystone: said " + strings.Repeat("é", 100): "keystone: said " + strings.Repeat("é", 84) + "…",
+	} {
+		if got := cause(text); got != want {
+			t.Errorf("cause of %q is %q, want %q", text, got, want)
 		}
 	}
 }
@@ -303,6 +492,11 @@ func TestMigrate(t *testing.T) {
 	}
 	wantContains(t, "down to 0", must(exitDone, "down", "--to", "0", "--yes").stdout, "took back 00001_create_schemas.sql")
 
+	direct := env["METERHOUSE_DATABASE_URL"]
+	env["METERHOUSE_DATABASE_URL"] = "postgres://me@127.0.0.1:1/none"
+	wantContains(t, "up without a database", must(exitFailed, "up").stderr, "check database.url and that the server is up")
+	env["METERHOUSE_DATABASE_URL"] = direct
+
 	// Migrations go past a pooler.
 	env["METERHOUSE_DATABASE_DIRECT_URL"], env["METERHOUSE_DATABASE_URL"] = env["METERHOUSE_DATABASE_URL"], "postgres://nobody@127.0.0.1:1/none"
 	must(exitDone, "up")
@@ -312,8 +506,11 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	o := w.must(exitDone, "status")
-	wantContains(t, "status of nothing", o.stdout, "What to do now\nnothing is loaded yet: `meterhouse run`",
-		"token of acme: the first run starts the chain with the configured refresh token")
+	wantContains(t, "status of nothing", o.stdout,
+		"What to do now\ntoken of acme: the first run starts the chain with the configured refresh token\nnothing is loaded yet: `meterhouse run`\n")
+	if o := w.must(exitDone, "status", "--format", "json"); strings.Contains(o.stdout, "0001-01-01") || strings.Contains(o.stdout, "none: ") {
+		t.Errorf("status of nothing in JSON: %s", o.stdout)
+	}
 
 	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: "chat_licenses", Body: []byte("many")})
 	w.must(exitPartial, "run")
@@ -322,12 +519,12 @@ func TestStatus(t *testing.T) {
 	w.must(exitFailed, "run", "keystone.subscriptions")
 	o = w.must(exitDone, "status")
 	wantContains(t, "status", o.stdout,
-		"keystone.subscriptions failed at its last run for 0042117, C-1001, C-1999: see the errors above, then `meterhouse run keystone.subscriptions`",
+		"keystone.subscriptions 0042117, C-1001, C-1999 failed at the last run (", "): `meterhouse run keystone.subscriptions`",
 		"8 of 11 are due, the first since 2026-05-20 12:30:00+00: `meterhouse run`",
 		"keystone.history C-1001 has no answer for 2 days from 2026-05-20 on: `meterhouse run keystone.history`",
 		"wolkvox.billing calls lacks days from 2026-05-21 on (chat_licenses, ivr_minutes): lost, the vendor cannot tell them any more",
 		"wolkvox.billing calls has days in part from 2026-05-20 on (chat_licenses): see `meterhouse quarantine list`",
-		"wolkvox.billing has 1 records refused for number_format: `meterhouse quarantine list --reason number_format`",
+		"wolkvox.billing has 1 record refused for number_format: `meterhouse quarantine list --reason number_format`",
 		"Credentials\naccount  state", "acme     ok")
 
 	var report struct {
@@ -362,6 +559,11 @@ func TestToken(t *testing.T) {
 	w.env["KEYSTONE_TOKEN"] = ""
 	o := w.must(exitDone, "token", "status")
 	wantContains(t, "status", o.stdout, "acme     none", "meterhouse token set acme")
+	w.env["KEYSTONE_TOKEN"] = w.keystone.RefreshToken()
+	if o := w.must(exitDone, "token", "status"); !strings.Contains(o.stdout, " the first run starts the chain") || strings.Contains(o.stdout, "none:") {
+		t.Errorf("status with a configured token:\n%s", o.stdout)
+	}
+	w.env["KEYSTONE_TOKEN"] = ""
 	wantContains(t, "unknown account", w.must(exitUsage, "token", "set", "other").stderr, `no keystone account "other" is configured: want acme`)
 	wantContains(t, "no token", w.must(exitUsage, "token", "set", "acme").stderr, "stdin: token of 0 characters")
 
@@ -392,11 +594,12 @@ func TestQuarantine(t *testing.T) {
 	wantContains(t, "list", list, "=12+x", "wolkvox.billing", "open")
 	id := w.value("select quarantine_id::text from mart.quarantine")
 	show := w.must(exitDone, "quarantine", "show", id).stdout
-	wantContains(t, "show", show, "chat_licenses", "=12+x", "reason")
+	wantContains(t, "show", show, "chat_licenses", "=12+x", "reason", "payload_id ", "day ", "description ")
 	wantContains(t, "show of nothing", w.must(exitFailed, "quarantine", "show", "99").stderr, "quarantine 99: there is no such record")
 	reason := w.value("select reason from mart.quarantine")
 	wantContains(t, "list by reason", w.must(exitDone, "quarantine", "list", "--reason", reason).stdout, "=12+x")
-	wantContains(t, "list by another reason", w.must(exitDone, "quarantine", "list", "--reason", "other").stdout, "nothing is in quarantine")
+	wantContains(t, "list by another reason", w.must(exitDone, "quarantine", "list", "--reason", "other").stdout,
+		`none for reason "other"; open: `+reason+" (1)\n")
 
 	rows, err := csv.NewReader(strings.NewReader(w.must(exitDone, "quarantine", "list", "--format", "csv").stdout)).ReadAll()
 	if err != nil || len(rows) != 2 {
@@ -416,7 +619,7 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	o := w.must(exitDone, "check")
-	wantContains(t, "check", o.stdout, "ok    config: 1 keystone and 1 wolkvox accounts", "ok    database: PostgreSQL ", "ok    clock: ",
+	wantContains(t, "check", o.stdout, "ok    config: 1 keystone account, 1 wolkvox account", "ok    keystone acme: the first run starts the chain", "ok    database: PostgreSQL ", "ok    clock: ",
 		"ok    keystone acme: ", "ok    wolkvox calls: the token is accepted", "there 2026-05-20 07:30:00 -05:00")
 	w.must(exitDone, "run", "keystone.customers")
 	o = w.must(exitDone, "check")
@@ -427,19 +630,28 @@ func TestCheck(t *testing.T) {
 
 	text, _ := os.ReadFile(w.file)
 	file := w.file
-	w.file = writeFile(t, "m.yaml", strings.Replace(string(text), "[ivr_minutes,", "[ivr_minute,", 1))
-	wantContains(t, "strange product", w.must(exitDone, "check").stdout, `warn  wolkvox calls: product "ivr_minute" (did you mean "ivr_minutes"?) is not in our catalogue`)
+	w.file = writeFile(t, "m.yaml", strings.NewReplacer("[ivr_minutes,", "[ivr_minute,", "reread: 3d", "reread: 0d").Replace(string(text))+"state_dir: /tmp\n")
+	wantContains(t, "check with odd settings", w.must(exitDone, "check").stdout,
+		`warn  wolkvox calls: product "ivr_minute" (did you mean "ivr_minutes"?) is not in our catalogue`,
+		"warn  state_dir: not used by this version\n", "warn  keystone acme: history.reread is 0d: ")
+	o = w.run("run", "wolkvox.billing")
+	if n := strings.Count(o.stderr, `is not in our catalogue`); n != 1 {
+		t.Errorf("run warns %d times of a strange product: %s", n, o.stderr)
+	}
 	w.file = file
 	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.BadToken})
 	o = w.must(exitDifference, "check")
 	wantContains(t, "refused token", o.stdout, "fail  wolkvox calls: ", "PLEASE VALIDATE TOKEN")
-	wantContains(t, "stderr", o.stderr, "meterhouse: 1 checks failed")
+	wantContains(t, "stderr", o.stderr, "meterhouse: 1 check failed")
 
 	if _, err := migrations.Down(t.Context(), w.database, migrations.Head()-1); err != nil {
 		t.Fatal(err)
 	}
 	o = w.must(exitDifference, "check")
-	wantContains(t, "schema behind", o.stdout, "fail  database: database schema is at version", "migrate up", "warn  vendors: not asked")
+	wantContains(t, "schema behind", o.stdout, "fail  database: database schema is at version", "migrate up", "warn  vendors: not asked", "ok    clock: ")
+	if strings.Contains(o.stdout, "ok    database") {
+		t.Errorf("a database of another schema is good:\n%s", o.stdout)
+	}
 	w.env["METERHOUSE_DATABASE_URL"] = "postgres://me@127.0.0.1:1/none"
 	wantContains(t, "no database", w.must(exitDifference, "check").stdout, "fail  database: connect to database me@127.0.0.1:1/none")
 	w.must(exitUsage, "--config", "/nowhere.yaml", "check")
@@ -454,7 +666,7 @@ func TestSimulate(t *testing.T) {
 	go func() {
 		var logs strings.Builder
 		done <- run(ctx, []string{"--now", testNow, "simulate", "--days", "4", "--fault", "wolkvox:items_dash api=vision"},
-			func(string) string { return "" }, strings.NewReader(""), out, &logs)
+			nil, strings.NewReader(""), out, &logs)
 	}()
 	var text string
 	select {
@@ -542,7 +754,7 @@ func TestDemoCheck(t *testing.T) {
 	w.must(exitDone, "run")
 	var out strings.Builder
 	a := &app{
-		getenv: func(name string) string { return w.env[name] }, stdout: &out, stderr: &out, progress: newProgress(&out),
+		env: w.env, stdout: &out, stderr: &out, progress: newProgress(&out),
 		configFile: w.file, logFormat: "text", nowText: testNow,
 	}
 	if err := a.start(); err != nil {

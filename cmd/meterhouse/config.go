@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -119,6 +121,7 @@ func (k *keystoneConfig) setDefaults() {
 
 func (w *wolkvoxConfig) setDefaults() {
 	w.Schedule = mustCron("*/30 * * * *")
+	w.Timezone = "America/Bogota"
 }
 
 // need says what a command cannot do without. What is configured is checked for form in any case.
@@ -142,20 +145,35 @@ func (a *app) loadConfig(n need) (*config, error) {
 	if name == "" {
 		name, named = configFileName, false
 	}
+	used := environmentNames()
 	text, err := os.ReadFile(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && !named:
-	case err != nil:
-		problems = append(problems, fmt.Errorf("%w: want a YAML file, see `meterhouse config --help`", err))
-	default:
-		problems = append(problems, c.readYAML(name, text, a.getenv)...)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		err = nil
+	} else if err == nil {
+		problems, err = c.readYAML(name, text, func(variable string) string {
+			used = append(used, variable)
+			return a.getenv(variable)
+		})
 	}
+	if err != nil { // what follows from it is no news
+		return c, usagef("config: %w: want a YAML file like the one in the README", err)
+	}
+	a.warnOfVariables(used)
 	problems = append(problems, c.readEnvironment(a.getenv)...)
 	problems = append(problems, c.validate(n, a.now())...)
 	if len(problems) > 0 {
 		return c, &exitError{exitUsage, fmt.Errorf("config: %w", errors.Join(problems...))}
 	}
 	return c, nil
+}
+
+// warnOfVariables names variables that look like ours and that nobody reads.
+func (a *app) warnOfVariables(used []string) {
+	for _, name := range slices.Sorted(maps.Keys(a.env)) {
+		if strings.HasPrefix(name, environmentPrefix) && !slices.Contains(used, name) {
+			a.log.Warn("unknown variable " + name + nearest(name, environmentNames()) + " is not used")
+		}
+	}
 }
 
 // source says where a value is from.

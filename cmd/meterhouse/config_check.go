@@ -119,12 +119,14 @@ func (c *checker) secretsKey(n need) {
 	switch key := c.cfg.secretsKey(); {
 	case text == "" && len(c.cfg.Keystone) > 0 && n.vendors:
 		c.empty("secrets_key", makeKey)
+	case text != "" && key == nil:
+		c.bad("secrets_key", "is not base64: want %s", makeKey)
 	case text != "" && len(key) != keystone.SecretsKeySize:
-		c.bad("secrets_key", "holds %d bytes in base64: want %s", len(key), makeKey)
+		c.bad("secrets_key", "holds %s in base64: want %s", count(len(key), "byte"), makeKey)
 	}
 }
 
-// secretsKey is the key in bytes; of another length when it is wrong.
+// secretsKey is the key in bytes; nil when it is not base64.
 func (c *config) secretsKey() []byte {
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(c.SecretsKey.text()))
 	if err != nil {
@@ -176,6 +178,8 @@ func (c *checker) keystone(now time.Time) {
 			c.empty(path+".history.start", "the first day to load, such as "+etl.DayOf(now.UTC()).Month().String())
 		case h.Start.day < earliest:
 			c.bad(path+".history.start", "%s: want %s or later", h.Start, earliest)
+		case h.Start.day > etl.DayOf(now.UTC()):
+			c.bad(path+".history.start", "%s is in the future: want today (%s) or earlier", h.Start, etl.DayOf(now.UTC()))
 		}
 		if r := time.Duration(h.Reread); r%day != 0 || r > 3660*day {
 			c.bad(path+".history.reread", "%s: want whole days, 0d to 3660d", h.Reread)
@@ -187,12 +191,12 @@ func (c *checker) keystone(now time.Time) {
 }
 
 var (
-	serverName  = regexp.MustCompile(`^[0-9a-z-]{1,32}$`)
+	serverName  = regexp.MustCompile(`^[0-9a-z][0-9a-z-]{0,31}$`)
 	productName = regexp.MustCompile(`^[0-9a-z_]{1,64}$`)
 )
 
 func (c *checker) wolkvox(n need) {
-	taken := map[string]string{}
+	taken, owner := map[string]string{}, map[string]string{}
 	for i, w := range c.cfg.Wolkvox {
 		path := fmt.Sprintf("wolkvox[%d]", i)
 		c.account(path+".account", w.Account, taken)
@@ -201,7 +205,7 @@ func (c *checker) wolkvox(n need) {
 		case w.Server == "" && w.BaseURL == "":
 			c.empty(path+".server", "the number of the server, such as \"0039\" for wv0039.wolkvox.com")
 		case w.Server != "" && !serverName.MatchString(w.Server):
-			c.bad(path+".server", "%q: want only digits, small letters and dashes, such as \"0039\"", w.Server)
+			c.bad(path+".server", "%q: want digits, small letters and dashes, no dash first, such as \"0039\"", w.Server)
 		}
 		if w.BaseURL != "" {
 			c.baseURL(path+".base_url", w.BaseURL)
@@ -210,6 +214,10 @@ func (c *checker) wolkvox(n need) {
 			if _, err := wolkvox.New(wolkvox.Config{Account: w.Account, Server: "0", Token: wolkvox.Token(text)}); err != nil {
 				c.bad(path+".token", "%w", err)
 			}
+			if other := owner[text]; other != "" {
+				c.bad(path+".token", "is that of %s: one token must not be used by two accounts at once", other)
+			}
+			owner[text] = path
 		} else if n.vendors {
 			c.empty(path+".token", "the wolkvox-token of the operation")
 		}
@@ -221,8 +229,11 @@ func (c *checker) wolkvox(n need) {
 		}
 		// The vendor may have more products than our catalogue; check warns of strangers.
 		for j, code := range w.Products {
+			at := fmt.Sprintf("%s.products[%d]", path, j)
 			if !productName.MatchString(code) {
-				c.bad(fmt.Sprintf("%s.products[%d]", path, j), "%q: want the vendor's name of a report, such as ivr_minutes", code)
+				c.bad(at, "%q: want the vendor's name of a report, such as ivr_minutes", code)
+			} else if first := slices.Index(w.Products, code); first < j {
+				c.bad(at, "%q is listed by %s.products[%d] too: want it once", code, path, first)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -24,18 +25,18 @@ type yamlReader struct {
 	problems []error
 }
 
-// readYAML takes over what the file says and returns every problem with line and column. The
-// messages never quote values that may be secret.
-func (c *config) readYAML(file string, text []byte, getenv func(string) string) []error {
+// readYAML takes over what the file says and returns every problem with line and column; the error
+// means that nothing could be read. The messages never quote values that may be secret.
+func (c *config) readYAML(file string, text []byte, getenv func(string) string) (problems []error, err error) {
 	r := &yamlReader{file: file, cfg: c, getenv: getenv}
-	tree, err := parser.ParseBytes(text, 0)
+	tree, err := parser.ParseBytes(bytes.TrimPrefix(text, []byte("\ufeff")), 0)
 	if err != nil {
 		var located yaml.Error
 		if errors.As(err, &located) && located.GetToken() != nil {
 			p := located.GetToken().Position
-			return []error{fmt.Errorf("%s:%d:%d: %s", file, p.Line, p.Column, located.GetMessage())}
+			return nil, fmt.Errorf("%s:%d:%d: %s", file, p.Line, p.Column, located.GetMessage())
 		}
-		return []error{fmt.Errorf("%s: not YAML", file)} // the error may quote the source
+		return nil, fmt.Errorf("%s: not YAML", file) // the error may quote the source
 	}
 	bodies := 0
 	for _, doc := range tree.Docs {
@@ -46,9 +47,12 @@ func (c *config) readYAML(file string, text []byte, getenv func(string) string) 
 			r.problem(doc.Body, "a second document: want one")
 			break
 		}
+		if _, ok := doc.Body.(ast.MapNode); !ok && doc.Body.Type() != ast.NullType {
+			return nil, fmt.Errorf("%s: no keys and values", r.place(doc.Body))
+		}
 		r.read(doc.Body, reflect.ValueOf(c).Elem(), "")
 	}
-	return r.problems
+	return r.problems, nil
 }
 
 func (r *yamlReader) problem(n ast.Node, format string, args ...any) {
@@ -106,7 +110,7 @@ func (r *yamlReader) read(n ast.Node, v reflect.Value, path string) {
 func (r *yamlReader) readMapping(n ast.Node, path string, entry func(key ast.Node, name string, value ast.Node)) {
 	mapping, ok := n.(ast.MapNode)
 	if !ok {
-		r.problem(n, "%s: want keys and values", or(path, "the file"))
+		r.problem(n, "%s: want keys and values", path)
 		return
 	}
 	for it := mapping.MapRange(); it.Next(); {
@@ -213,6 +217,15 @@ type environment struct {
 }
 
 const environmentPrefix = "METERHOUSE_"
+
+// environmentNames are the variables that are read whatever the file says.
+func environmentNames() []string {
+	names := []string{environmentPrefix + "CONFIG"}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[environment]()) {
+		names = append(names, environmentPrefix+field.Tag.Get("env"))
+	}
+	return names
+}
 
 // readEnvironment takes over METERHOUSE_… variables, which win over the file.
 func (c *config) readEnvironment(getenv func(string) string) (problems []error) {

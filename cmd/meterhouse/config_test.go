@@ -67,6 +67,13 @@ func TestConfigProblems(t *testing.T) {
 		{"customer twice", `"C-1001"`, `"0042117"`, `customer "0042117" is listed by keystone[0].customers[0] too`},
 		{"no start", "{start: 2026-01-01}", "{reread: 125d}", "keystone[0].history.start is empty: want the first day to load"},
 		{"bad start", "2026-01-01", "2026-02-30", `keystone[0].history.start: day "2026-02-30": want YYYY-MM-DD`},
+		{"start in the future", "2026-01-01", "2999-01-01", "keystone[0].history.start (m.yaml:8): 2999-01-01 is in the future: want today ("},
+		{"key that is not base64", "${KEY}", "not:base64", "secrets_key (m.yaml:3): is not base64: want 32 bytes in base64"},
+		{"token of another account", "    timezone:", "    timezone: UTC\n  - account: other\n    server: \"0040\"\n    token: wv-0123456789\n    timezone:",
+			"wolkvox[1].token (m.yaml:16): is that of wolkvox[0]: one token must not be used by two accounts at once"},
+		{"product twice", "    timezone:", "    products: [ivr_minutes, vision, ivr_minutes]\n    timezone:",
+			`wolkvox[0].products[2] (m.yaml:13): "ivr_minutes" is listed by wolkvox[0].products[0] too: want it once`},
+		{"plain text", good, "hello", "m.yaml:1:1: no keys and values: want a YAML file like the one in the README"},
 		{"ancient start", "2026-01-01", "0001-01-01", "0001-01-01: want 2010-01-01 or later"},
 		{"broken days", "{start: 2026-01-01}", "{start: 2026-01-01, reread: 36h}", "history.reread (m.yaml:8): 1d12h: want whole days"},
 		{"bad duration", "{start: 2026-01-01}", "{start: 2026-01-01, settle: soon}", `history.settle: "soon": want a duration such as`},
@@ -76,7 +83,7 @@ func TestConfigProblems(t *testing.T) {
 		{"cron in no zone", "    customers:", "    schedules: {history: CRON_TZ=Local 1 1 * * *}\n    customers:", "no zone named"},
 		{"cron in a wrong zone", "    customers:", "    schedules: {history: CRON_TZ=Mars/Base 1 1 * * *}\n    customers:", "Mars/Base"},
 		{"cron that never fires", "    timezone:", "    schedule: 0 0 31 2 *\n    timezone:", `schedule "0 0 31 2 *" never fires`},
-		{"no zone", "    timezone: America/Bogota\n", "", "wolkvox[0].timezone is empty: want the zone of the operation by name"},
+		{"no zone", "America/Bogota", "''", "wolkvox[0].timezone (m.yaml:13) is empty: want the zone of the operation by name"},
 		{"local zone", "America/Bogota", "Local", `wolkvox[0].timezone (m.yaml:13): "Local": want the zone`},
 		{"bad zone", "America/Bogota", "Bogota", `"Bogota": want the zone of the operation by name, such as America/Bogota`},
 		{"no server", "    server: \"0039\"\n", "", "wolkvox[0].server is empty"},
@@ -108,7 +115,7 @@ func TestConfigProblems(t *testing.T) {
 				t.Errorf("exit code %d, want %d", o.code, exitUsage)
 			}
 			wantContains(t, "stderr", o.stderr, c.want)
-			for _, secret := range []string{"s3cret", testKey, goodEnv["TOKEN"]} {
+			for _, secret := range []string{"s3cret", testKey, goodEnv["TOKEN"], "wv-0123456789"} {
 				if strings.Contains(o.stdout+o.stderr, secret) {
 					t.Errorf("a secret is shown: %s", o.stdout+o.stderr)
 				}
@@ -122,7 +129,7 @@ func TestConfigHostileServers(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{
 		"x.evil.com/#", "x@evil.com/", "x.evil.com", "0039/", "0039?", "0039#", "0039:80", "0039\\", "../", "%2e", "00 39",
-		"0039.", "[::1]", "169.254.169.254", "wv", "ｗ", "0039\u200b", "A", "a_b", strings.Repeat("1", 33), "'", "\"", "$(x)", "\t1", "1\n",
+		"0039.", "-1", "-", "[::1]", "169.254.169.254", "wv", "ｗ", "0039\u200b", "A", "a_b", strings.Repeat("1", 33), "'", "\"", "$(x)", "\t1", "1\n",
 	} {
 		t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
 			t.Parallel()
@@ -220,6 +227,42 @@ func TestConfigEnvironment(t *testing.T) {
 			wantContains(t, "stderr", o.stderr, c.want)
 		})
 	}
+}
+
+// A file that cannot be read is the only news; what it does not say does not follow.
+func TestConfigFileBroken(t *testing.T) {
+	t.Parallel()
+	o := configShow(t, "database: [", nil)
+	if o.code != exitUsage || strings.Count(o.stderr, "\n") != 1 {
+		t.Errorf("exit code %d, want one line: %s", o.code, o.stderr)
+	}
+	wantContains(t, "stderr", o.stderr, "meterhouse: config: m.yaml:1:", "want a YAML file like the one in the README\n")
+	o = invoke(t, nil, "", "--config", "/nowhere.yaml", "run")
+	if want := "meterhouse: config: open /nowhere.yaml: no such file or directory: want a YAML file like the one in the README\n"; o.stderr != want {
+		t.Errorf("got %s, want %s", o.stderr, want)
+	}
+}
+
+func TestConfigDefaultsAndMark(t *testing.T) {
+	t.Parallel()
+	o := configShow(t, "\ufeff"+strings.Replace(good, "    timezone: America/Bogota\n", "", 1), goodEnv)
+	if o.code != exitDone {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
+	}
+	wantContains(t, "stdout", o.stdout, "timezone: America/Bogota  # default", "m.yaml:2\n")
+}
+
+// A variable of ours that nobody reads is named; one that the file expands is read.
+func TestUnknownVariables(t *testing.T) {
+	t.Parallel()
+	env := map[string]string{
+		"METERHOUSE_KEY": testKey, "TOKEN": goodEnv["TOKEN"], "METERHOUSE_DATABSE_URL": "hush", "METERHOUSE_XYZZY": "hush", "METERHOUSE_PARALLEL": "2",
+	}
+	o := configShow(t, strings.Replace(good, "${KEY}", "${METERHOUSE_KEY}", 1), env)
+	if o.code != exitDone || strings.Count(o.stderr, "level=WARN") != 2 || strings.Contains(o.stderr, "hush") {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
+	}
+	wantContains(t, "stderr", o.stderr, `unknown variable METERHOUSE_DATABSE_URL (did you mean \"METERHOUSE_DATABASE_URL\"?) is not used`, "METERHOUSE_XYZZY")
 }
 
 // Without a file the environment is enough for what needs no vendor.

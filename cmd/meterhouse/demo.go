@@ -120,7 +120,7 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 	for _, r := range results {
 		total.Add(r.out)
 	}
-	err = verdict(results, nil)
+	err = verdict(results, nil, a.told)
 	if err == nil {
 		err = d.check(ctx, s, sims)
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,6 +115,9 @@ func (l *loader) loadWolkvox(ctx context.Context, w *wolkvoxAccount) error {
 	wanted, err := l.isWanted(ctx, wolkvox.Dataset, w.cfg.Account, w.cfg.Schedule)
 	if err != nil || !wanted {
 		return err
+	}
+	for _, text := range w.strangers() {
+		l.app.log.Warn(text, "account", w.cfg.Account)
 	}
 	if !l.order.planOnly {
 		if err := l.saveProducts(ctx); err != nil {
@@ -230,15 +235,29 @@ func (l *loader) add(r result) {
 	l.results = append(l.results, r)
 }
 
-// watched shows on the progress line which window is being loaded.
+// watched shows on the progress line which window is being loaded, and logs what goes wrong before
+// there is a run; the pipeline logs the rest.
 type watched struct {
 	etl.Warehouse
 	session *session
 }
 
+func (w watched) Lease(ctx context.Context, dataset, scope string) (etl.Lease, error) {
+	lease, err := w.Warehouse.Lease(ctx, dataset, scope)
+	var busy *etl.BusyError
+	if err != nil && !errors.As(err, &busy) {
+		w.session.app.log.Error("failed", "dataset", dataset, "scope", scope, "error", err)
+	}
+	return lease, err
+}
+
 func (w watched) StartRun(ctx context.Context, lease etl.Lease, job etl.Job, window etl.Window, at time.Time) (etl.Run, error) {
 	w.session.app.progress.set("%sloading %s %s %s", w.session.stage, job.Dataset, job.Scope, window)
-	return w.Warehouse.StartRun(ctx, lease, job, window, at)
+	run, err := w.Warehouse.StartRun(ctx, lease, job, window, at)
+	if err != nil {
+		w.session.app.log.Error("failed", "dataset", job.Dataset, "scope", job.Scope, "window", window.String(), "error", err)
+	}
+	return run, err
 }
 
 const (
@@ -263,7 +282,35 @@ func (r result) status() string {
 	return statusOK
 }
 
-// printResults writes one line per job and the sum as the last line.
+// harmless are accepted deviations that nobody needs to look at.
+var harmless = []string{
+	"bom_stripped", "count_absent", "duplicate_row", "identity_unverified", "no_data", "no_reading", "null_optional", "open_ended",
+	"trimmed", "type_coerced",
+}
+
+// warnings are the accepted deviations of a job that are worth a look.
+func (r result) warnings() (lines []string) {
+	at := r.job.Dataset + " " + r.job.Scope + ": "
+	for _, name := range slices.Sorted(maps.Keys(r.out.Warnings)) {
+		if w := r.out.Warnings[name]; !slices.Contains(harmless, name) {
+			lines = append(lines, at+deviation(name, strconv.Itoa(w.Count), w.FirstPath))
+		}
+	}
+	if r.out.Absent > 0 {
+		lines = append(lines, fmt.Sprintf("%sabsent %d, expected and not delivered", at, r.out.Absent))
+	}
+	return lines
+}
+
+// deviation is one accepted warning in words.
+func deviation(name, times, first string) string {
+	if first == "" {
+		return name + " " + times
+	}
+	return name + " " + times + ", first at " + first
+}
+
+// printResults writes one line per job, what is worth a look, and the sum as the last line.
 func (a *app) printResults(results []result) {
 	t := warehouse.Table{
 		Columns: []string{"dataset", "scope", "windows", "received", "inserted", "restated", "unchanged", "ignored", "quarantined", "absent", "status"},
@@ -282,6 +329,11 @@ func (a *app) printResults(results []result) {
 		printTable(a.stdout, t)
 	} else {
 		fmt.Fprintln(a.stdout, "nothing is due")
+	}
+	for _, r := range results {
+		for _, text := range r.warnings() {
+			fmt.Fprintln(a.stdout, printable("warning "+text))
+		}
 	}
 	a.printSum(total)
 }
@@ -315,25 +367,34 @@ func (a *app) printPlan(plan loaded) {
 	}
 }
 
-// verdict turns results, and an error of planning, into the error that carries the exit code.
-func verdict(results []result, planning error) error {
-	count := map[string]int{}
-	var failed []error
+// verdict turns results, and an error of planning, into the error that carries the exit code. What
+// the log told already, by its level, is only counted.
+func verdict(results []result, planning error, told func(slog.Level) bool) error {
+	counts := map[string]int{}
+	var failed, inPart, untold []string
 	quarantined, mismatched := 0, 0
 	for _, r := range results {
-		count[r.status()]++
+		counts[r.status()]++
 		quarantined += r.out.Quarantined
 		if r.out.Mismatch {
 			mismatched++
 		}
-		if r.err != nil && r.status() != statusBusy {
-			failed = append(failed, r.err)
-		} else if len(r.out.Rejected) > 0 {
-			failed = append(failed, r.out.Rejected...)
+		scope := r.job.Dataset + " " + r.job.Scope
+		switch {
+		case r.err != nil && r.status() != statusBusy:
+			failed = append(failed, scope)
+			if !told(slog.LevelError) {
+				untold = append(untold, linesOf(scope, r.err)...)
+			}
+		case len(r.out.Rejected) > 0:
+			inPart = append(inPart, scope)
+			if !told(slog.LevelWarn) {
+				untold = append(untold, linesOf(scope, r.out.Rejected...)...)
+			}
 		}
 	}
 	code := exitPartial
-	if count[statusOK]+count[statusPartial] == 0 {
+	if counts[statusOK]+counts[statusPartial] == 0 {
 		code = exitFailed
 	}
 	switch {
@@ -341,18 +402,37 @@ func verdict(results []result, planning error) error {
 		return planning
 	case planning != nil:
 		return &exitError{code, planning}
-	case len(failed) == 1:
-		return &exitError{code, failed[0]}
-	case len(failed) > 1: // each has its line in the log
-		return &exitError{code, fmt.Errorf("%d of %d scopes have errors, see the log above; the first: %w",
-			len(failed), len(results), failed[0])}
-	case count[statusBusy] > 0:
+	case len(untold) > 0:
+		return &exitError{code, errors.New(strings.Join(untold, "\n"))}
+	case len(failed) == 1 && len(inPart) == 0:
+		return &exitError{code, fmt.Errorf("%s failed, see the error above", failed[0])}
+	case len(failed) > 0:
+		return &exitError{code, fmt.Errorf("%d of %d scopes failed, see the errors above", len(failed)+len(inPart), len(results))}
+	case len(inPart) == 1:
+		return &exitError{code, fmt.Errorf("%s is loaded in part, see the warning above", inPart[0])}
+	case len(inPart) > 0:
+		return &exitError{code, fmt.Errorf("%d of %d scopes are loaded in part, see the warnings above", len(inPart), len(results))}
+	case counts[statusBusy] > 0:
 		i := slices.IndexFunc(results, func(r result) bool { return r.status() == statusBusy })
 		return results[i].err
 	case quarantined > 0:
-		return &exitError{exitPartial, fmt.Errorf("%d records were refused, the rest is loaded: see `meterhouse quarantine list`", quarantined)}
+		return &exitError{exitPartial, fmt.Errorf("%s refused, the rest is loaded: see `meterhouse quarantine list`", count(quarantined, "record"))}
 	case mismatched > 0:
 		return &exitError{exitPartial, errors.New("the vendor's own count does not fit its answer: see count_mismatch in mart.run")}
 	}
 	return nil
 }
+
+// linesOf writes errors with dataset and scope in front of every line.
+func linesOf(scope string, errs ...error) []string {
+	lines := strings.Split(errors.Join(errs...).Error(), "\n")
+	for i, line := range lines {
+		if !strings.HasPrefix(line, scope+" ") && !strings.HasPrefix(line, scope+":") {
+			lines[i] = scope + ": " + line
+		}
+	}
+	return lines
+}
+
+// told tells whether the log shows what is said at a level.
+func (a *app) told(level slog.Level) bool { return a.log.Enabled(context.Background(), level) }

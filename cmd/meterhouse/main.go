@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -36,12 +37,12 @@ const (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdin, os.Stdout, os.Stderr))
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
 }
 
 // app is one invocation: its streams and the flags that all commands share.
 type app struct {
-	getenv         func(string) string
+	env            map[string]string // the process's variables
 	stdin          io.Reader
 	stdout, stderr io.Writer
 
@@ -51,18 +52,28 @@ type app struct {
 	fixed    bool             // it stands still: --now was given
 	log      *slog.Logger
 	progress *progress
-	started  bool // flags and arguments were good
+	started  bool  // flags and arguments were good
+	helpless error // help was wanted for a command that does not exist
 }
 
+func (a *app) getenv(name string) string { return a.env[name] }
+
 // run is the whole program for one command line. It returns the exit code.
-func run(ctx context.Context, args []string, getenv func(string) string, stdin io.Reader, stdout, stderr io.Writer) int {
-	a := &app{getenv: getenv, stdin: stdin, stdout: stdout, stderr: stderr, progress: newProgress(stderr)}
+func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{env: map[string]string{}, stdin: stdin, stdout: stdout, stderr: stderr, progress: newProgress(stderr)}
+	for _, variable := range environ {
+		name, value, _ := strings.Cut(variable, "=")
+		a.env[name] = value
+	}
 	root := a.rootCommand()
 	root.SetArgs(append([]string{}, args...)) // nil would mean os.Args
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = a.helpless
+	}
 	a.progress.clear()
 	code := a.exitCode(err)
 	if text := message(err); text != "" {
@@ -100,6 +111,26 @@ Results go to stdout, logs to stderr. Exit codes: 0 done, 1 failed, 2 wrong use 
 		a.statusCommand(), a.tokenCommand(), a.quarantineCommand(), a.simulateCommand(), a.versionCommand(),
 	)
 	root.SetUsageTemplate(usageTemplate)
+	root.SetFlagErrorFunc(wrongFlag)
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if rest := cmd.Flags().Args(); cmd.HasAvailableSubCommands() && len(rest) > 0 {
+			a.helpless = wrongCommand(cmd, rest)
+			return
+		}
+		help(cmd, args)
+	})
+	root.SetHelpCommand(&cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show the help of a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err == nil && cmd.HasAvailableSubCommands() && len(rest) > 0 {
+				return wrongCommand(cmd, rest)
+			}
+			return errors.Join(err, cmd.Help())
+		},
+	})
 	return root
 }
 
@@ -220,6 +251,23 @@ func wrongCommand(cmd *cobra.Command, args []string) error {
 		return usagef("%swant a command: %s", within(cmd), strings.Join(names, ", "))
 	}
 	return usagef("%sunknown command %q%s: want %s", within(cmd), args[0], nearest(args[0], names), strings.Join(names, ", "))
+}
+
+var wrongValue = regexp.MustCompile(`^invalid argument (".*") for "--([a-z-]+)" flag: `)
+
+// wrongFlag says in our words what a number has to look like.
+func wrongFlag(cmd *cobra.Command, err error) error {
+	m := wrongValue.FindStringSubmatch(err.Error())
+	if m == nil {
+		return err
+	}
+	switch cmd.Flag(m[2]).Value.Type() {
+	case "int", "int64":
+		return usagef("--%s %s: want a whole number", m[2], m[1])
+	case "uint64":
+		return usagef("--%s %s: want a whole number from 0 on", m[2], m[1])
+	}
+	return err
 }
 
 // within names the command in an error, without the program, which stands in front anyway.

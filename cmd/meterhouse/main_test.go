@@ -55,7 +55,11 @@ func invoke(t *testing.T, env map[string]string, stdin string, args ...string) o
 func invokeUntil(t *testing.T, ctx context.Context, env map[string]string, stdin string, args ...string) outcome {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	code := run(ctx, args, func(name string) string { return env[name] }, strings.NewReader(stdin), &stdout, &stderr)
+	var environ []string
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	code := run(ctx, args, environ, strings.NewReader(stdin), &stdout, &stderr)
 	return outcome{code, stdout.String(), stderr.String()}
 }
 
@@ -208,7 +212,7 @@ func golden(t *testing.T, name, got string) {
 
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	root := (&app{getenv: func(string) string { return "" }, progress: newProgress(&bytes.Buffer{})}).rootCommand()
+	root := (&app{progress: newProgress(&bytes.Buffer{})}).rootCommand()
 	var paths [][]string
 	var walk func(prefix []string)
 	walk = func(prefix []string) {
@@ -253,6 +257,13 @@ func TestWrongUse(t *testing.T) {
 		{[]string{"rnu"}, `unknown command "rnu" (did you mean "run"?)`},
 		{[]string{"migrate"}, "migrate: want a command: down, status, up"},
 		{[]string{"migrate", "upp"}, `(did you mean "up"?)`},
+		{[]string{"init", "--help"}, `unknown command "init": want backfill, check,`},
+		{[]string{"migrate", "upp", "--help"}, `migrate: unknown command "upp" (did you mean "up"?)`},
+		{[]string{"help", "replay"}, `unknown command "replay"`},
+		{[]string{"help", "migrate", "upp"}, `migrate: unknown command "upp"`},
+		{[]string{"demo", "--days", "x"}, `--days "x": want a whole number` + "\n"},
+		{[]string{"demo", "--seed", "-1"}, `--seed "-1": want a whole number from 0 on`},
+		{[]string{"migrate", "down", "--to", "a=b"}, `--to "a=b": want a whole number`},
 		{[]string{"--nonsense"}, "unknown flag: --nonsense"},
 		{[]string{"run", "--from", "2026-01-01"}, "unknown flag: --from"},
 		{[]string{"--now", "yesterday", "version"}, `--now "yesterday": want RFC 3339`},

@@ -51,11 +51,7 @@ Tables and what is in them are dropped: it wants --yes.`,
 	}
 	cmd.Flags().Int64Var(&to, "to", -1, "`version` to go back to; 0 is an empty database")
 	cmd.Flags().BoolVar(&yes, "yes", false, "really drop what the migrations made")
-	cmd.RunE = a.withDirectURL(func(ctx context.Context, url string) error {
-		server, err := warehouse.Probe(ctx, url)
-		if err != nil {
-			return err
-		}
+	cmd.RunE = a.withDirectURL(func(ctx context.Context, url string, server warehouse.Server) error {
 		target := to
 		if !cmd.Flags().Changed("to") {
 			target = server.Schema - 1
@@ -76,8 +72,8 @@ Tables and what is in them are dropped: it wants --yes.`,
 	return cmd
 }
 
-// withDirectURL opens the configured database for a migration command.
-func (a *app) withDirectURL(do func(ctx context.Context, url string) error) func(*cobra.Command, []string) error {
+// withDirectURL opens the configured database for a migration command and looks whether it is there.
+func (a *app) withDirectURL(do func(ctx context.Context, url string, server warehouse.Server) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) (err error) {
 		cfg, err := a.loadConfig(need{database: true})
 		if err != nil {
@@ -88,11 +84,15 @@ func (a *app) withDirectURL(do func(ctx context.Context, url string) error) func
 			return err
 		}
 		defer func() { err = errors.Join(err, db.stop()) }()
-		return do(cmd.Context(), db.direct)
+		server, err := warehouse.Probe(cmd.Context(), db.direct)
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), db.direct, server)
 	}
 }
 
-func (a *app) migrateUp(ctx context.Context, url string) error {
+func (a *app) migrateUp(ctx context.Context, url string, _ warehouse.Server) error {
 	applied, notes, err := migrations.Up(ctx, url)
 	a.printApplied("applied", applied)
 	if err != nil {
@@ -113,7 +113,7 @@ func (a *app) printApplied(what string, all []migrations.Applied) {
 	}
 }
 
-func (a *app) migrateStatus(ctx context.Context, url string) error {
+func (a *app) migrateStatus(ctx context.Context, url string, _ warehouse.Server) error {
 	states, err := migrations.Status(ctx, url)
 	if err != nil {
 		return err

@@ -113,7 +113,16 @@ func records(t warehouse.Table) []map[string]any {
 	return all
 }
 
-// formats checks --format.
+// count is a number of things in words.
+func count[N int | string](n N, thing string) string {
+	number := fmt.Sprint(n)
+	if number == "1" {
+		return "1 " + thing
+	}
+	return number + " " + thing + "s"
+}
+
+// checkFormat checks --format.
 func checkFormat(format string, known ...string) error {
 	for _, k := range known {
 		if format == k {

@@ -49,6 +49,16 @@ func (a *app) quarantineListCommand() *cobra.Command {
 			case "csv":
 				return printCSV(a.stdout, t)
 			}
+			if len(t.Rows) == 0 && reason != "" {
+				open, err := s.wh.Query(cmd.Context(), `
+					select coalesce(string_agg(format('%s (%s)', reason, records), ', ' order by reason), 'none')
+					from (select reason, count(*) as records from mart.quarantine where resolved_at is null group by reason) as r`)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(a.stdout, "none for reason %q; open: %s\n", reason, open.Rows[0][0])
+				return nil
+			}
 			if len(t.Rows) == 0 {
 				fmt.Fprintln(a.stdout, "nothing is in quarantine")
 				return nil
@@ -80,7 +90,7 @@ func (a *app) quarantineShowCommand() *cobra.Command {
 				return err
 			}
 			defer s.close(&err)
-			t, err := s.wh.Query(cmd.Context(), "select * from mart.quarantine where quarantine_id = $1", id)
+			t, err := s.wh.Query(cmd.Context(), "select * from ops.quarantine where quarantine_id = $1", id)
 			if err != nil {
 				return err
 			}

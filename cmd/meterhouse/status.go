@@ -3,7 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +55,7 @@ type statusReport struct {
 }
 
 type section struct {
-	name, title, sql string
+	name, title, sql string // without a title only the advice is shown
 	table            warehouse.Table
 	advice           func(rows []map[string]string) []string // what to do about it; nil: nothing ever
 }
@@ -70,15 +73,31 @@ func statusSections() []section {
 		},
 		{
 			name: "runs", title: "Last runs", sql: `
+				with newest as (
+					select max(run_id) as run_id from ops.run group by dataset, scope order by 1 desc limit 20
+				),
+				failed as (
+					select r.run_id
+					from ops.run as r
+					left join ops.watermark as w using (dataset, scope)
+					where r.status = 'failed' and (w.last_success_at is null or r.business_at > w.last_success_at)
+					order by r.run_id desc
+					limit 10
+				)
 				select run_id as run, dataset, scope, window_from, window_until, status, date_trunc('second', finished_at) as finished_at,
-					received, inserted, restated, unchanged, quarantined, left(error, 100) as error
-				from (
-					select *, row_number() over (partition by dataset, scope order by run_id desc) as nth
-					from mart.run
-				) as r
-				where nth = 1
-				order by run_id desc
-				limit 20`,
+					received, inserted, restated, unchanged, quarantined, error
+				from mart.run
+				where run_id in (select run_id from newest union select run_id from failed)
+				order by run_id desc`,
+		},
+		{
+			name: "failing", advice: adviseFailing, sql: `
+				select f.dataset, f.scope, r.error
+				from mart.freshness as f
+				join ops.watermark as w using (dataset, scope)
+				join ops.run as r on r.run_id = w.last_run_id
+				where f.status = 'failing'
+				order by f.dataset, f.scope`,
 		},
 		{
 			name: "holes", title: "Coverage holes", advice: adviseHoles, sql: `
@@ -98,6 +117,26 @@ func statusSections() []section {
 				group by dataset, reason
 				order by dataset, reason`,
 		},
+		{
+			// The runs of a job share the fence of its lease.
+			name: "warnings", advice: adviseWarnings, sql: `
+				select dataset, scope, warning, sum(occurrences)::bigint as occurrences,
+					(array_agg(first_path order by run_id))[1] as first_at
+				from (select run_id, dataset, scope, fence = max(fence) over (partition by dataset, scope) as newest from ops.run) as r
+				join ops.run_warning using (run_id)
+				where newest
+				group by dataset, scope, warning
+				order by dataset, scope, warning`,
+		},
+		{
+			name: "silent", advice: adviseSilent, sql: `
+				select dataset, scope
+				from ops.coverage
+				where product <> ''
+				group by dataset, scope
+				having bool_and(status = 'empty')
+				order by dataset, scope`,
+		},
 	}
 }
 
@@ -105,26 +144,93 @@ func adviseFreshness(rows []map[string]string) (todo []string) {
 	if len(rows) == 0 {
 		return []string{"nothing is loaded yet: `meterhouse run`"}
 	}
-	failing := map[string][]string{}
 	late, since := 0, ""
 	for _, row := range rows {
 		switch row["status"] {
-		case "failing", "never":
-			failing[row["dataset"]] = append(failing[row["dataset"]], row["scope"])
+		case "never":
+			late++
 		case "late":
 			if late++; since == "" || row["next_due_at"] < since {
 				since = row["next_due_at"]
 			}
 		}
 	}
-	for _, dataset := range datasets {
-		if scopes := failing[dataset]; len(scopes) > 0 {
-			todo = append(todo, fmt.Sprintf("%s failed at its last run for %s: see the errors above, then `meterhouse run %s`",
-				dataset, few(scopes), dataset))
+	if late > 0 {
+		todo = append(todo, fmt.Sprintf("%d of %d are due%s: `meterhouse run`", late, len(rows), prefixed(", the first since ", since)))
+	}
+	return todo
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+// adviseFailing says one thing per cause.
+func adviseFailing(rows []map[string]string) (todo []string) {
+	type failure struct {
+		why              string
+		scopes, datasets []string
+	}
+	var all []*failure
+	byCause := map[string]*failure{}
+	for _, row := range rows {
+		why := cause(row["error"])
+		alike := strings.ReplaceAll(why, row["scope"], "…")
+		f := byCause[alike]
+		if f == nil {
+			f = &failure{why: why}
+			all, byCause[alike] = append(all, f), f
+		} else {
+			f.why = alike
+		}
+		scope := row["scope"]
+		if !slices.Contains(f.datasets, row["dataset"]) {
+			f.datasets = append(f.datasets, row["dataset"])
+			scope = row["dataset"] + " " + scope
+		}
+		f.scopes = append(f.scopes, scope)
+	}
+	for _, f := range all {
+		todo = append(todo, fmt.Sprintf("%s failed at the last run (%s): `meterhouse run %s`", few(f.scopes), f.why, strings.Join(f.datasets, " ")))
+	}
+	return todo
+}
+
+// errorPlace is what stands before the cause in a run's error: where it happened.
+var errorPlace = regexp.MustCompile(`^(?:(?:run \d+|(?:extract|transform|load)(?: \w+)?|(?:keystone|wolkvox)(?:\.\w+)?(?: [^\s:]+){1,2}|[A-Z]+ /\S*|\d+ attempts): )+`)
+
+// cause is the first error of a run without the place, cut for a table.
+func cause(text string) string {
+	first, others, _ := strings.Cut(text, "\n")
+	first = errorPlace.ReplaceAllString(first, "")
+	const most = 100
+	if letters := []rune(first); len(letters) > most {
+		first = string(letters[:most-1]) + "…"
+	}
+	if others != "" {
+		first += fmt.Sprintf(" (and %d more)", 1+strings.Count(others, "\n"))
+	}
+	return first
+}
+
+// routine are warnings that come and go with what the vendor restates: nothing follows from them.
+var routine = []string{"older_observation", "restated", "terms_changed"}
+
+func adviseWarnings(rows []map[string]string) (todo []string) {
+	for _, row := range rows {
+		if name := row["warning"]; !slices.Contains(harmless, name) && !slices.Contains(routine, name) {
+			todo = append(todo, fmt.Sprintf("look at %s %s: %s", row["dataset"], row["scope"], deviation(name, row["occurrences"], row["first_at"])))
 		}
 	}
-	if late > 0 {
-		todo = append(todo, fmt.Sprintf("%d of %d are due, the first since %s: `meterhouse run`", late, len(rows), since))
+	return todo
+}
+
+func adviseSilent(rows []map[string]string) (todo []string) {
+	for _, row := range rows {
+		todo = append(todo, fmt.Sprintf("%s %s: no product has ever delivered a reading: check server and token", row["dataset"], row["scope"]))
 	}
 	return todo
 }
@@ -139,8 +245,8 @@ func adviseHoles(rows []map[string]string) (todo []string) {
 	for _, row := range rows {
 		if row["series"] == "" && row["status"] == "missing" {
 			unanswered[row["dataset"]+row["scope"]] = true
-			todo = append(todo, fmt.Sprintf("%s %s has no answer for %s days from %s on: `meterhouse run %s`",
-				row["dataset"], row["scope"], row["days"], row["first_day"], row["dataset"]))
+			todo = append(todo, fmt.Sprintf("%s %s has no answer for %s from %s on: `meterhouse run %s`",
+				row["dataset"], row["scope"], count(row["days"], "day"), row["first_day"], row["dataset"]))
 			continue
 		}
 		h := hole{row["dataset"], row["scope"], row["status"]}
@@ -171,8 +277,8 @@ func adviseHoles(rows []map[string]string) (todo []string) {
 
 func adviseQuarantine(rows []map[string]string) (todo []string) {
 	for _, row := range rows {
-		todo = append(todo, fmt.Sprintf("%s has %s records refused for %s: `meterhouse quarantine list --reason %s`",
-			row["dataset"], row["records"], row["reason"], row["reason"]))
+		todo = append(todo, fmt.Sprintf("%s has %s refused for %s: `meterhouse quarantine list --reason %s`",
+			row["dataset"], count(row["records"], "record"), row["reason"], row["reason"]))
 	}
 	return todo
 }
@@ -186,9 +292,24 @@ func few(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// report reads everything that status shows.
+// report reads everything that status shows. What to do about credentials comes first: without
+// them nothing else can be done.
 func (s *session) report(ctx context.Context) (*statusReport, error) {
 	r := &statusReport{sections: statusSections()}
+	for _, k := range s.keystone {
+		status, err := k.TokenStatus(ctx)
+		if err != nil {
+			r.todo = append(r.todo, fmt.Sprintf("the credential of %s cannot be read: %s", k.cfg.Account, err))
+			continue
+		}
+		r.credentials = append(r.credentials, status)
+		if step, _ := nextStep(status); step != "none" {
+			r.todo = append(r.todo, fmt.Sprintf("token of %s: %s", k.cfg.Account, step))
+		}
+	}
+	if len(s.keystone) < len(s.cfg.Keystone) {
+		r.todo = append(r.todo, "set secrets_key to see the credentials")
+	}
 	for i := range r.sections {
 		sec := &r.sections[i]
 		var err error
@@ -198,20 +319,6 @@ func (s *session) report(ctx context.Context) (*statusReport, error) {
 		if sec.advice != nil {
 			r.todo = append(r.todo, sec.advice(named(sec.table))...)
 		}
-	}
-	for _, k := range s.keystone {
-		status, err := k.TokenStatus(ctx)
-		if err != nil {
-			r.todo = append(r.todo, fmt.Sprintf("the credential of %s cannot be read: %s", k.cfg.Account, err))
-			continue
-		}
-		r.credentials = append(r.credentials, status)
-		if status.NextStep != "none" && status.NextStep != "" {
-			r.todo = append(r.todo, fmt.Sprintf("token of %s: %s", k.cfg.Account, strings.TrimPrefix(status.NextStep, "none: ")))
-		}
-	}
-	if len(s.keystone) < len(s.cfg.Keystone) {
-		r.todo = append(r.todo, "set secrets_key to see the credentials")
 	}
 	return r, nil
 }
@@ -228,15 +335,31 @@ func named(t warehouse.Table) []map[string]string {
 	return rows
 }
 
+// known is a time, or nil for none.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
 // shown is how many sentences people get; the JSON has all.
 const shown = 20
 
 func (r *statusReport) print(a *app) {
 	for _, sec := range r.sections {
+		if sec.title == "" {
+			continue
+		}
 		fmt.Fprintf(a.stdout, "%s\n", sec.title)
 		if len(sec.table.Rows) == 0 {
 			fmt.Fprint(a.stdout, "none\n\n")
 			continue
+		}
+		if i := slices.Index(sec.table.Columns, "error"); i >= 0 {
+			for _, row := range sec.table.Rows {
+				row[i] = cause(row[i])
+			}
 		}
 		printTable(a.stdout, sec.table)
 		fmt.Fprintln(a.stdout)
@@ -270,9 +393,10 @@ func (r *statusReport) json() map[string]any {
 	}
 	credentials := make([]map[string]any, 0, len(r.credentials))
 	for _, c := range r.credentials {
+		step, _ := nextStep(c)
 		credentials = append(credentials, map[string]any{
-			"account": c.Account, "state": c.State, "generation": c.Generation, "access_until": c.AccessUntil,
-			"refresh_dies_at": c.RefreshDiesAt, "login_due_at": c.LoginDueAt, "next_step": c.NextStep,
+			"account": c.Account, "state": c.State, "generation": c.Generation, "access_until": known(c.AccessUntil),
+			"refresh_dies_at": known(c.RefreshDiesAt), "login_due_at": known(c.LoginDueAt), "next_step": step,
 		})
 	}
 	all["credentials"] = credentials

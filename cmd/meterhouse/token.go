@@ -97,6 +97,12 @@ func (a *app) readToken() (keystone.Token, error) {
 	return token, nil
 }
 
+// nextStep says what comes next for a token, and whether a person has to do it.
+func nextStep(status keystone.TokenStatus) (step string, needed bool) {
+	step, nothing := strings.CutPrefix(status.NextStep, "none: ")
+	return step, !nothing && step != "none" && step != ""
+}
+
 func (s *session) printTokens(cmd *cobra.Command, accounts []*keystoneAccount) error {
 	t := warehouse.Table{
 		Columns: []string{"account", "state", "generation", "obtained at", "access until", "refresh dies at", "login due", "next step"},
@@ -109,9 +115,10 @@ func (s *session) printTokens(cmd *cobra.Command, accounts []*keystoneAccount) e
 			failed = append(failed, err)
 			continue
 		}
+		step, _ := nextStep(status)
 		t.Rows = append(t.Rows, []string{
 			status.Account, string(status.State), strconv.FormatInt(status.Generation, 10), stamp(status.ObtainedAt),
-			stamp(status.AccessUntil), stamp(status.RefreshDiesAt), stamp(status.LoginDueAt), status.NextStep,
+			stamp(status.AccessUntil), stamp(status.RefreshDiesAt), stamp(status.LoginDueAt), step,
 		})
 	}
 	if len(t.Rows) > 0 {

@@ -136,7 +136,7 @@ func (s *session) makeAccounts() error {
 			Account: w.Account, Server: w.Server, BaseURL: w.BaseURL, Operation: w.Operation,
 			Token: wolkvox.Token(w.Token.text()), Zone: zone,
 			Proxy: cfg.HTTP.Proxy.text(), CAFile: cfg.HTTP.CAFile, Timeout: time.Duration(cfg.HTTP.Timeout), MaxBody: int64(cfg.HTTP.MaxBody),
-			SpoolDir: cfg.StateDir, Now: a.now, Log: a.log,
+			Now: a.now, Log: a.log,
 			PinnedOperation: func(ctx context.Context) (string, error) { return s.wh.PinnedOperation(ctx, w.Account) },
 		})
 		if err != nil {
@@ -209,6 +209,17 @@ func (w *wolkvoxAccount) job(now time.Time) etl.Job {
 		Windows: []etl.Window{{}}, Products: products, Snapshot: true,
 		NextDue: w.cfg.Schedule.next(now), Zone: w.cfg.Timezone, Server: w.cfg.Server, Operation: w.cfg.Operation,
 	}
+}
+
+// strangers says which configured products the catalogue does not know: the vendor may have more.
+func (w *wolkvoxAccount) strangers() (warnings []string) {
+	known := productCodes()
+	for _, code := range w.cfg.Products {
+		if !slices.Contains(known, code) {
+			warnings = append(warnings, fmt.Sprintf("product %q%s is not in our catalogue: it is asked for as written", code, nearest(code, known)))
+		}
+	}
+	return warnings
 }
 
 // productCodes are the products of the wolkvox catalogue by their codes.
