@@ -562,7 +562,7 @@ func TestAddresses(t *testing.T) {
 	}
 	name, err := os.Hostname() // resolves to an address of this machine, when it resolves
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	before := calls.Load()
 	conn, err := dialGuarded(t.Context(), "tcp", net.JoinHostPort(name, base[strings.LastIndex(base, ":")+1:]))
