@@ -90,6 +90,14 @@ func (s *Sample) Day() Day {
 	return Day(d)
 }
 
+// SameMeasures tells whether two samples say the same quantities, known or not. Times and flags are
+// not compared.
+func (s *Sample) SameMeasures(o *Sample) bool {
+	same := func(a, b NullDecimal) bool { return a.Known == b.Known && a.Equal(b.Decimal) }
+	return s.CommittedTiB.Equal(o.CommittedTiB) && s.ConsumedTiB.Equal(o.ConsumedTiB) &&
+		same(s.BurstTiB, o.BurstTiB) && same(s.AccruedTiB, o.AccruedTiB)
+}
+
 // NullDecimal is a Decimal or unknown. The zero value is unknown.
 type NullDecimal struct {
 	Decimal

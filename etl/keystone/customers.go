@@ -9,16 +9,12 @@ import (
 // customersRecord reads one element of the list of customers, which holds a list itself.
 func (p *pass) customersRecord() error {
 	path := p.r.Path
-	kind, err := p.r.Kind()
+	refused, err := p.refused(jsonread.Object, "type_mismatch")
 	if err != nil {
 		return err
 	}
-	if kind != jsonread.Object {
-		v, err := p.r.Scalar()
-		if err != nil {
-			return err
-		}
-		return p.bookParent(etl.Reject{Path: path(), Reason: "type_mismatch", Excerpt: excerptOf(v)})
+	if refused != nil {
+		return p.bookParent(*refused)
 	}
 	found := false
 	err = p.r.Object(func(name string) error {
@@ -27,20 +23,12 @@ func (p *pass) customersRecord() error {
 			return p.unknown(inRecord, name)
 		}
 		found = true
-		kind, err := p.r.Kind()
+		refused, err := p.refused(jsonread.Array, "value_missing")
 		if err != nil {
 			return err
 		}
-		if kind != jsonread.Array {
-			v, err := p.r.Scalar()
-			if err != nil {
-				return err
-			}
-			reject := etl.Reject{Path: path(), Reason: "type_mismatch", Excerpt: excerptOf(v)}
-			if v.Kind == jsonread.Null {
-				reject.Reason = "value_missing"
-			}
-			return p.bookParent(reject)
+		if refused != nil {
+			return p.bookParent(*refused)
 		}
 		p.rows++
 		return p.r.Array(func(int) error { return p.listedCustomer() })
@@ -61,21 +49,17 @@ func (p *pass) bookParent(reject etl.Reject) error {
 func (p *pass) listedCustomer() error {
 	p.listed.customers++
 	p.report.Records++
-	kind, err := p.r.Kind()
+	refused, err := p.refused(jsonread.Object, "type_mismatch")
 	if err != nil {
 		return err
+	}
+	if refused != nil {
+		t := rejected(nil, *refused)
+		return p.book(&t)
 	}
 	var own tally
 	var c etl.Customer
 	reject := etl.Reject{Reason: "value_missing"}
-	if kind != jsonread.Object {
-		v, err := p.r.Scalar()
-		if err != nil {
-			return err
-		}
-		t := rejected(nil, etl.Reject{Path: p.r.Path(), Reason: "type_mismatch", Excerpt: excerptOf(v)})
-		return p.book(&t)
-	}
 	named := false
 	err = p.r.Object(func(name string) error {
 		switch name {

@@ -45,20 +45,12 @@ func (s *sampleReader) problem(f field, member, reason string, v jsonread.Scalar
 
 // samples reads the list of a level. Order and repeats are looked at when the level is complete.
 func (p *pass) samples(l *level) error {
-	kind, err := p.r.Kind()
+	refused, err := p.refused(jsonread.Array, "value_missing")
 	if err != nil {
 		return err
 	}
-	if kind != jsonread.Array {
-		v, err := p.r.Scalar()
-		if err != nil {
-			return err
-		}
-		reason := "type_mismatch"
-		if v.Kind == jsonread.Null {
-			reason = "value_missing"
-		}
-		l.problem(fieldSamples, "historical_consumption", reason, v)
+	if refused != nil {
+		l.problems = append(l.problems, problem{fieldSamples, "historical_consumption", refused.Reason, refused.Excerpt})
 		return nil
 	}
 	s := &p.sample
@@ -85,19 +77,15 @@ func (p *pass) samples(l *level) error {
 func (p *pass) oneSample(l *level, i int) error {
 	s := &p.sample
 	s.now, s.seen, s.problems, s.warnings = etl.Sample{}, 0, s.problems[:0], s.warnings[:0]
-	kind, err := p.r.Kind()
+	refused, err := p.refused(jsonread.Object, "type_mismatch")
 	if err != nil {
 		return err
 	}
 	l.children.rows++
 	l.children.received++
-	if kind != jsonread.Object {
-		v, err := p.r.Scalar()
-		if err != nil {
-			return err
-		}
+	if refused != nil {
 		l.allPartial = true
-		l.children.quarantine(etl.Reject{Path: p.r.Path(), Reason: "type_mismatch", Excerpt: excerptOf(v)})
+		l.children.quarantine(*refused)
 		return nil
 	}
 	if err := p.r.Object(s.member); err != nil {
@@ -317,7 +305,7 @@ func (p *pass) settleOrder(l *level) []etl.Sample {
 		same := order[:n]
 		order = order[n:]
 		kept := l.samples[same[0]]
-		conflict := slices.ContainsFunc(same[1:], func(i int32) bool { return !sameMeasures(&kept, &l.samples[i]) })
+		conflict := slices.ContainsFunc(same[1:], func(i int32) bool { return !kept.SameMeasures(&l.samples[i]) })
 		if conflict {
 			day := kept.Day()
 			l.partial(day)

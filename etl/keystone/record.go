@@ -78,16 +78,11 @@ func (ps problems) first() problem {
 // subscriptionRecord reads one element of the list of subscriptions, emits it and books it.
 func (p *pass) subscriptionRecord() error {
 	rec := &record{}
-	kind, err := p.r.Kind()
-	if err != nil {
+	var err error
+	if rec.reject, err = p.refused(jsonread.Object, "type_mismatch"); err != nil {
 		return err
 	}
-	if kind != jsonread.Object {
-		v, err := p.r.Scalar()
-		if err != nil {
-			return err
-		}
-		rec.reject = &etl.Reject{Path: p.r.Path(), Reason: "type_mismatch", Excerpt: excerptOf(v)}
+	if rec.reject != nil {
 		return p.finishRecord(rec)
 	}
 	var subReject, levelsReject *etl.Reject
@@ -122,33 +117,33 @@ func (p *pass) subscriptionRecord() error {
 	return p.finishRecord(rec)
 }
 
-// notContainer reads a value that should have been an object or array: missing when it is null,
-// else of the wrong type.
-func (p *pass) notContainer() (*etl.Reject, error) {
+// refused looks at the value that comes next. One of the wanted kind is left to be read; any other
+// is read and refused: null for the given reason, everything else as type_mismatch.
+func (p *pass) refused(want jsonread.Kind, null string) (*etl.Reject, error) {
+	kind, err := p.r.Kind()
+	if err != nil || kind == want {
+		return nil, err
+	}
 	v, err := p.r.Scalar()
 	if err != nil {
 		return nil, err
 	}
 	reject := &etl.Reject{Path: p.r.Path(), Reason: "type_mismatch", Excerpt: excerptOf(v)}
-	if v.Kind == jsonread.Null {
-		reject.Reason = "value_missing"
+	if kind == jsonread.Null {
+		reject.Reason = null
 	}
 	return reject, nil
 }
 
 // subscription reads who a record is about. Only the number can refuse it: R20, R25.
 func (p *pass) subscription(rec *record) (*etl.Reject, error) {
-	kind, err := p.r.Kind()
-	if err != nil {
-		return nil, err
-	}
-	if kind != jsonread.Object {
-		return p.notContainer()
+	if refused, err := p.refused(jsonread.Object, "value_missing"); refused != nil || err != nil {
+		return refused, err
 	}
 	reject := &etl.Reject{Reason: "value_missing"}
 	var start, end contractDate
 	named := false
-	err = p.r.Object(func(name string) error {
+	err := p.r.Object(func(name string) error {
 		switch name {
 		case "number", "account_name", "start_date", "end_date":
 		default:
@@ -246,15 +241,11 @@ func (d contractDate) openEnded() bool {
 }
 
 func (p *pass) serviceLevels(rec *record) (*etl.Reject, error) {
-	kind, err := p.r.Kind()
-	if err != nil {
-		return nil, err
-	}
-	if kind != jsonread.Array {
-		return p.notContainer()
+	if refused, err := p.refused(jsonread.Array, "value_missing"); refused != nil || err != nil {
+		return refused, err
 	}
 	n := 0
-	err = p.r.Array(func(int) error {
+	err := p.r.Array(func(int) error {
 		n++
 		p.listed.levels++
 		l := &level{}
@@ -269,17 +260,12 @@ func (p *pass) serviceLevels(rec *record) (*etl.Reject, error) {
 
 // serviceLevel reads one level. Names that collide are found when the record is complete.
 func (p *pass) serviceLevel(l *level) error {
-	kind, err := p.r.Kind()
-	if err != nil {
+	var err error
+	if l.reject, err = p.refused(jsonread.Object, "type_mismatch"); err != nil {
 		return err
 	}
-	if kind != jsonread.Object {
-		v, err := p.r.Scalar()
-		if err != nil {
-			return err
-		}
-		l.path = p.r.Path()
-		l.reject = &etl.Reject{Path: l.path, Reason: "type_mismatch", Excerpt: excerptOf(v)}
+	if l.reject != nil {
+		l.path = l.reject.Path
 		return nil
 	}
 	p.level = l
@@ -603,16 +589,10 @@ func (p *pass) findIdentical(rec *record) {
 }
 
 func identical(a, b *level) bool {
-	return sameMeasures(&a.measures, &b.measures) && a.readAt.Equal(b.readAt) &&
+	return a.measures.SameMeasures(&b.measures) && a.readAt.Equal(b.readAt) &&
 		slices.EqualFunc(a.samples, b.samples, func(x, y etl.Sample) bool {
-			return x.At == y.At && x.Invoiced == y.Invoiced && sameMeasures(&x, &y)
+			return x.At == y.At && x.Invoiced == y.Invoiced && x.SameMeasures(&y)
 		})
-}
-
-func sameMeasures(a, b *etl.Sample) bool {
-	same := func(x, y etl.NullDecimal) bool { return x.Known == y.Known && x.Equal(y.Decimal) }
-	return a.CommittedTiB.Equal(b.CommittedTiB) && a.ConsumedTiB.Equal(b.ConsumedTiB) &&
-		same(a.BurstTiB, b.BurstTiB) && same(a.AccruedTiB, b.AccruedTiB)
 }
 
 // hand gives a record to the sink in the form of its dataset.

@@ -104,12 +104,7 @@ func summarize(samples []etl.Sample) figures {
 		if knownAccrued {
 			accrued.Add(s.AccruedTiB.Decimal)
 		}
-		switch s.Invoiced {
-		case etl.True:
-			f.invoiced++
-		case etl.False:
-			f.uninvoiced++
-		}
+		f.countFlag(s.Invoiced)
 	}
 	f.average = consumed.Decimal().Quo(int64(n), averagePlaces)
 	f.over = over.Decimal().Quo(int64(n), averagePlaces)
@@ -121,6 +116,24 @@ func summarize(samples []etl.Sample) figures {
 	}
 	f.step = medianStep(samples)
 	return f
+}
+
+// flags counts the samples' flags only.
+func flags(samples []etl.Sample) figures {
+	f := figures{count: len(samples)}
+	for i := range samples {
+		f.countFlag(samples[i].Invoiced)
+	}
+	return f
+}
+
+func (f *figures) countFlag(b etl.NullBool) {
+	switch b {
+	case etl.True:
+		f.invoiced++
+	case etl.False:
+		f.uninvoiced++
+	}
 }
 
 // isInvoiced is the day's flag: false as soon as one sample is known not to be invoiced, true when all are.

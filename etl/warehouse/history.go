@@ -146,7 +146,7 @@ func (l *loader) History(rec etl.History) error {
 				l.goodDays[rowKey{subscription: rec.Number, level: v.name, day: days[i][j].day}] = true
 			}
 			if err := h.day(v, &days[i][j]); err != nil {
-				return fmt.Errorf("%s %s %d %s: %w", rec.Number, v.name, v.ordinal, days[i][j].day, err)
+				return fmt.Errorf("%s %s: %w", rec.Number, v.on(days[i][j].day), err)
 			}
 		}
 	}
@@ -184,16 +184,7 @@ func (l *loader) lastCommitted(s *subscription, names []string) (map[int64]etl.D
 	if err != nil {
 		return nil, err
 	}
-	last := map[int64]etl.Decimal{}
-	var key int64
-	var text string
-	_, err = pgx.ForEachRow(rows, []any{&key, &text}, func() error {
-		var d etl.Decimal
-		err := d.UnmarshalText([]byte(text))
-		last[key] = d
-		return err
-	})
-	return last, err
+	return decimalsByLevel(rows)
 }
 
 // warnDecreases flags a running accrued figure that falls inside a month.
@@ -204,7 +195,7 @@ func (h *historyLoad) warnDecreases(number string, v *level, days []seriesDay) {
 	for i := 1; i < len(days); i++ {
 		before, now := days[i-1].samples[len(days[i-1].samples)-1].AccruedTiB, days[i].samples[len(days[i].samples)-1].AccruedTiB
 		if month := days[i].day.Month(); h.running[month] && days[i-1].day >= month && before.Known && now.Known && now.Cmp(before.Decimal) < 0 {
-			h.l.warn("accrued_decreased", fmt.Sprintf("%s %s %d %s", number, v.name, v.ordinal, days[i].day))
+			h.l.warn("accrued_decreased", number+" "+v.on(days[i].day))
 		}
 	}
 }
@@ -292,7 +283,7 @@ func (h *historyLoad) insertDay(v *level, in *seriesDay, later []time.Time) erro
 }
 
 // figureColumns are the columns of fact_daily_consumption that follow from samples, in the order
-// in which insertDay and figureArgs give them.
+// in which insertDay and args give them.
 var figureColumns = []string{"sample_count", "step_seconds", "committed_tib", "consumed_avg_tib", "consumed_max_tib", "consumed_last_tib",
 	"burst_avg_tib", "over_committed_avg_tib", "accrued_sum_tib", "accrued_last_tib", "is_invoiced", "invoiced_samples", "uninvoiced_samples"}
 
@@ -366,23 +357,10 @@ func keepKnownFlags(stored, in []etl.Sample) {
 		for i < len(stored) && stored[i].At < in[j].At {
 			i++
 		}
-		if i < len(stored) && stored[i].At == in[j].At && in[j].Invoiced == etl.Unknown && sameMeasures(&stored[i], &in[j]) {
+		if i < len(stored) && stored[i].At == in[j].At && in[j].Invoiced == etl.Unknown && stored[i].SameMeasures(&in[j]) {
 			in[j].Invoiced = stored[i].Invoiced
 		}
 	}
-}
-
-func flags(samples []etl.Sample) figures {
-	f := figures{count: len(samples)}
-	for i := range samples {
-		switch samples[i].Invoiced {
-		case etl.True:
-			f.invoiced++
-		case etl.False:
-			f.uninvoiced++
-		}
-	}
-	return f
 }
 
 // writeFlags updates is_invoiced in place, which fillfactor 90 keeps HOT.
@@ -448,7 +426,7 @@ func (h *historyLoad) heldDay(v *level, in *seriesDay, st *storedDay) error {
 	h.l.out.Unchanged += diff.equal
 	if rest := len(in.samples) - diff.equal; rest > 0 {
 		h.l.out.Ignored += rest
-		h.l.warn("day_held", fmt.Sprintf("%s %d %s", v.name, v.ordinal, in.day))
+		h.l.warn("day_held", v.on(in.day))
 	}
 	return nil
 }
@@ -483,7 +461,7 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 			return err
 		}
 		if wasInvoiced {
-			h.l.warn("invoiced_value_changed", fmt.Sprintf("%s %d %s", v.name, v.ordinal, in.day))
+			h.l.warn("invoiced_value_changed", v.on(in.day))
 		}
 		h.copySamples(v, diff.extra)
 		if err := h.writeDay(v, in, false); err != nil {
@@ -498,7 +476,7 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 		const confirmAfter = time.Hour
 		if !bytes.Equal(st.pending, in.digest) || l.ans.FetchedAt.Before(st.pendingAt.Add(confirmAfter)) {
 			l.out.Unchanged += len(in.samples)
-			l.warn("day_shrunk", fmt.Sprintf("%s %d %s", v.name, v.ordinal, in.day))
+			l.warn("day_shrunk", v.on(in.day))
 			if bytes.Equal(st.pending, in.digest) {
 				return nil
 			}
@@ -529,7 +507,7 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 }
 
 func (h *historyLoad) warnRestated(v *level, day etl.Day, invoiced bool) {
-	where := fmt.Sprintf("%s %d %s", v.name, v.ordinal, day)
+	where := v.on(day)
 	h.l.warn("restated", where)
 	if invoiced {
 		h.l.warn("invoiced_value_changed", where)
@@ -555,7 +533,7 @@ func (h *historyLoad) supersede(v *level, day etl.Day, kind string, until time.T
 	return h.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, `+ledgerColumns+`,
 			was_invoiced, digest, known_from, known_until, payload_id, run_id)
 		select customer_key, service_level_key, usage_date, $4, `+ledgerColumns+`,
-			is_invoiced and ($5 <= invoiced_known_since) is not true, digest, least(known_since, $5), $5, payload_id, $6
+			case when is_invoiced and $5 <= invoiced_known_since then false else is_invoiced end, digest, least(known_since, $5), $5, payload_id, $6
 		from dw.fact_daily_consumption
 		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, day, kind, until, h.l.run.id)
 }
@@ -614,7 +592,7 @@ func compare(stored, in []etl.Sample) (d difference) {
 		case i == len(stored) || stored[i].At > in[j].At:
 			d.extra = append(d.extra, in[j])
 			continue
-		case sameMeasures(&stored[i], &in[j]):
+		case stored[i].SameMeasures(&in[j]):
 			d.equal++
 		default:
 			d.different++
@@ -623,11 +601,6 @@ func compare(stored, in []etl.Sample) (d difference) {
 	}
 	d.missing += len(stored) - i
 	return d
-}
-
-func sameMeasures(a, b *etl.Sample) bool {
-	same := func(a, b etl.NullDecimal) bool { return a.Known == b.Known && a.Equal(b.Decimal) }
-	return a.CommittedTiB.Equal(b.CommittedTiB) && a.ConsumedTiB.Equal(b.ConsumedTiB) && same(a.BurstTiB, b.BurstTiB) && same(a.AccruedTiB, b.AccruedTiB)
 }
 
 // storedSamples reads a day's samples back, in order of time. Rows that wait for COPY are of other days.

@@ -33,6 +33,9 @@ type level struct {
 	ordinal int
 }
 
+// on names a day of the level instance in warnings and errors.
+func (v *level) on(day etl.Day) string { return fmt.Sprintf("%s %d %s", v.name, v.ordinal, day) }
+
 // Customer implements etl.Sink for the account's list of customers.
 func (l *loader) Customer(c etl.Customer) error {
 	if l.customers[c.ID] {

@@ -20,8 +20,9 @@ type dayVersion struct {
 
 // lateObservation enters what was observed before the newest observation of a series-day, so that
 // ledger and daily row end as if the answers had been loaded in the order in which they were
-// fetched. Only the kind of a ledger row may differ: restated or late is told by comparing samples, and
-// those of a superseded version are gone. later are the times at which the day was looked at again; it has at least one.
+// fetched. Only the kind of a ledger row may differ: restated or late is told by comparing samples,
+// and those of a superseded version are gone. later are the times at which the day was looked at
+// again; it has at least one.
 func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, later []time.Time) error {
 	l := h.l
 	if in.partial {
@@ -44,12 +45,11 @@ func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, la
 	}
 	l.out.Ignored += len(in.samples)
 
-	var current difference
 	stored, err := h.storedSamples(v, in.day)
 	if err != nil {
 		return err
 	}
-	current = compare(stored, in.samples)
+	current := compare(stored, in.samples)
 	if st.digest == nil { // a partial answer that came later would not have replaced this whole one
 		return h.wholeBeforePartial(v, in, st, current)
 	}

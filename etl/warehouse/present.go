@@ -59,16 +59,21 @@ func (l *loader) currentCommitments(s *subscription) (map[int64]etl.Decimal, err
 	if err != nil {
 		return nil, err
 	}
-	current := map[int64]etl.Decimal{}
+	return decimalsByLevel(rows)
+}
+
+// decimalsByLevel reads rows of a level's key and a decimal as text.
+func decimalsByLevel(rows pgx.Rows) (map[int64]etl.Decimal, error) {
+	byLevel := map[int64]etl.Decimal{}
 	var key int64
 	var text string
-	_, err = pgx.ForEachRow(rows, []any{&key, &text}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&key, &text}, func() error {
 		var d etl.Decimal
 		err := d.UnmarshalText([]byte(text))
-		current[key] = d
+		byLevel[key] = d
 		return err
 	})
-	return current, err
+	return byLevel, err
 }
 
 type terms struct {
@@ -343,14 +348,7 @@ func (l *loader) storedReadings(s *subscription, times []time.Time) (map[levelTi
 	if err != nil {
 		return nil, nil, err
 	}
-	latest := map[int64]etl.Decimal{}
-	var text string
-	_, err = pgx.ForEachRow(rows, []any{&key, &text}, func() error {
-		var d etl.Decimal
-		err := d.UnmarshalText([]byte(text))
-		latest[key] = d
-		return err
-	})
+	latest, err := decimalsByLevel(rows)
 	return stored, latest, err
 }
 
