@@ -1,10 +1,13 @@
-.PHONY: demo test build ci fuzz
+.PHONY: demo test test-versions build ci fuzz
 
 demo: ## both vendors, faked, into a private Postgres
 	go run ./cmd/meterhouse demo
 
 test: ## everything, against a real Postgres
 	go test ./...
+
+test-versions: ## the packages that talk to Postgres, on 15, 16, 17 and 18
+	bash .ci/test-versions
 
 build: ## one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/meterhouse ./cmd/meterhouse

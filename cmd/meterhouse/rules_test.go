@@ -71,6 +71,8 @@ var mayImport = map[string][]string{
 	"meterhouse/etl/wolkvox":                 {"meterhouse/etl", "meterhouse/etl/internal"},
 	"meterhouse/etl/warehouse":               {"meterhouse/etl", "meterhouse/migrations"},
 	"meterhouse/etl/warehouse/warehousetest": {"meterhouse/etl", "meterhouse/migrations"},
+	"meterhouse/etl/localpg/fetchpg":         {"meterhouse/etl/localpg"},
+	"meterhouse/etl/etltest":                 {"meterhouse/etl", "meterhouse/etl/internal"},
 }
 
 // mayNotImport names packages of others that are not for everybody.
@@ -103,8 +105,12 @@ func TestImportRules(t *testing.T) {
 
 // forbidden says why pkg must not import path, "" if it may.
 func forbidden(pkg, path string) string {
+	// With the rule that only tests import warehousetest, this keeps containers out of the binary.
+	if under(path, "github.com/testcontainers", "github.com/moby") && !strings.HasSuffix(pkg, "/warehousetest") {
+		return "containers are for tests"
+	}
 	if pkg == "meterhouse/cmd/meterhouse" {
-		if strings.HasSuffix(path, "/warehousetest") {
+		if strings.HasSuffix(path, "/warehousetest") || strings.HasSuffix(path, "/etltest") {
 			return "only tests may"
 		}
 		return ""
@@ -153,6 +159,14 @@ func TestForbidden(t *testing.T) {
 		{"meterhouse/migrations", "meterhouse/etl", true},
 		{"meterhouse/cmd/meterhouse", "meterhouse/etl/warehouse", false},
 		{"meterhouse/cmd/meterhouse", "meterhouse/etl/warehouse/warehousetest", true},
+		{"meterhouse/cmd/meterhouse", "github.com/testcontainers/testcontainers-go/modules/postgres", true},
+		{"meterhouse/etl/localpg", "github.com/testcontainers/testcontainers-go", true},
+		{"meterhouse/etl/warehouse/warehousetest", "github.com/testcontainers/testcontainers-go", false},
+		{"meterhouse/cmd/meterhouse", "meterhouse/etl/etltest", true},
+		{"meterhouse/etl/keystone", "meterhouse/etl/etltest", true},
+		{"meterhouse/etl/etltest", "meterhouse/etl/internal/fetch", false},
+		{"meterhouse/etl/etltest", "meterhouse/etl/wolkvox", true},
+		{"meterhouse/etl/etltest", "net/http", false},
 	} {
 		if got := forbidden(c.pkg, c.path) != ""; got != c.bad {
 			t.Errorf("%s imports %s: forbidden %v, want %v", c.pkg, c.path, got, c.bad)

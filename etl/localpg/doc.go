@@ -1,5 +1,12 @@
-// Package localpg runs a private, real Postgres from binaries that are installed on this machine: persistent for
-// `meterhouse demo`, throw-away for tests.
+// Package localpg runs a private, real Postgres: persistent for `meterhouse demo`, throw-away for tests.
+//
+// # Binaries
+//
+// They come from a Source. Installed looks around on this machine; Download fetches a release once, from a Maven
+// repository into the user's cache, and accepts only the file whose SHA-256 is written in this package. The library
+// github.com/fergusstrange/embedded-postgres takes the same files, but it cannot fetch without running the server its own
+// way, passes when a repository has no checksum, and believes the one that lies beside the file: a mirror would have to
+// be trusted.
 //
 // # The folder
 //

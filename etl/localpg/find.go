@@ -23,24 +23,45 @@ const (
 // A caller with another way to a database (a container, a download) tries that next.
 var ErrNotFound = errors.New("no usable PostgreSQL binaries")
 
+// Source finds binaries of a major version, or of any that we support when major is 0. An error that wraps ErrNotFound
+// means that it has none, and says why and what it would have wanted.
+type Source func(ctx context.Context, major int) (Binaries, error)
+
+// Either is the first of the sources that has binaries.
+func Either(sources ...Source) Source {
+	return func(ctx context.Context, major int) (Binaries, error) {
+		var said []error
+		for _, find := range sources {
+			b, err := find(ctx, major)
+			if !errors.Is(err, ErrNotFound) {
+				return b, err
+			}
+			said = append(said, err)
+		}
+		return Binaries{}, errors.Join(said...)
+	}
+}
+
+// absent says why a source has nothing. It wraps ErrNotFound without repeating its words in every line.
+type absent struct{ why error }
+
+func (a absent) Error() string   { return a.why.Error() }
+func (a absent) Unwrap() []error { return []error{a.why, ErrNotFound} }
+
 // Binaries is one installation of the server.
 type Binaries struct {
 	Dir     string // holds postgres and initdb; symbolic links resolved
 	Version string // as the binary says it: "15.18"
 	Major   int    // 15
-	Where   string // the place of the search that led here: "PATH", "/usr/lib/postgresql/*/bin"
+	Where   string // what led here: "PATH", "/usr/lib/postgresql/*/bin", "download"
 }
 
-// Find searches PATH, the folders of the Linux packages, /usr/local/pgsql, Homebrew, Postgres.app and what pg_config
-// says, in this order, and returns the first installation that has postgres and initdb of version 15 to 18; within one
-// place the newest major wins. The error wraps ErrNotFound and tells where it looked, what it refused and what to do.
+// Installed is a Source: it searches PATH, the folders of the Linux packages, /usr/local/pgsql, Homebrew, Postgres.app
+// and what pg_config says, in this order, and returns the first installation that has postgres and initdb of version
+// 15 to 18; within one place the newest major wins. The error tells where it looked and what it refused.
 // It changes nothing, so repeating is safe.
-func Find(ctx context.Context) (Binaries, error) {
-	b, err := find(ctx, usualPlaces(), 0)
-	if err != nil {
-		return Binaries{}, fmt.Errorf("localpg: find: %w", err)
-	}
-	return b, nil
+func Installed(ctx context.Context, major int) (Binaries, error) {
+	return find(ctx, usualPlaces(), major)
 }
 
 // place is one stop of the search: a name for people, and the folders it offers.
@@ -125,15 +146,8 @@ func find(ctx context.Context, places []place, major int) (Binaries, error) {
 	if refused == nil {
 		refused = []string{"nothing found"}
 	}
-	return Binaries{}, fmt.Errorf(`%w: want postgres and initdb of version %s
-  looked in: %s
-  refused:   %s
-  any one of these helps:
-    apt-get install postgresql         (Debian, Ubuntu)
-    brew install postgresql@17         (macOS)
-    set METERHOUSE_DATABASE_URL        (a running server, postgres://user:password@host/database)
-    set METERHOUSE_TEST_DSN            (the same, for tests)`,
-		ErrNotFound, wanted(major), strings.Join(looked, ", "), strings.Join(refused, "; "))
+	return Binaries{}, absent{fmt.Errorf("installed: want postgres and initdb of version %s\n  looked in: %s\n  refused:   %s",
+		wanted(major), strings.Join(looked, ", "), strings.Join(refused, "; "))}
 }
 
 func wanted(major int) string {

@@ -1,6 +1,7 @@
 package localpg
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -19,7 +20,7 @@ func installed(t *testing.T, dir, version string, names ...string) string {
 }
 
 func TestFindRealBinaries(t *testing.T) {
-	b, err := Find(t.Context())
+	b, err := Installed(t.Context(), 0)
 	if err != nil {
 		t.Fatalf("this package is tested with a real server, so one must be installed: %v", err)
 	}
@@ -62,7 +63,7 @@ func TestFindFollowsLinkOnPath(t *testing.T) {
 	must(t, os.Mkdir(base+"/path", 0o755))
 	must(t, os.Symlink(base+"/real/postgres", base+"/path/postgres"))
 	t.Setenv("PATH", base+"/path:"+os.Getenv("PATH"))
-	b, err := Find(t.Context())
+	b, err := Installed(t.Context(), 0)
 	must(t, err)
 	if want := (Binaries{Dir: base + "/real", Version: "16.1", Major: 16, Where: "PATH"}); b != want {
 		t.Errorf("got %+v, want %+v", b, want)
@@ -71,15 +72,18 @@ func TestFindFollowsLinkOnPath(t *testing.T) {
 
 func TestNotFound(t *testing.T) {
 	places := []place{glob("/nowhere/*/bin"), glob("/nowhere/else")}
-	_, err := start(t.Context(), Config{Log: testLog(t)}, places)
-	const want = `no usable PostgreSQL binaries: want postgres and initdb of version 15 to 18
-  looked in: /nowhere/*/bin, /nowhere/else
-  refused:   nothing found
+	nowhere := func(ctx context.Context, major int) (Binaries, error) { return find(ctx, places, major) }
+	_, err := Start(t.Context(), Config{Log: testLog(t), Source: Either(nowhere, Download{Repository: Off, Dir: t.TempDir()}.Find)})
+	want := `localpg: start temporary server: no usable PostgreSQL binaries
+  installed: want postgres and initdb of version 15 to 18
+    looked in: /nowhere/*/bin, /nowhere/else
+    refused:   nothing found
+  download PostgreSQL ` + Release(0) + `: repository cannot be reached: downloads are off, and the cache does not hold it
   any one of these helps:
     apt-get install postgresql         (Debian, Ubuntu)
     brew install postgresql@17         (macOS)
-    set METERHOUSE_DATABASE_URL        (a running server, postgres://user:password@host/database)
-    set METERHOUSE_TEST_DSN            (the same, for tests)`
+    set METERHOUSE_POSTGRES_REPOSITORY (a mirror of Maven Central, for the download)
+    set METERHOUSE_DATABASE_URL        (a running server, postgres://user:password@host/database)`
 	if !errors.Is(err, ErrNotFound) || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

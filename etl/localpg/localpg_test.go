@@ -364,7 +364,7 @@ func TestRefusedFolders(t *testing.T) {
 	write("future/"+lockName, "")
 	write("future/data/PG_VERSION", "99\n")
 	write("nopassword/"+lockName, "")
-	b, err := Find(t.Context())
+	b, err := Installed(t.Context(), 0)
 	must(t, err)
 	write("nopassword/data/PG_VERSION", strconv.Itoa(b.Major)+"\n")
 	want := map[string]string{
@@ -440,6 +440,7 @@ func TestUsers(t *testing.T) {
 	must(t, os.Mkdir(base+"/his", 0o755))
 	must(t, os.Chown(base+"/his", int(other.Uid), int(other.Gid)))
 	dir := base + "/his/kept"
+	var last owner
 	for _, who := range []*syscall.Credential{other, nil, other} {
 		o := own(t, base+"/program", dir, who)
 		if got := uid(o); got != other.Uid {
@@ -447,5 +448,7 @@ func TestUsers(t *testing.T) {
 		}
 		query(t, o.url, "select 'root connects'")
 		o.kill(t)
+		last = o
 	}
+	eventually(t, "the last server ends, so that its folder can go", func() bool { return !last.serverRuns() })
 }

@@ -30,6 +30,8 @@ const patience = 30 * time.Second
 type Config struct {
 	// Dir is the folder to create or reuse. Empty means a new temporary folder that Stop removes.
 	Dir string
+	// Source is where binaries come from; nil is Installed.
+	Source Source
 	// Durable keeps data over a crash of the machine. Otherwise fsync, full_page_writes and synchronous_commit are off,
 	// which survives a crash of ours but not one of the machine. Switching a kept folder
 	// to Durable protects what is written from then on.
@@ -56,7 +58,7 @@ type Server struct {
 //
 // The context bounds Start only, beside 30 s of our own. Starting again on a kept folder, after Stop or a crash, finds the
 // data, the password and, when it is free, the port of before. A folder made by another major version gets the
-// binaries of that version when they are installed.
+// binaries of that version when the source has them.
 //
 // Errors wrap ErrInUse when a living process runs a server in the folder, and ErrNotFound when no binaries
 // fit. A server that does not come up is described by the end of its log. After an error nothing runs and no
@@ -65,7 +67,10 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s, err := start(ctx, cfg, usualPlaces())
+	if cfg.Source == nil {
+		cfg.Source = Installed
+	}
+	s, err := start(ctx, cfg)
 	if err != nil {
 		name := cfg.Dir
 		if name == "" {
@@ -76,7 +81,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-func start(ctx context.Context, cfg Config, places []place) (_ *Server, err error) {
+func start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	began := time.Now()
 	f, err := openFolder(cfg.Dir, cfg.Log)
 	if err != nil {
@@ -89,7 +94,7 @@ func start(ctx context.Context, cfg Config, places []place) (_ *Server, err erro
 			err = errors.Join(err, s.stop())
 		}
 	}()
-	if err := s.pickBinaries(ctx, places); err != nil {
+	if err := s.pickBinaries(ctx); err != nil {
 		return nil, err
 	}
 	if err := stopLeftover(f, cfg.Log); err != nil {
@@ -143,7 +148,7 @@ func (s *Server) shutDownAndClose() error {
 }
 
 // pickBinaries finds a server for a new folder, or the one that an existing folder needs.
-func (s *Server) pickBinaries(ctx context.Context, places []place) error {
+func (s *Server) pickBinaries(ctx context.Context) error {
 	made, err := s.folder.read("data/PG_VERSION")
 	if err != nil {
 		return err
@@ -153,12 +158,27 @@ func (s *Server) pickBinaries(ctx context.Context, places []place) error {
 		return fmt.Errorf("folder was made by PostgreSQL %s, want %s: "+
 			"move it with pg_dump of that version, or remove it to begin anew", made, wanted(0))
 	}
-	s.binaries, err = find(ctx, places, major)
-	if err != nil && made != "" {
-		return fmt.Errorf("folder was made by PostgreSQL %s and needs the same to run: "+
-			"install it (apt-get install postgresql-%s), or remove the folder to begin anew: %w", made, made, err)
+	s.binaries, err = s.cfg.Source(ctx, major)
+	if errors.Is(err, ErrNotFound) {
+		err = fmt.Errorf("%w%s%s", ErrNotFound, indent(err), remedies)
+		if made != "" {
+			err = fmt.Errorf("folder was made by PostgreSQL %s and needs the same to run: "+
+				"install it (apt-get install postgresql-%s), or remove the folder to begin anew: %w", made, made, err)
+		}
 	}
 	return err
+}
+
+const remedies = `
+  any one of these helps:
+    apt-get install postgresql         (Debian, Ubuntu)
+    brew install postgresql@17         (macOS)
+    set METERHOUSE_POSTGRES_REPOSITORY (a mirror of Maven Central, for the download)
+    set METERHOUSE_DATABASE_URL        (a running server, postgres://user:password@host/database)`
+
+// indent puts what the sources said below a message.
+func indent(err error) string {
+	return "\n  " + strings.ReplaceAll(err.Error(), "\n", "\n  ")
 }
 
 // prepare makes the data folder unless there is one. initdb works beside it and the rename comes last, so a data

@@ -1,8 +1,19 @@
 // Package warehousetest gives every test a migrated Postgres database of its own.
 //
-// One server serves a test binary: the one that METERHOUSE_TEST_DSN names, else a private one from
-// local binaries. On it a template is migrated once, under a lock, and copied per test, which takes
-// a few hundredths of a second. Without any Postgres the tests fail; they never skip.
+// One server serves a test binary: the first that this ladder leads to.
+//
+//	dsn       the server that METERHOUSE_TEST_DSN names
+//	local     a private one from installed binaries
+//	docker    a container, when an engine is healthy
+//	download  a private one from binaries of a Maven repository (see localpg.Download)
+//
+// A line on stderr says which and why. On the server a template is migrated once, under a lock, and
+// copied per test, which takes a few hundredths of a second. Without any Postgres the tests fail
+// and say what each rung said; they never skip.
+//
+// METERHOUSE_TEST_REQUIRE pins one rung by its name: then anything else is an error.
+// METERHOUSE_TEST_POSTGRES asks for a major, 15 to 18: rungs that have another are passed over, and
+// a server of METERHOUSE_TEST_DSN that is another is an error.
 package warehousetest
 
 import (
@@ -22,7 +33,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"meterhouse/etl/localpg"
 	"meterhouse/migrations"
 )
 
@@ -30,19 +40,20 @@ import (
 // create databases.
 const DSN = "METERHOUSE_TEST_DSN"
 
-// Main runs the tests of a package and stops the private server afterwards: call it in TestMain.
+// Main runs the tests of a package and stops the server that was started for them: call it in
+// TestMain.
 func Main(m *testing.M) {
 	code := m.Run()
-	if server.private != nil {
-		server.private.Stop()
+	if err := shared.server.shutDown(); err != nil {
+		fmt.Fprintf(os.Stderr, "warehousetest: %v\n", err)
 	}
 	os.Exit(code)
 }
 
-var server struct {
+// shared is what all tests of this binary use.
+var shared struct {
 	once     sync.Once
-	private  *localpg.Server
-	url      string
+	server   *server
 	template string
 	err      error
 }
@@ -51,38 +62,38 @@ var server struct {
 // passes; a failed test keeps it on a server of METERHOUSE_TEST_DSN and prints its name.
 func New(t testing.TB) string {
 	t.Helper()
-	server.once.Do(start)
-	if server.err != nil {
-		t.Fatalf("no database for tests: %v", server.err)
+	shared.once.Do(start)
+	if shared.err != nil {
+		t.Fatalf("no database for tests: %v", shared.err)
 	}
-	return create(t, "template "+server.template)
+	return create(t, "template "+shared.template)
 }
 
 // Empty is New without the schema.
 func Empty(t testing.TB) string {
 	t.Helper()
-	server.once.Do(start)
-	if server.err != nil {
-		t.Fatalf("no database for tests: %v", server.err)
+	shared.once.Do(start)
+	if shared.err != nil {
+		t.Fatalf("no database for tests: %v", shared.err)
 	}
 	return create(t, "template template0 encoding 'UTF8'")
 }
 
 func create(t testing.TB, how string) string {
 	name := "test_" + suffix()
-	if err := execute(server.url, "create database "+name+" "+how); err != nil {
+	if err := execute(shared.server.url, "create database "+name+" "+how); err != nil {
 		t.Fatalf("database for the test: %v", err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() && server.private == nil {
+		if t.Failed() && shared.server.stop == nil {
 			t.Logf("database kept: %s", name)
 			return
 		}
-		if err := execute(server.url, "drop database if exists "+name+" with (force)"); err != nil {
+		if err := execute(shared.server.url, "drop database if exists "+name+" with (force)"); err != nil {
 			t.Errorf("drop the test's database: %v", err)
 		}
 	})
-	return withDatabase(server.url, name)
+	return withDatabase(shared.server.url, name)
 }
 
 // Connect opens a connection that the test's end closes.
@@ -97,27 +108,22 @@ func Connect(t testing.TB, url string) *pgx.Conn {
 }
 
 func start() {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	server.url = os.Getenv(DSN)
-	if server.url != "" {
-		fmt.Fprintf(os.Stderr, "tests use the server of %s\n", DSN)
-	} else {
-		server.private, server.err = localpg.Start(ctx, localpg.Config{})
-		if server.err != nil {
-			return
-		}
-		server.url = server.private.URL("")
-		fmt.Fprintf(os.Stderr, "tests use %s: %s is not set\n", server.private.Describe(), DSN)
+	var why string
+	shared.server, why, shared.err = climb(ctx, os.Getenv, ladder)
+	if shared.err != nil {
+		return
 	}
-	server.template = "meterhouse_template_" + hash()
-	server.err = buildTemplate(ctx)
+	fmt.Fprintf(os.Stderr, "tests use %s: %s\n", shared.server.about, why)
+	shared.template = "meterhouse_template_" + hash()
+	shared.err = buildTemplate(ctx)
 }
 
 // buildTemplate migrates the template unless another test binary did. It gets its name last, so a
 // template that has it is whole.
 func buildTemplate(ctx context.Context) error {
-	conn, err := pgx.Connect(ctx, server.url)
+	conn, err := pgx.Connect(ctx, shared.server.url)
 	if err != nil {
 		return err
 	}
@@ -126,17 +132,17 @@ func buildTemplate(ctx context.Context) error {
 		return err
 	}
 	var exists bool
-	if err := conn.QueryRow(ctx, `select exists (select from pg_database where datname = $1)`, server.template).Scan(&exists); err != nil || exists {
+	if err := conn.QueryRow(ctx, `select exists (select from pg_database where datname = $1)`, shared.template).Scan(&exists); err != nil || exists {
 		return err
 	}
 	building := "meterhouse_building_" + suffix()
 	if _, err := conn.Exec(ctx, "create database "+building+" template template0 encoding 'UTF8'"); err != nil {
 		return err
 	}
-	if _, _, err := migrations.Up(ctx, withDatabase(server.url, building)); err != nil {
+	if _, _, err := migrations.Up(ctx, withDatabase(shared.server.url, building)); err != nil {
 		return err
 	}
-	_, err = conn.Exec(ctx, "alter database "+building+" rename to "+server.template)
+	_, err = conn.Exec(ctx, "alter database "+building+" rename to "+shared.template)
 	return err
 }
 
