@@ -111,7 +111,7 @@ func (b *bench) account(change ...func(*Config)) *Account {
 	return a
 }
 
-func mustToken(t *testing.T, text string) Token {
+func mustToken(t testing.TB, text string) Token {
 	t.Helper()
 	tok, err := NewToken(text)
 	if err != nil {
