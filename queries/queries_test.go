@@ -1,10 +1,13 @@
 package queries_test
 
 import (
-	"io/fs"
+	"context"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 
 	"meterhouse/etl/warehouse/warehousetest"
 	"meterhouse/queries"
@@ -12,33 +15,160 @@ import (
 
 func TestMain(m *testing.M) { warehousetest.Main(m) }
 
-func TestQueriesRunAndAreIndexed(t *testing.T) {
-	conn := warehousetest.Connect(t, warehousetest.New(t))
-	index, err := os.ReadFile("README.md")
+// variable is what psql (:name), Metabase ({{name}}, [[ … ]]), JDBC (?) or DBeaver (${name}, @name) would
+// fill in before the database sees it.
+var variable = regexp.MustCompile(`(?:^|[^:]):[A-Za-z'"]|\{\{|\[\[|\?|\$|@`)
+
+// Nothing in a query is meant for one tool only.
+func TestQueriesAreOnePlainStatement(t *testing.T) {
+	t.Parallel()
+	for _, q := range queries.All() {
+		var code []string
+		for line := range strings.Lines(q.SQL) {
+			text, _, _ := strings.Cut(line, "--")
+			code = append(code, text)
+		}
+		plain := strings.Join(code, "")
+		if found := variable.FindString(plain); found != "" {
+			t.Errorf("%s: %q is a variable to psql, Metabase or DBeaver", q.Name, found)
+		}
+		if strings.Count(plain, ";") != 1 || !strings.HasSuffix(q.SQL, ";\n") {
+			t.Errorf("%s: want one statement, ended by a semicolon", q.Name)
+		}
+		if found := regexp.MustCompile(`\b(ops|raw|dw\.fact_\w+|public)\.?`).FindString(plain); found != "" {
+			t.Errorf("%s: reads %s: want mart", q.Name, found)
+		}
+		if strings.Contains(q.SQL, "\n\n") {
+			t.Errorf("%s: has a blank line, which DBeaver takes for the end of a statement", q.Name)
+		}
+		if regexp.MustCompile(`(?i)\bbetween\b`).MatchString(plain) {
+			t.Errorf("%s: between: want >= and <", q.Name)
+		}
+		for i, line := range strings.Split(q.SQL, "\n") {
+			if len([]rune(line)) > 160 || strings.HasPrefix(line, "-- ") && len(line) > 105 ||
+				strings.TrimRight(line, " ") != line || strings.Contains(line, "\t") {
+				t.Errorf("%s.sql:%d: too long, or blanks at the end, or a tab", q.Name, i+1)
+			}
+		}
+		if !strings.HasSuffix(q.Question, "?") || !strings.HasPrefix(q.Grain, "one row per ") {
+			t.Errorf("%s: question %q, grain %q: want a question, and one row per …", q.Name, q.Question, q.Grain)
+		}
+		for _, p := range q.Params {
+			if p.IsMonth() && p.Type != "date" {
+				t.Errorf("%s: %s is a %s: want a date, the first day of the month", q.Name, p.Name, p.Type)
+			}
+		}
+	}
+}
+
+// The README lists every question with its file, parameters and grain, and nothing else.
+func TestReadmeIndexesQueries(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	names, err := fs.Glob(queries.FS, "*.sql")
-	if err != nil || len(names) == 0 {
-		t.Fatalf("queries: %v, %v", names, err)
-	}
-	for _, name := range names {
-		sql, err := fs.ReadFile(queries.FS, name)
-		if err != nil {
-			t.Fatal(err)
+	want := "| question | file | parameters | one row per |\n|---|---|---|---|\n"
+	for _, q := range queries.All() {
+		var params []string
+		for _, p := range q.Params {
+			params = append(params, "`"+p.Name+"`")
 		}
-		text := string(sql)
-		question, _, _ := strings.Cut(strings.TrimPrefix(text, "-- Question: "), "\n")
-		for _, want := range []string{"-- Question: ", "\n-- Grain: ", "\n-- Caveats: ", "\nwith params as ("} {
-			if !strings.Contains(text, want) {
-				t.Errorf("%s: lacks %q", name, want)
+		grain := strings.ReplaceAll(strings.TrimSuffix(strings.TrimPrefix(q.Grain, "one row per "), "."), "\n", " ")
+		want += "| " + q.Question + " | [" + q.Name + "](" + q.Name + ".sql) | " + strings.Join(params, ", ") + " | " + grain + " |\n"
+	}
+	_, table, _ := strings.Cut(string(readme), "| question |")
+	got, _, _ := strings.Cut("| question |"+table, "\n\n")
+	if got+"\n" != want {
+		t.Errorf("README.md has\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Every query runs as bi_reader on an empty warehouse, with its defaults and with others, takes no
+// parameter as it stands, and can be explained.
+func TestQueriesRunAsReader(t *testing.T) {
+	t.Parallel()
+	conn := warehousetest.Connect(t, warehousetest.New(t))
+	if _, err := conn.Exec(t.Context(), `set role bi_reader`); err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{"date": "2026-02-01", "integer": "3", "text": "a'b"}
+	for _, q := range queries.All() {
+		prepared, err := conn.Prepare(t.Context(), q.Name, q.SQL)
+		if err != nil {
+			t.Errorf("%s: %v", q.Name, err)
+			continue
+		}
+		if len(prepared.ParamOIDs) > 0 || len(prepared.Fields) == 0 {
+			t.Errorf("%s: %d parameters, %d columns", q.Name, len(prepared.ParamOIDs), len(prepared.Fields))
+		}
+		if _, err := conn.Exec(t.Context(), "explain "+q.SQL); err != nil {
+			t.Errorf("explain %s: %v", q.Name, err)
+		}
+		if tag, err := conn.Exec(t.Context(), q.SQL); err != nil || tag.RowsAffected() != 0 {
+			t.Errorf("%s: %d rows of nothing, %v", q.Name, tag.RowsAffected(), err)
+		}
+		others := map[string]string{}
+		for _, p := range q.Params {
+			if p.Meaning == "" {
+				t.Errorf("%s: %s has no meaning", q.Name, p.Name)
+			}
+			others[p.Name] = values[p.Type]
+			for _, with := range []map[string]string{{}, {p.Name: values[p.Type]}, others} {
+				sql, args := q.With(with)
+				if rows(t, conn, sql, args); len(args) != len(with) {
+					t.Errorf("%s with %v: %d arguments", q.Name, with, len(args))
+				}
+				sql, args = q.Values(with)
+				used := rows(t, conn, sql, args)
+				if len(used) != 1 || len(with) > 0 && used[0][p.Name] != with[p.Name] {
+					t.Errorf("%s with %v: parameters are %v", q.Name, with, used)
+				}
 			}
 		}
-		if !strings.Contains(string(index), "]("+name+")") || !strings.Contains(strings.ToLower(string(index)), strings.ToLower(question)) {
-			t.Errorf("%s: README.md does not list it with its question %q", name, question)
+	}
+}
+
+// rows asks for everything as text.
+func rows(t *testing.T, conn *pgx.Conn, sql string, args []any) (all []map[string]string) {
+	t.Helper()
+	result, err := conn.Query(context.Background(), sql, append([]any{pgx.QueryResultFormats{pgx.TextFormatCode}}, args...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for result.Next() {
+		row := map[string]string{}
+		for i, v := range result.RawValues() {
+			row[result.FieldDescriptions()[i].Name] = string(v)
 		}
-		if _, err := conn.Exec(t.Context(), text); err != nil {
-			t.Errorf("%s: %v", name, err)
+		all = append(all, row)
+	}
+	if err := result.Err(); err != nil {
+		t.Errorf("%v in\n%s", err, sql)
+	}
+	return all
+}
+
+func TestParamRead(t *testing.T) {
+	t.Parallel()
+	month, day := queries.Param{Name: "from_month", Type: "date"}, queries.Param{Name: "from_day", Type: "date"}
+	number, text := queries.Param{Name: "top", Type: "integer"}, queries.Param{Name: "customer", Type: "text"}
+	for _, c := range []struct {
+		p        queries.Param
+		in, want string // want is empty where it is refused
+	}{
+		{month, "2026-04", "2026-04-01"}, {month, "2026-04-01", "2026-04-01"}, {month, "2026-01", "2026-01-01"}, {month, "2026-01-01", "2026-01-01"},
+		{month, "2026-04-02", ""}, {month, "2026-13", ""}, {month, "April", ""}, {month, "", ""}, {month, "2026-04-01-01", ""},
+		{day, "2026-02-28", "2026-02-28"}, {day, "2026-02-29", ""}, {day, "today", ""}, {day, "2026-02", ""}, {day, "infinity", ""},
+		{number, "10", "10"}, {number, "-1", "-1"}, {number, "+7", "7"}, {number, "1e3", ""}, {number, "1.0", ""}, {number, "2147483648", ""},
+		{text, "'; drop table x; --", "'; drop table x; --"}, {text, "a\x00b", ""}, {text, "\xff", ""},
+	} {
+		got, err := c.p.Read(c.in)
+		if got != c.want || (err != nil) != (c.want == "") {
+			t.Errorf("%s=%q: %q, %v, want %q", c.p.Name, c.in, got, err, c.want)
+		}
+		if err != nil && !strings.HasPrefix(err.Error(), "want ") {
+			t.Errorf("%s=%q: %v: want what is wanted", c.p.Name, c.in, err)
 		}
 	}
 }
