@@ -55,6 +55,12 @@ type Answer struct {
 	PayloadID int64
 }
 
+// MethodImport stands in place of an HTTP method where a person imported a file.
+const MethodImport = "IMPORT"
+
+// Imported tells that the answer is not the vendor's but from a file that a person imported.
+func (a *Answer) Imported() bool { return a.Method == MethodImport }
+
 // Source is one vendor account.
 type Source interface {
 	// Extract asks the vendor. It retries what may be retried and returns a complete, bounded
@@ -114,6 +120,7 @@ type Job struct {
 	// Operation is the operation that readings must name; empty: the one that the account's first
 	// good reading named.
 	Operation string
+	ReplayOf  int64 // the run whose landed answers are read again; 0 when the vendor is asked
 }
 
 // Outcome is what a run did, in records at the dataset's grain.

@@ -71,7 +71,7 @@ func Up(ctx context.Context, url string) (applied []Applied, notes []string, err
 		return err
 	})
 	if err != nil {
-		return applied, nil, fmt.Errorf("migrate up: %w", err)
+		return applied, nil, fmt.Errorf("migrate up: %w", explain(ctx, url, err))
 	}
 	notes, err = grantReader(ctx, url)
 	if err != nil {
@@ -161,6 +161,55 @@ func withProvider(ctx context.Context, url string, use func(*goose.Provider) err
 	return use(provider)
 }
 
+// explain adds to a refusal what an administrator can do about it: the grants that a role lacks
+// which does not own the database, or whose schema it is.
+func explain(ctx context.Context, url string, err error) error {
+	var pgErr *pgconn.PgError
+	if !errors.As(err, &pgErr) || pgErr.Code != "42501" && pgErr.Code != "3F000" { // insufficient_privilege, invalid_schema_name
+		return err
+	}
+	conn, connErr := pgx.Connect(ctx, url)
+	if connErr != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	var database, user, owner string
+	var grants []string
+	if conn.QueryRow(ctx, missingRights).Scan(&database, &user, &owner, &grants) != nil {
+		return err
+	}
+	switch {
+	case len(grants) > 0:
+		return fmt.Errorf("%w: %s lacks rights in database %s: an administrator has to run there\n%s", err, user, database, strings.Join(grants, "\n"))
+	case owner != "" && owner != user:
+		return fmt.Errorf("%w: the schema belongs to %s: migrate as that role, not as %s", err, owner, user)
+	}
+	return err
+}
+
+// Since Postgres 15 only the owner of a database may create tables in its schema public, where the
+// list of applied migrations is.
+const missingRights = `
+select
+    current_database()::text,
+    current_user::text,
+    coalesce((select pg_get_userbyid(nspowner)::text from pg_namespace where nspname = 'raw'), ''),
+    array_remove(array[
+        case
+            when not has_database_privilege(current_database(), 'create')
+                then format('grant create on database %I to %I;', current_database(), current_user)
+        end,
+        case
+            when public.oid is null
+                then format('create schema public authorization %I;', current_user)
+            when not has_schema_privilege(public.oid, 'create')
+                and not exists (select from pg_class where relnamespace = public.oid and relname = '` + versionTable + `')
+                then format('grant usage, create on schema public to %I;', current_user)
+        end
+    ], null)
+from (select 1) as one
+left join pg_namespace as public on public.nspname = 'public'`
+
 // grantReader makes the group role bi_reader and gives it what mart, dw and billing expose. It
 // works without CREATEROLE when the role exists; otherwise the notes hold the SQL for an administrator.
 func grantReader(ctx context.Context, url string) (notes []string, err error) {
@@ -172,7 +221,7 @@ func grantReader(ctx context.Context, url string) (notes []string, err error) {
 	if _, err := conn.Exec(ctx, createReader); err != nil {
 		var pgErr *pgconn.PgError
 		if errors.As(err, &pgErr) && pgErr.Code == "42501" { // insufficient_privilege
-			return []string{"-- this role may not create roles; as an administrator run:\ncreate role bi_reader nologin;\n-- and then, as the owner of the schemas:\n" + strings.TrimSpace(grants) + ";"}, nil
+			return []string{createReaderByHand}, nil
 		}
 		return nil, err
 	}
@@ -192,6 +241,10 @@ exception
     when duplicate_object or unique_violation then null;
 end
 $$`
+
+const createReaderByHand = `-- readers: this role may not create theirs. As an administrator run
+create role bi_reader nologin;
+-- and then "meterhouse migrate up" again, which gives it what it may read`
 
 // Grants go table by table, so that partition children stay out of a reader's sight. They are
 // serialised because concurrent grants on one table fail with "tuple concurrently updated".

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { warehousetest.Main(m) }
 
-var update = flag.Bool("update", false, "rewrite testdata/schema.golden")
+var update = flag.Bool("update", false, "rewrite testdata/schema.golden and docs/data-dictionary.md")
 
 func up(t *testing.T, url string) {
 	t.Helper()

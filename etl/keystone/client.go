@@ -383,6 +383,12 @@ func (e *extraction) once(ctx context.Context) error {
 	return readStatus(res, e.req, e.pair.access)
 }
 
+// Recognize says about a landed answer what Extract said when it came: an error when the vendor
+// refused; otherwise it can be transformed.
+func (a *Account) Recognize(ans *etl.Answer) error {
+	return a.named(readStatus(&fetch.Result{Status: ans.Status, Body: ans.Body}, ans.Request, Token{}))
+}
+
 // errNotJSON is a page of a proxy or of maintenance, or an answer that was cut without a trace.
 var errNotJSON = &fetch.Error{
 	Reject:    &etl.RejectError{Reason: "json_syntax", Detail: "the answer is not whole JSON", Class: etl.ErrUnavailable},
@@ -454,6 +460,30 @@ func (a *Account) Ping(ctx context.Context) (string, error) {
 	return said, a.named(err)
 }
 
+// Reach proves that the host answers, with no token and without a look at the stored ones, and says
+// so in words. A status that no API gives to a stranger is an error.
+func (a *Account) Reach(ctx context.Context) (string, error) {
+	said, err := a.reach(ctx)
+	return said, a.named(err)
+}
+
+func (a *Account) reach(ctx context.Context) (string, error) {
+	req := etl.Request{Dataset: Customers, Scope: a.name}
+	call, err := a.call(req)
+	if err != nil {
+		return "", err
+	}
+	res, err := a.send(ctx, call, Token{})
+	if err != nil {
+		return "", about(call, err)
+	}
+	defer res.Body.Close()
+	if res.Status == http.StatusNotFound || res.Status == http.StatusProxyAuthRequired || res.Status >= 500 {
+		return "", about(call, readStatus(res, req, Token{}))
+	}
+	return fmt.Sprintf("%s answers (status %d to a call without a token)", a.base.Host, res.Status), nil
+}
+
 func (a *Account) ping(ctx context.Context) (string, error) {
 	status, err := a.tokens.status(ctx)
 	if err != nil {
@@ -469,6 +499,13 @@ func (a *Account) ping(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if held.access.IsZero() {
+		said, err := a.reach(ctx)
+		if err != nil {
+			return "", err
+		}
+		return said + "; the credential was not tested, because that would spend the refresh token: the next run shows whether it is accepted", nil
+	}
 	req := etl.Request{Dataset: Customers, Scope: a.name}
 	call, err := a.call(req)
 	if err != nil {
@@ -479,9 +516,6 @@ func (a *Account) ping(ctx context.Context) (string, error) {
 		return "", about(call, err)
 	}
 	defer res.Body.Close()
-	if held.access.IsZero() {
-		return fmt.Sprintf("%s answers (status %d); the credential was not tested, because that would spend the refresh token", a.base.Host, res.Status), nil
-	}
 	if err := readStatus(res, req, held.access); err != nil {
 		return "", about(call, err)
 	}

@@ -26,6 +26,7 @@ type storedDay struct {
 	digest, pending      []byte
 	pendingAt            *time.Time
 	knownSince           time.Time
+	payload              int64
 	count                int
 	invoiced, uninvoiced int
 	absentSince          *time.Time
@@ -51,7 +52,7 @@ func (l *loader) theHistory() (*historyLoad, error) {
 	}
 	window := l.ans.Request.Window
 	rows, err := l.tx.Query(l.ctx, `
-		select d.service_level_key, d.usage_date, d.digest, d.pending_digest, d.pending_at, d.known_since, d.sample_count,
+		select d.service_level_key, d.usage_date, d.digest, d.pending_digest, d.pending_at, d.known_since, d.payload_id, d.sample_count,
 			d.invoiced_samples, d.uninvoiced_samples, d.absent_since
 		from dw.dim_service_level as v
 		cross join lateral (
@@ -66,7 +67,7 @@ func (l *loader) theHistory() (*historyLoad, error) {
 	var key int64
 	var day time.Time
 	var d storedDay
-	if _, err := pgx.ForEachRow(rows, []any{&key, &day, &d.digest, &d.pending, &d.pendingAt, &d.knownSince, &d.count,
+	if _, err := pgx.ForEachRow(rows, []any{&key, &day, &d.digest, &d.pending, &d.pendingAt, &d.knownSince, &d.payload, &d.count,
 		&d.invoiced, &d.uninvoiced, &d.absentSince}, func() error {
 		if h.stored[key] == nil {
 			h.stored[key] = map[etl.Day]*storedDay{}
@@ -236,6 +237,8 @@ func (h *historyLoad) newestDay(v *level, in *seriesDay, st *storedDay) error {
 		return h.heldDay(v, in, st)
 	case bytes.Equal(st.digest, in.digest):
 		return h.sameDay(v, in, st)
+	case h.l.rereads(st.payload):
+		return h.rereadDay(v, in, st)
 	}
 	return h.differentDay(v, in, st)
 }
@@ -324,6 +327,13 @@ func (h *historyLoad) sameDay(v *level, in *seriesDay, st *storedDay) error {
 		stored, err := h.storedSamples(v, in.day)
 		if err != nil {
 			return err
+		}
+		if len(stored) == 0 {
+			if st.uniformFlag() == etl.Unknown { // pruned: nobody knows any more which sample was flagged
+				l.out.Unchanged += len(in.samples)
+				return nil
+			}
+			stored = recalled(in.samples, st)
 		}
 		keepKnownFlags(stored, in.samples)
 		f = flags(in.samples)
@@ -418,11 +428,10 @@ func (h *historyLoad) heldDay(v *level, in *seriesDay, st *storedDay) error {
 			return err
 		}
 	}
-	stored, err := h.storedSamples(v, in.day)
+	_, diff, err := h.compareStored(v, in, st)
 	if err != nil {
 		return err
 	}
-	diff := compare(stored, in.samples)
 	h.l.out.Unchanged += diff.equal
 	if rest := len(in.samples) - diff.equal; rest > 0 {
 		h.l.out.Ignored += rest
@@ -434,12 +443,11 @@ func (h *historyLoad) heldDay(v *level, in *seriesDay, st *storedDay) error {
 // differentDay: the digests differ, so the samples are compared one by one.
 func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error {
 	l := h.l
-	stored, err := h.storedSamples(v, in.day)
+	stored, diff, err := h.compareStored(v, in, st)
 	if err != nil {
 		return err
 	}
 	keepKnownFlags(stored, in.samples)
-	diff := compare(stored, in.samples)
 	wasInvoiced := dayFlag(st.count, st.invoiced, st.uninvoiced) == etl.True
 	switch {
 	case diff.different == 0 && diff.missing == 0 && len(diff.extra) == 0:
@@ -603,7 +611,42 @@ func compare(stored, in []etl.Sample) (d difference) {
 	return d
 }
 
-// storedSamples reads a day's samples back, in order of time. Rows that wait for COPY are of other days.
+// compareStored reads the samples of a stored day back and tells how an answer relates to them. Of a
+// day whose samples retention took only their number is left: fewer may be a shrunk day, and anything
+// else counts as different, since a change must not pass for an addition.
+func (h *historyLoad) compareStored(v *level, in *seriesDay, st *storedDay) ([]etl.Sample, difference, error) {
+	stored, err := h.storedSamples(v, in.day)
+	if err != nil || len(stored) > 0 {
+		return stored, compare(stored, in.samples), err
+	}
+	h.l.warn("samples_pruned", v.on(in.day))
+	if len(in.samples) < st.count {
+		return nil, difference{missing: st.count}, nil
+	}
+	return nil, difference{different: len(in.samples)}, nil
+}
+
+// uniformFlag is the flag of all samples of a stored day; unknown when they differ.
+func (st *storedDay) uniformFlag() etl.NullBool {
+	switch st.count {
+	case st.invoiced:
+		return etl.True
+	case st.uninvoiced:
+		return etl.False
+	}
+	return etl.Unknown
+}
+
+// recalled stands in for the samples of a day that retention took, as far as their flags go.
+func recalled(in []etl.Sample, st *storedDay) []etl.Sample {
+	samples := slices.Clone(in)
+	for i := range samples {
+		samples[i].Invoiced = st.uniformFlag()
+	}
+	return samples
+}
+
+// storedSamples reads a day's samples back, in order of time; none when retention took them. Rows that wait for COPY are of other days.
 func (h *historyLoad) storedSamples(v *level, day etl.Day) ([]etl.Sample, error) {
 	rows, err := h.l.tx.Query(h.l.ctx, `
 		select sampled_at, committed_tib::text, consumed_tib::text, burst_tib::text, accrued_burst_tib::text, is_invoiced

@@ -24,7 +24,7 @@ func TestNewDayThenTheSameCostsNothing(t *testing.T) {
 	h := newHouse(t)
 	out := h.mustHistory(oneDay, extreme(sample(may14, "112.5"), sample(noon, "113")))
 	wantCounts(t, out, "received 2 inserted 2 restated 0 unchanged 0 ignored 0 quarantined 0 absent 0")
-	h.want(dailyRow, "2|112.75|113|f|0|f|t")
+	h.want(dailyRow, "2|112.75|113|false|0|false|true")
 	h.want(`select count(*) from raw.payload`, "1")
 
 	touched := `select 'sample', xmin, ctid from dw.fact_consumption_sample union all select 'day', xmin, ctid from dw.fact_daily_consumption
@@ -35,7 +35,7 @@ func TestNewDayThenTheSameCostsNothing(t *testing.T) {
 	out = h.mustHistory(oneDay, extreme(sample(may14, "112.50"), sample(noon, "113.0")))
 	wantCounts(t, out, "received 2 inserted 0 restated 0 unchanged 2 ignored 0 quarantined 0 absent 0")
 	h.want(`select count(*) from raw.payload`, "1")
-	h.want(`select run_id, status, payload_id is null, body_sha256 is not null from ops.run order by 1`, "1|ok|f|t", "2|ok|t|t")
+	h.want(`select run_id, status, payload_id is null, body_sha256 is not null from ops.run order by 1`, "1|ok|false|true", "2|ok|true|true")
 	if after := h.rows(touched); !slices.Equal(before, after) {
 		t.Errorf("an unchanged day was written\n got %q\nwant %q", after, before)
 	}
@@ -47,7 +47,7 @@ func TestLateSamplesAreAddedNotRestated(t *testing.T) {
 	h.now = h.now.Add(24 * time.Hour)
 	out := h.mustHistory(oneDay, extreme(sample(may14, "112.5"), sample(noon, "113.5")))
 	wantCounts(t, out, "received 2 inserted 1 restated 0 unchanged 1 ignored 0 quarantined 0 absent 0")
-	h.want(dailyRow, "2|113|113.5|f|0|f|t")
+	h.want(dailyRow, "2|113|113.5|false|0|false|true")
 	h.want(`select kind, column_name, old_value, new_value from mart.restatement where column_name in ('sample_count', 'consumed_last_tib') order by 2`,
 		"late|consumed_last_tib|112.5|113.5", "late|sample_count|1|2")
 }
@@ -64,7 +64,7 @@ func TestRestatedDayKeepsItsFormerVersion(t *testing.T) {
 			}
 		}
 	}
-	h.want(dailyRow, "2|112.75|113|f|2|f|t")
+	h.want(dailyRow, "2|112.75|113|false|2|false|true")
 	h.want(`select kind, consumed_avg_tib, known_from, known_until from dw.restatement order by known_from`,
 		"restated|112.75|2026-05-16 12:00:00+00|2026-05-17 12:00:00+00",
 		"restated|112.8|2026-05-17 12:00:00+00|2026-05-18 12:00:00+00")
@@ -83,7 +83,7 @@ func TestInvoicedDayRestatedIsWarned(t *testing.T) {
 	if out.Warnings["invoiced_value_changed"].Count != 1 {
 		t.Errorf("warnings: got %v, want invoiced_value_changed", out.Warnings)
 	}
-	h.want(`select distinct was_invoiced from mart.restatement`, "t")
+	h.want(`select distinct was_invoiced from mart.restatement`, "true")
 }
 
 func TestInvoicedFlag(t *testing.T) {
@@ -99,12 +99,12 @@ func TestInvoicedFlag(t *testing.T) {
 		wantCounts(t, h.mustHistory(oneDay, flag(b)), want)
 		h.want(`select is_invoiced, restatement_count, invoiced_known_since is not null from dw.fact_daily_consumption`, row)
 	}
-	step(etl.False, "received 2 inserted 2 restated 0 unchanged 0 ignored 0 quarantined 0 absent 0", "f|0|f")
-	step(etl.True, "received 2 inserted 0 restated 0 unchanged 2 ignored 0 quarantined 0 absent 0", "t|0|t")
-	h.want(`select distinct is_invoiced from dw.fact_consumption_sample`, "t")
+	step(etl.False, "received 2 inserted 2 restated 0 unchanged 0 ignored 0 quarantined 0 absent 0", "false|0|false")
+	step(etl.True, "received 2 inserted 0 restated 0 unchanged 2 ignored 0 quarantined 0 absent 0", "true|0|true")
+	h.want(`select distinct is_invoiced from dw.fact_consumption_sample`, "true")
 	h.want(`select count(*) from dw.restatement`, "0")
-	step(etl.Unknown, "received 2 inserted 0 restated 0 unchanged 2 ignored 0 quarantined 0 absent 0", "t|0|t")
-	step(etl.False, "received 2 inserted 0 restated 2 unchanged 0 ignored 0 quarantined 0 absent 0", "f|1|t")
+	step(etl.Unknown, "received 2 inserted 0 restated 0 unchanged 2 ignored 0 quarantined 0 absent 0", "true|0|true")
+	step(etl.False, "received 2 inserted 0 restated 2 unchanged 0 ignored 0 quarantined 0 absent 0", "false|1|true")
 	h.want(`select kind, column_name, old_value, new_value from mart.restatement`, "restated|is_invoiced|true|false")
 }
 
@@ -122,9 +122,9 @@ func TestShrunkDayIsHeldUntilConfirmed(t *testing.T) {
 			t.Errorf("warnings: got %v, want day_shrunk", out.Warnings)
 		}
 	}
-	h.want(dailyRow, "2|112.75|113|f|0|f|t")
+	h.want(dailyRow, "2|112.75|113|false|0|false|true")
 	wantCounts(t, less(time.Minute), "received 1 inserted 0 restated 1 unchanged 0 ignored 0 quarantined 0 absent 0")
-	h.want(dailyRow, "1|112.5|112.5|f|1|f|t")
+	h.want(dailyRow, "1|112.5|112.5|false|1|false|true")
 	h.want(`select count(*) from dw.fact_consumption_sample`, "1")
 }
 
@@ -135,7 +135,7 @@ func TestShrinkDeniedByTheNextAnswer(t *testing.T) {
 		h.now = h.now.Add(24 * time.Hour)
 		h.mustHistory(oneDay, l)
 	}
-	h.want(dailyRow, "2|112.75|113|f|0|f|t")
+	h.want(dailyRow, "2|112.75|113|false|0|false|true")
 	h.want(`select count(*) from dw.restatement`, "0")
 }
 
@@ -164,7 +164,7 @@ func TestPartialDay(t *testing.T) {
 
 	out := load(etl.Report{Quarantined: 1}, true, bad)
 	wantCounts(t, out, "received 2 inserted 1 restated 0 unchanged 0 ignored 0 quarantined 1 absent 0")
-	h.want(dailyRow, "1|112.5|112.5|f|0|f|f")
+	h.want(dailyRow, "1|112.5|112.5|false|0|false|false")
 	h.want(`select distinct status from mart.coverage where day = '2026-05-14'`, "partial")
 
 	// The same refusal again is counted, not repeated; the stored day stays.
@@ -175,7 +175,7 @@ func TestPartialDay(t *testing.T) {
 	// A whole answer ends the doubt.
 	out = load(etl.Report{}, false, extreme(sample(may14, "112.5"), sample(noon, "113")))
 	wantCounts(t, out, "received 2 inserted 1 restated 0 unchanged 1 ignored 0 quarantined 0 absent 0")
-	h.want(dailyRow, "2|112.75|113|f|0|f|t")
+	h.want(dailyRow, "2|112.75|113|false|0|false|true")
 	h.want(`select resolution from mart.quarantine`, "superseded by run 3")
 	h.want(`select distinct status from mart.coverage where day = '2026-05-14'`, "observed")
 
@@ -183,7 +183,7 @@ func TestPartialDay(t *testing.T) {
 	bad.Samples = []etl.Sample{sample(may14, "99")}
 	out = load(etl.Report{Quarantined: 1}, true, bad)
 	wantCounts(t, out, "received 2 inserted 0 restated 0 unchanged 0 ignored 1 quarantined 1 absent 0")
-	h.want(dailyRow, "2|112.75|113|f|0|f|t")
+	h.want(dailyRow, "2|112.75|113|false|0|false|true")
 }
 
 func TestAbsentLevelIsFlaggedAndComesBack(t *testing.T) {
@@ -221,8 +221,8 @@ func TestEmptyAnswer(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "unexpected_empty") {
 		t.Fatalf("got %v, want unexpected_empty", err)
 	}
-	h.want(`select status, error like '%unexpected_empty%' from ops.run order by run_id desc limit 1`, "failed|t")
-	h.want(dailyRow, "1|112.5|112.5|f|0|f|t")
+	h.want(`select status, error like '%unexpected_empty%' from ops.run order by run_id desc limit 1`, "failed|true")
+	h.want(dailyRow, "1|112.5|112.5|false|0|false|true")
 }
 
 func TestExactDecimals(t *testing.T) {

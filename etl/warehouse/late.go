@@ -12,10 +12,11 @@ import (
 
 // dayVersion is what was held to be true of a series-day from one observation to the next.
 type dayVersion struct {
-	id     int64 // in the ledger; 0 is the current daily row
-	kind   string
-	from   time.Time
-	digest []byte
+	id      int64 // in the ledger; 0 is the current daily row
+	kind    string
+	from    time.Time
+	digest  []byte
+	payload int64 // the landed body that told it
 }
 
 // lateObservation enters what was observed before the newest observation of a series-day, so that
@@ -43,13 +44,18 @@ func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, la
 		l.out.Unchanged += len(in.samples)
 		return h.lateFlag(v, in, st, versions[before], again)
 	}
+	if before >= 0 && versions[before].from.Equal(at) && l.rereads(versions[before].payload) {
+		if versions[before].id == 0 {
+			return h.rereadDay(v, in, st)
+		}
+		return h.rereadLedger(v, in, versions[before])
+	}
 	l.out.Ignored += len(in.samples)
 
-	stored, err := h.storedSamples(v, in.day)
+	_, current, err := h.compareStored(v, in, st)
 	if err != nil {
 		return err
 	}
-	current := compare(stored, in.samples)
 	if st.digest == nil { // a partial answer that came later would not have replaced this whole one
 		return h.wholeBeforePartial(v, in, st, current)
 	}
@@ -121,17 +127,17 @@ func (h *historyLoad) wholeBeforePartial(v *level, in *seriesDay, st *storedDay,
 
 // versions are the ledger's rows of a day and the daily row, in order of time.
 func (h *historyLoad) versions(v *level, day etl.Day, st *storedDay) ([]dayVersion, error) {
-	rows, err := h.l.tx.Query(h.l.ctx, `select restatement_id, kind, known_from, digest from dw.restatement
+	rows, err := h.l.tx.Query(h.l.ctx, `select restatement_id, kind, known_from, digest, payload_id from dw.restatement
 		where customer_key = $1 and service_level_key = $2 and usage_date = $3 order by known_from, restatement_id`,
 		h.l.customer.key, v.key, day.Time())
 	if err != nil {
 		return nil, err
 	}
 	versions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d dayVersion, err error) {
-		err = row.Scan(&d.id, &d.kind, &d.from, &d.digest)
+		err = row.Scan(&d.id, &d.kind, &d.from, &d.digest, &d.payload)
 		return d, err
 	})
-	return append(versions, dayVersion{from: st.knownSince, digest: st.digest}), err
+	return append(versions, dayVersion{from: st.knownSince, digest: st.digest, payload: st.payload}), err
 }
 
 // betweenVersions: the next version was first seen at the very next look (or the day was absent
@@ -153,7 +159,7 @@ func (h *historyLoad) betweenVersions(v *level, in *seriesDay, versions []dayVer
 				known_since = $4
 			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, at, flagOf(in) == etl.False)
 	}
-	subset := current.different == 0 && len(current.extra) == 0
+	subset := current.equal == len(in.samples)
 	if following.id != 0 {
 		kind := "restated"
 		if subset && following.kind == "late" {

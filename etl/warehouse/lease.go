@@ -138,3 +138,9 @@ func (l *lease) renewHeld(ctx context.Context, tx pgx.Tx) error {
 		l.dataset, l.scope, l.fence, leaseFor)
 	return err
 }
+
+// lockScope keeps all other writers of a vendor's scope, of any dataset, out until the transaction ends.
+func lockScope(ctx context.Context, tx pgx.Tx, source, scope string) error {
+	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1, 0))`, "meterhouse scope "+source+" "+scope)
+	return err
+}

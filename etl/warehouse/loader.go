@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -22,7 +23,12 @@ type loader struct {
 
 	out     etl.Outcome
 	rejects []etl.Reject
-	landed  int64 // id under which the answer is landed by this load; 0 while it brings no news
+	// refusals are the fingerprints of the rejects; listed are those that are in quarantine already,
+	// dismissed those that a person settled.
+	refusals          [][sha256.Size]byte
+	listed, dismissed map[[sha256.Size]byte]bool
+
+	landed int64 // id under which the answer is landed by this load; 0 while it brings no news
 
 	// newer are the runs that saw a later state of the same scope and overlap the window: empty
 	// unless this answer comes late. See versions.go.
@@ -103,6 +109,9 @@ func (l *loader) payload() (int64, error) {
 	}
 	return l.landed, nil
 }
+
+// rereads tells that what the payload said is said by this very answer, which is read again.
+func (l *loader) rereads(payload int64) bool { return payload != 0 && payload == l.ans.PayloadID }
 
 func (l *loader) warn(name, where string) { l.out.Warnings.Add(name, where) }
 
@@ -229,9 +238,15 @@ func (l *loader) cover(report etl.Report) error {
 		}
 		for key := range l.readings {
 			status[key.day] = "answered"
+			if l.ans.Imported() {
+				status[key.day] = "imported"
+			}
 		}
 		for i := range l.rejects {
-			status[*l.rejects[i].Day] = "partial"
+			day := *l.rejects[i].Day
+			if _, accepted := status[day]; !accepted || !l.dismissed[l.refusals[i]] {
+				status[day] = "partial"
+			}
 		}
 	case !l.ans.Request.Window.IsZero():
 		word := "answered"
@@ -277,7 +292,7 @@ func (l *loader) cover(report etl.Report) error {
 	return l.tx.SendBatch(l.ctx, batch).Close()
 }
 
-var rank = map[string]int{"empty": 1, "partial": 2, "answered": 3}
+var rank = map[string]int{"empty": 1, "imported": 2, "partial": 3, "answered": 4}
 
 func dayTimes[V any](days map[etl.Day]V) []time.Time {
 	times := make([]time.Time, 0, len(days))
@@ -299,19 +314,9 @@ func (l *loader) localDay() (etl.Day, error) {
 	return etl.DayOf(l.ans.RequestedAt.In(zone)), nil
 }
 
-// quarantine lands the body when it brought news or rejects, writes the rejects, and settles open
+// quarantine lands the body when it brought news or new rejects, writes those, and settles open
 // rows of former answers that this one makes good.
 func (l *loader) quarantine(report etl.Report) error {
-	if len(l.rejects) > 0 {
-		if _, err := l.payload(); err != nil {
-			return err
-		}
-	}
-	if l.landed != 0 {
-		if err := l.run.insertPayload(l.ctx, l.tx, l.landed, l.ans); err != nil {
-			return fmt.Errorf("land: %w", err)
-		}
-	}
 	if l.ans.Request.Product != "" {
 		today, err := l.localDay()
 		if err != nil {
@@ -323,21 +328,81 @@ func (l *loader) quarantine(report etl.Report) error {
 			}
 		}
 	}
+	if err := l.findListed(); err != nil {
+		return err
+	}
+	for _, print := range l.refusals {
+		if l.listed[print] {
+			continue
+		}
+		if _, err := l.payload(); err != nil {
+			return err
+		}
+		break
+	}
+	if l.landed != 0 {
+		if err := l.run.insertPayload(l.ctx, l.tx, l.landed, l.ans); err != nil {
+			return fmt.Errorf("land: %w", err)
+		}
+	}
 	if err := l.writeRejects(); err != nil {
 		return err
 	}
 	return l.settleOpen(report)
 }
 
+// findListed tells the rejects that are in quarantine already: open ones, those of this very answer
+// when it is read again, and those that a person dismissed, which are ignored.
+func (l *loader) findListed() error {
+	if len(l.rejects) == 0 {
+		return nil
+	}
+	repeats := map[[sha256.Size]byte]int{}
+	prints := make([][]byte, len(l.rejects))
+	l.refusals = make([][sha256.Size]byte, len(l.rejects))
+	for i := range l.rejects {
+		base := fingerprint(&l.rejects[i], 0)
+		l.refusals[i] = fingerprint(&l.rejects[i], repeats[base])
+		prints[i] = l.refusals[i][:]
+		repeats[base]++
+	}
+	rows, err := l.tx.Query(l.ctx, `select fingerprint, is_dismissed from ops.quarantine
+		where dataset = $1 and scope = $2 and product = $3 and fingerprint = any ($4)
+			and (resolved_at is null or is_dismissed or payload_id = $5)`,
+		l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, prints, l.ans.PayloadID)
+	if err != nil {
+		return err
+	}
+	l.listed, l.dismissed = map[[sha256.Size]byte]bool{}, map[[sha256.Size]byte]bool{}
+	var print []byte
+	var dismissed bool
+	if _, err := pgx.ForEachRow(rows, []any{&print, &dismissed}, func() error {
+		l.listed[[sha256.Size]byte(print)] = true
+		if dismissed {
+			l.dismissed[[sha256.Size]byte(print)] = true
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	for i := range l.rejects {
+		if l.dismissed[l.refusals[i]] {
+			l.out.Quarantined--
+			l.out.Ignored++
+			l.warn("dismissed", l.rejects[i].Path)
+		}
+	}
+	return nil
+}
+
 func (l *loader) writeRejects() error {
 	from, until := windowDates(l.ans.Request.Window)
-	repeats := map[[sha256.Size]byte]int{}
 	batch := &pgx.Batch{}
 	for i := range l.rejects {
-		r := &l.rejects[i]
-		base := fingerprint(r, 0)
-		print := fingerprint(r, repeats[base])
-		repeats[base]++
+		r, print := &l.rejects[i], l.refusals[i]
+		if l.listed[print] {
+			continue
+		}
 		var day *time.Time
 		var resolved *time.Time
 		var resolution *string
@@ -361,18 +426,21 @@ func (l *loader) writeRejects() error {
 
 // openRow is a refused record that nobody has settled.
 type openRow struct {
-	id     int64
-	key    rowKey
-	hasDay bool
-	window etl.Window
-	run    int64
+	id      int64
+	key     rowKey
+	hasDay  bool
+	window  etl.Window
+	run     int64
+	payload int64
+	print   []byte // fingerprint of the refusal
 }
 
 // settleOpen resolves what this answer makes good, key by key: silence settles nothing. What stays
 // open keeps its days partial.
 func (l *loader) settleOpen(report etl.Report) error {
 	rows, err := l.tx.Query(l.ctx, `
-		select quarantine_id, run_id, coalesce(subscription_number, ''), coalesce(service_level, ''), coalesce(description, ''),
+		select quarantine_id, run_id, coalesce(payload_id, 0), fingerprint,
+			coalesce(subscription_number, ''), coalesce(service_level, ''), coalesce(description, ''),
 			day, coalesce(window_from, day), coalesce(window_until, day + 1)
 		from ops.quarantine
 		where dataset = $1 and scope = $2 and product = $3 and resolved_at is null and quarantined_at <= $4`,
@@ -383,7 +451,7 @@ func (l *loader) settleOpen(report etl.Report) error {
 	var open []openRow
 	var row openRow
 	var day, from, until *time.Time
-	if _, err := pgx.ForEachRow(rows, []any{&row.id, &row.run, &row.key.subscription, &row.key.level, &row.key.description, &day, &from, &until}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&row.id, &row.run, &row.payload, &row.print, &row.key.subscription, &row.key.level, &row.key.description, &day, &from, &until}, func() error {
 		r := row
 		if r.hasDay = day != nil; r.hasDay {
 			r.key.day = etl.DayOf(*day)
@@ -411,8 +479,12 @@ func (l *loader) settleOpen(report etl.Report) error {
 	if len(settled) == 0 {
 		return nil
 	}
-	_, err = l.tx.Exec(l.ctx, `update ops.quarantine set resolved_at = $2, resolution = format('superseded by run %s', $3::bigint)
-		where quarantine_id = any ($1)`, settled, l.ans.FetchedAt, l.run.id)
+	_, err = l.tx.Exec(l.ctx, `
+		update ops.quarantine
+		set resolved_at = case when payload_id = $4 then $5 else $2::timestamptz end,
+			resolution = case when payload_id = $4 then format('accepted by run %s, which read the same answer again', $3::bigint)
+				else format('superseded by run %s', $3::bigint) end
+		where quarantine_id = any ($1)`, settled, l.ans.FetchedAt, l.run.id, l.ans.PayloadID, l.run.w.cfg.Now())
 	return err
 }
 
@@ -420,6 +492,8 @@ func (l *loader) settleOpen(report etl.Report) error {
 func (l *loader) madeGood(row *openRow, report etl.Report) (bool, error) {
 	window := l.ans.Request.Window
 	switch {
+	case l.rereads(row.payload): // the body that was refused, read again: is it refused still?
+		return !slices.ContainsFunc(l.refusals, func(print [sha256.Size]byte) bool { return bytes.Equal(print[:], row.print) }), nil
 	case report.Records == 0 || len(l.newer) > 0:
 		return false, nil
 	case l.ans.Request.Product != "":

@@ -75,6 +75,14 @@ func (m memory) Close() error     { return nil }
 // load runs one answer at the house's clock through lease, run and load. feed plays the transform.
 func (h *house) load(job etl.Job, w etl.Window, feed func(etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
 	h.t.Helper()
+	out, _, err := h.read(job, w, 0, feed)
+	return out, err
+}
+
+// read is load of an answer that is landed as payload already, unless that is 0. It tells as what
+// the answer is landed in the end.
+func (h *house) read(job etl.Job, w etl.Window, payload int64, feed func(etl.Sink) (etl.Report, error)) (etl.Outcome, int64, error) {
+	h.t.Helper()
 	ctx := context.Background()
 	if job.Source == "" {
 		job.Source, _, _ = strings.Cut(job.Dataset, ".")
@@ -84,7 +92,7 @@ func (h *house) load(job etl.Job, w etl.Window, feed func(etl.Sink) (etl.Report,
 	}
 	lease, err := h.Lease(ctx, job.Dataset, job.Scope)
 	if err != nil {
-		return etl.Outcome{}, err
+		return etl.Outcome{}, 0, err
 	}
 	defer lease.Release(ctx)
 	run, err := h.StartRun(ctx, lease, job, w, h.now)
@@ -93,7 +101,7 @@ func (h *house) load(job etl.Job, w etl.Window, feed func(etl.Sink) (etl.Report,
 	}
 	ans := &etl.Answer{
 		Request: etl.Request{Dataset: job.Dataset, Scope: job.Scope, Window: w}, Method: "GET", URL: "http://localhost/", Status: 200,
-		RequestedAt: h.now, FetchedAt: h.now, Body: memory(fmt.Sprintf("body at %s", h.now)),
+		RequestedAt: h.now, FetchedAt: h.now, Body: memory(fmt.Sprintf("body at %s", h.now)), PayloadID: payload,
 	}
 	if len(job.Products) > 0 {
 		ans.Request.Product = job.Products[0]
@@ -103,7 +111,8 @@ func (h *house) load(job etl.Job, w etl.Window, feed func(etl.Sink) (etl.Report,
 			h.t.Fatal(err)
 		}
 	}
-	return run.Load(ctx, []*etl.Answer{ans}, nil, func(_ *etl.Answer, sink etl.Sink) (etl.Report, error) { return feed(sink) })
+	out, err := run.Load(ctx, []*etl.Answer{ans}, nil, func(_ *etl.Answer, sink etl.Sink) (etl.Report, error) { return feed(sink) })
+	return out, ans.PayloadID, err
 }
 
 // history loads levels of one subscription for the customer C-1.

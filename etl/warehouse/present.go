@@ -368,6 +368,11 @@ func (l *loader) observeReading(v *level, number string, in etl.LevelReading, at
 	if err != nil {
 		return err
 	}
+	for i := range stored {
+		if l.rereads(stored[i].payload) {
+			return l.rereadReading(v, number, in, at)
+		}
+	}
 	switch {
 	case len(stored) == 0:
 		l.out.Inserted++
@@ -388,18 +393,33 @@ func (l *loader) observeReading(v *level, number string, in etl.LevelReading, at
 			return err
 		}
 	}
-	text := func(d *etl.Decimal) *string {
-		if d == nil {
-			return nil
-		}
-		s := d.String()
-		return &s
-	}
 	_, err = l.tx.Exec(l.ctx, `
 		insert into dw.fact_service_level (customer_key, service_level_key, observed_at, payload_id, read_at, fetched_at,
 			committed_tib, consumed_tib, burst_tib, accrued_burst_tib, superseded_at, run_id)
 		values ($1, $2, $3, $4, $5, $6, $7::text::numeric, $8::text::numeric, $9::text::numeric, $10::text::numeric, $11, $12)`,
 		l.customer.key, v.key, at, payload, micros(in.ReadAt), l.ans.FetchedAt,
-		in.CommittedTiB.String(), in.ConsumedTiB.String(), text(in.BurstTiB), text(in.AccruedTiB), superseded, l.run.id)
+		in.CommittedTiB.String(), in.ConsumedTiB.String(), decimalText(in.BurstTiB), decimalText(in.AccruedTiB), superseded, l.run.id)
 	return err
+}
+
+// rereadReading replaces the figures that this very answer told by what it is read to say now.
+func (l *loader) rereadReading(v *level, number string, in etl.LevelReading, at time.Time) error {
+	l.out.Restated++
+	l.warn("reread", "reading of "+number+" "+v.name)
+	_, err := l.tx.Exec(l.ctx, `
+		update dw.fact_service_level
+		set committed_tib = $5::text::numeric, consumed_tib = $6::text::numeric, burst_tib = $7::text::numeric,
+			accrued_burst_tib = $8::text::numeric, run_id = $9
+		where customer_key = $1 and service_level_key = $2 and observed_at = $3 and payload_id = $4`,
+		l.customer.key, v.key, at, l.ans.PayloadID,
+		in.CommittedTiB.String(), in.ConsumedTiB.String(), decimalText(in.BurstTiB), decimalText(in.AccruedTiB), l.run.id)
+	return err
+}
+
+func decimalText(d *etl.Decimal) *string {
+	if d == nil {
+		return nil
+	}
+	s := d.String()
+	return &s
 }

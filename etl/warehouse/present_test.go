@@ -50,9 +50,9 @@ func TestCommitmentVersions(t *testing.T) {
 	h.want(`select count(*) from raw.payload`, "1")
 	step("received 1 inserted 0 restated 1 unchanged 0 ignored 0 quarantined 0 absent 1", committed("A-S1", "Extreme=120"))
 	h.want(`select service_level, committed_tib, is_current, valid_from, valid_to, absent_since from mart.commitment order by 1, 4`,
-		"Extreme|100|f|2026-05-16 12:00:00+00|2026-05-18 12:00:00+00|",
-		"Extreme|120|t|2026-05-18 12:00:00+00||",
-		"Value|50.5|t|2026-05-16 12:00:00+00||2026-05-18 12:00:00+00")
+		"Extreme|100|false|2026-05-16 12:00:00+00|2026-05-18 12:00:00+00|",
+		"Extreme|120|true|2026-05-18 12:00:00+00||",
+		"Value|50.5|true|2026-05-16 12:00:00+00||2026-05-18 12:00:00+00")
 	step("received 2 inserted 0 restated 0 unchanged 2 ignored 0 quarantined 0 absent 0", committed("A-S1", "Value=50.5", "Extreme=120"))
 	h.want(`select count(*) from mart.commitment where absent_since is not null`, "0")
 }
@@ -114,8 +114,8 @@ func TestReadings(t *testing.T) {
 	load("received 1 inserted 0 restated 1 unchanged 0 ignored 0 quarantined 0 absent 0", level("91", six))
 	load("received 1 inserted 1 restated 0 unchanged 0 ignored 0 quarantined 0 absent 0", level("95", nil)) // no collection yet: the answer's own time
 	h.want(`select consumed_tib, burst_tib, accrued_burst_tib, read_at, fetched_at, is_latest from mart.service_level order by fetched_at`,
-		"91|0||2026-05-15 06:00:00+00|2026-05-15 15:00:00+00|f",
-		"95|0|||2026-05-15 16:00:00+00|t")
+		"91|0||2026-05-15 06:00:00+00|2026-05-15 15:00:00+00|false",
+		"95|0|||2026-05-15 16:00:00+00|true")
 	h.want(`select consumed_tib, superseded_at from dw.fact_service_level where superseded_at is not null`, "90|2026-05-15 15:00:00+00")
 	h.want(`select count(*) from raw.payload`, "4")
 

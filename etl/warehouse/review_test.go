@@ -222,7 +222,7 @@ func TestInvoicedDayChangedByLateSamples(t *testing.T) {
 	}
 	// What was known of the first sample stays known; of the day as a whole it no longer is.
 	h.want(`select is_invoiced, invoiced_samples from dw.fact_daily_consumption`, "|1")
-	h.want(`select is_invoiced from dw.fact_consumption_sample order by sampled_at`, "t", "")
+	h.want(`select is_invoiced from dw.fact_consumption_sample order by sampled_at`, "true", "")
 }
 
 func TestInstancesAreToldByTheirCommitmentInNewDays(t *testing.T) {

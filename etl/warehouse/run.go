@@ -39,9 +39,9 @@ func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, wind
 			return err
 		}
 		return tx.QueryRow(ctx, `
-			insert into ops.run (source, dataset, scope, account, window_from, window_until, owner, fence, business_at)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning run_id`,
-			job.Source, job.Dataset, job.Scope, job.Account, from, until, w.cfg.Owner, r.lease.fence, startedAt).Scan(&r.id)
+			insert into ops.run (source, dataset, scope, account, window_from, window_until, owner, fence, business_at, replay_of)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10::bigint, 0)) returning run_id`,
+			job.Source, job.Dataset, job.Scope, job.Account, from, until, w.cfg.Owner, r.lease.fence, startedAt, job.ReplayOf).Scan(&r.id)
 	})
 	if err != nil {
 		return nil, err
@@ -67,26 +67,37 @@ func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error
 	for month := window.From.Month(); month < window.Until; month = month.NextMonth() {
 		name := "fact_consumption_sample_" + month.Time().Format("2006_01")
 		var exists bool
-		if err := w.pool.QueryRow(ctx, `select to_regclass('dw.' || $1) is not null`, name).Scan(&exists); err != nil {
+		if err := w.pool.QueryRow(ctx, `select exists (select from pg_inherits where inhrelid = to_regclass('dw.' || $1) and not inhdetachpending)`,
+			name).Scan(&exists); err != nil {
 			return fmt.Errorf("look for partition %s: %w", name, err)
 		}
 		if exists {
 			continue
 		}
 		// Loads lock dimensions before facts, and so does this: the other way round two of them would
-		// wait for each other. Attaching leaves readers of the parent alone.
+		// wait for each other. Attaching leaves readers of the parent alone. What an interrupted Prune left
+		// of the month goes first: that may have to wait for readers, so nothing else is locked yet.
 		sql := fmt.Sprintf(`
 			do $$
 			begin
+				if exists (select from pg_inherits where inhrelid = to_regclass('dw.%[1]s') and inhdetachpending) then
+					alter table dw.fact_consumption_sample detach partition dw.%[1]s finalize;
+				end if;
 				perform pg_advisory_xact_lock(hashtextextended('meterhouse partitions', 0));
 				lock table dw.dim_customer, dw.dim_service_level in share row exclusive mode;
+				if not exists (select from pg_inherits where inhrelid = to_regclass('dw.%[1]s'))
+					and obj_description(to_regclass('dw.%[1]s'), 'pg_class') = '%[4]s' then
+					drop table dw.%[1]s;
+				end if;
 				if to_regclass('dw.%[1]s') is null then
 					create table dw.%[1]s (like dw.fact_consumption_sample including defaults including constraints) with (fillfactor = 90);
 					alter table dw.fact_consumption_sample attach partition dw.%[1]s
 						for values from ('%[2]s 00:00:00+00') to ('%[3]s 00:00:00+00');
+				elsif not exists (select from pg_inherits where inhrelid = 'dw.%[1]s'::regclass) then
+					raise exception 'table dw.%[1]s is there and not a partition: rename it, or attach it again';
 				end if;
 			end
-			$$`, name, month, month.NextMonth())
+			$$`, name, month, month.NextMonth(), doomed)
 		for attempt := 1; ; attempt++ {
 			_, err := w.pool.Exec(ctx, sql)
 			if err == nil {
@@ -231,12 +242,13 @@ func repeatable(err error) bool {
 func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, evidence *etl.Answer, err error) {
 	out.Warnings = etl.Warnings{}
 	out.Rejected = append(out.Rejected, unanswered...)
-	tx, err := r.w.pool.Begin(ctx)
+	// Each statement shall see what was committed before it, whatever the role's default is.
+	tx, err := r.w.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
 	if err != nil {
 		return out, nil, fmt.Errorf("load: begin: %w", err)
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1, 0))`, "meterhouse scope "+r.job.Source+" "+r.job.Scope); err != nil {
+	if err := lockScope(ctx, tx, r.job.Source, r.job.Scope); err != nil {
 		return out, nil, fmt.Errorf("load: lock scope: %w", err)
 	}
 	if err := r.lease.hold(ctx, tx); err != nil {

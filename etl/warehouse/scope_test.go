@@ -121,7 +121,7 @@ func TestLateListOfSubscriptionsMarksNothingAbsent(t *testing.T) {
 	h.now = at("2026-05-19T00:00:00Z")
 	load(committed("A-S1", "Extreme=90"))
 	h.want(`select count(*) from mart.subscription where absent_since is not null`, "0")
-	h.want(`select subscription_number, committed_tib, is_current from mart.commitment order by 1, valid_from`, "A-S1|90|f", "A-S1|100|t", "A-S2|50|t")
+	h.want(`select subscription_number, committed_tib, is_current from mart.commitment order by 1, valid_from`, "A-S1|90|false", "A-S1|100|true", "A-S2|50|true")
 	// Nor does it move the watermark back.
 	h.want(`select watermark, last_success_at from mart.freshness`, "2026-05-20 00:00:00+00|2026-05-20 00:00:00+00")
 }

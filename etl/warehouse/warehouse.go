@@ -9,11 +9,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"meterhouse/etl"
-	"meterhouse/migrations"
 )
 
 // Config says which database and as whom.
@@ -33,9 +32,6 @@ type Warehouse struct {
 }
 
 var _ etl.Warehouse = (*Warehouse)(nil)
-
-// minMajor is the oldest Postgres with everything the schema uses.
-const minMajor = 15
 
 // Open connects and refuses a database that this binary cannot work with: a server before 15,
 // another encoding than UTF-8, a schema that is behind or ahead. It changes nothing.
@@ -61,6 +57,7 @@ func Open(ctx context.Context, cfg Config) (*Warehouse, error) {
 		return nil, fmt.Errorf("database url: %w", err)
 	}
 	tune(poolConfig.ConnConfig)
+	server.suit(poolConfig.ConnConfig)
 	poolConfig.MaxConns = int32(cfg.MaxConns)
 	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
 	if err != nil {
@@ -72,99 +69,27 @@ func Open(ctx context.Context, cfg Config) (*Warehouse, error) {
 // Close waits for borrowed connections and closes all.
 func (w *Warehouse) Close() { w.pool.Close() }
 
-func tune(cfg *pgx.ConnConfig) {
-	if cfg.ConnectTimeout == 0 {
-		cfg.ConnectTimeout = 10 * time.Second
-	}
-	cfg.RuntimeParams["timezone"] = "UTC"
-	if cfg.RuntimeParams["application_name"] == "" {
-		cfg.RuntimeParams["application_name"] = "meterhouse"
-	}
-}
-
-// Server is what a database says about itself.
-type Server struct {
-	Version  string // as the server names it, such as "15.18 (Debian …)"
-	Major    int
-	Encoding string
-	Schema   int64         // newest applied migration; 0 when none
-	Head     int64         // newest migration of this binary
-	Skew     time.Duration // the server's wall clock minus ours
-	ReadOnly bool          // a standby, or default_transaction_read_only
-}
-
-// Probe connects once and looks. It changes nothing.
-func Probe(ctx context.Context, url string) (Server, error) {
-	cfg, err := pgx.ParseConfig(url)
-	if err != nil {
-		return Server{}, fmt.Errorf("database url: %w", err)
-	}
-	tune(cfg)
-	conn, err := pgx.ConnectConfig(ctx, cfg)
-	if err != nil {
-		return Server{}, fmt.Errorf("connect to database %s: %w", where(cfg), explain(err))
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	s := Server{Head: migrations.Head()}
-	var now time.Time
-	var number string
-	before := time.Now()
-	err = conn.QueryRow(ctx, `select current_setting('server_version'), current_setting('server_version_num'),
-		current_setting('server_encoding'), clock_timestamp(),
-		pg_is_in_recovery() or current_setting('transaction_read_only')::boolean`).
-		Scan(&s.Version, &number, &s.Encoding, &now, &s.ReadOnly)
-	if err != nil {
-		return Server{}, fmt.Errorf("probe database %s: %w", where(cfg), err)
-	}
-	s.Skew = now.Sub(before.Add(time.Since(before) / 2)).Round(time.Millisecond)
-	if n, err := strconv.Atoi(number); err == nil {
-		s.Major = n / 10000
-	}
-	s.Schema, err = migrations.Version(ctx, conn)
-	return s, err
-}
-
-func (s Server) usable() error {
-	switch {
-	case s.Major < minMajor:
-		return fmt.Errorf("database server is PostgreSQL %s, want %d or newer", s.Version, minMajor)
-	case s.Encoding != "UTF8":
-		return fmt.Errorf("database encoding is %s, want UTF8: create it with \"encoding 'UTF8' template template0\"", s.Encoding)
-	case s.ReadOnly:
-		return errors.New("database is read-only (a standby, or default_transaction_read_only), want the primary")
-	case s.Schema < s.Head:
-		return fmt.Errorf("database schema is at version %d, this binary wants %d: run `meterhouse migrate up`", s.Schema, s.Head)
-	case s.Schema > s.Head:
-		return fmt.Errorf("database schema is at version %d, this binary knows up to %d: use the newer binary", s.Schema, s.Head)
-	}
-	return nil
-}
-
-// where names a database without its password.
-func where(cfg *pgx.ConnConfig) string {
-	return fmt.Sprintf("%s@%s:%d/%s", cfg.User, cfg.Host, cfg.Port, cfg.Database)
-}
-
-// explain adds what to do to the refusals a new user meets.
-func explain(err error) error {
-	var pgErr *pgconn.PgError
-	if !errors.As(err, &pgErr) {
-		return fmt.Errorf("%w: check database.url and that the server is up", err)
-	}
-	switch pgErr.Code {
-	case "28P01", "28000": // invalid_password, invalid_authorization_specification
-		return fmt.Errorf("%w: check user and password in database.url", err)
-	case "3D000": // invalid_catalog_name
-		return fmt.Errorf("%w: create the database first, or correct database.url", err)
-	}
-	return err
-}
-
 // Table is a result as text: numbers exact, times in UTC, unknown as an empty cell.
 type Table struct {
 	Columns []string
 	Numeric []bool // per column: a number, to be aligned to the right
+	Boolean []bool // per column: true or false
 	Rows    [][]string
+	Null    [][]bool // per cell: unknown; nil where every empty cell is
+}
+
+// IsNumeric tells whether a column holds numbers.
+func (t Table) IsNumeric(column int) bool { return column < len(t.Numeric) && t.Numeric[column] }
+
+// IsBoolean tells whether a column holds true and false.
+func (t Table) IsBoolean(column int) bool { return column < len(t.Boolean) && t.Boolean[column] }
+
+// IsNull tells whether a cell is unknown.
+func (t Table) IsNull(row, column int) bool {
+	if t.Null == nil {
+		return t.Rows[row][column] == ""
+	}
+	return t.Null[row][column]
 }
 
 // Query runs one read-only statement and returns everything as text. Views that speak of now use the
@@ -185,14 +110,18 @@ func (w *Warehouse) Query(ctx context.Context, sql string, args ...any) (Table, 
 		for _, f := range rows.FieldDescriptions() {
 			t.Columns = append(t.Columns, f.Name)
 			t.Numeric = append(t.Numeric, isNumber(f.DataTypeOID))
+			t.Boolean = append(t.Boolean, f.DataTypeOID == pgtype.BoolOID)
 		}
 		for rows.Next() {
 			raw := rows.RawValues()
-			row := make([]string, len(raw))
+			row, null := make([]string, len(raw)), make([]bool, len(raw))
 			for i, v := range raw {
-				row[i] = string(v)
+				row[i], null[i] = string(v), v == nil
+				if t.Boolean[i] && v != nil {
+					row[i] = strconv.FormatBool(row[i] == "t")
+				}
 			}
-			t.Rows = append(t.Rows, row)
+			t.Rows, t.Null = append(t.Rows, row), append(t.Null, null)
 		}
 		return rows.Err()
 	})

@@ -180,17 +180,39 @@ func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, er
 		}
 		err = ask()
 	}
+	if a.saysNothing(ans, err) {
+		err = nil
+	}
+	return ans, err
+}
+
+// saysNothing marks the answer of a vendor that has nothing to report, or not this API: an answer
+// like any other, for all that it is refused.
+func (a *Account) saysNothing(ans *etl.Answer, refusal error) bool {
 	var reject *etl.RejectError
-	if !errors.As(err, &reject) || reject.Reason != "api_unknown" && reject.Reason != "no_data" {
-		return ans, err
+	if !errors.As(refusal, &reject) || reject.Reason != "api_unknown" && reject.Reason != "no_data" {
+		return false
 	}
 	if reject.Reason == "api_unknown" {
-		a.cfg.Log.Warn("skipped", "dataset", Dataset, "account", a.cfg.Account, "product", req.Product,
+		a.cfg.Log.Warn("skipped", "dataset", Dataset, "account", a.cfg.Account, "product", ans.Request.Product,
 			"reason", reject.Reason, "detail", reject.Detail)
 	}
 	ans.NoData = true
 	ans.Warnings.Add(reject.Reason, "")
-	return ans, nil
+	return true
+}
+
+// Recognize says about a landed answer what Extract said when it came: an error when the vendor
+// refused; otherwise it can be transformed, and NoData is set where there was nothing to report.
+func (a *Account) Recognize(ans *etl.Answer) error {
+	if ans.Imported() {
+		return nil
+	}
+	err := a.judge(&fetch.Result{Status: ans.Status, Body: ans.Body})
+	if err == nil || a.saysNothing(ans, err) {
+		return nil
+	}
+	return err
 }
 
 // enter waits for the account's turn.

@@ -29,11 +29,8 @@ func (a *Account) Transform(ans *etl.Answer, sink etl.Sink) (etl.Report, error) 
 		entry:   entryOf(ans.Request.Product),
 		asked:   ans.RequestedAt.UTC(),
 		today:   etl.DayOf(ans.RequestedAt.In(a.cfg.Zone)),
-		wanted:  a.operation,
+		wanted:  a.Operation(),
 		report:  etl.Report{Warnings: etl.Warnings{}},
-	}
-	if pinned := a.pinned.Load(); t.wanted == "" && pinned != nil {
-		t.wanted = *pinned
 	}
 	if ans.NoData {
 		return t.report, nil
