@@ -1,11 +1,30 @@
-FROM golang:1.26-bookworm AS build
-WORKDIR /src
-COPY go.mod go.sum ./
-RUN go mod download
-COPY . .
-RUN CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o /meterhouse ./cmd/meterhouse
+# One static binary in an otherwise empty image.
+#
+#   docker build --tag meterhouse:local .
+#
+# Without a network, from the modules that this machine has downloaded already (`go mod download`):
+#
+#   docker build --tag meterhouse:local --network=none \
+#       --build-context modules="$(go env GOMODCACHE)/cache/download" .
 
-# Static, no shell, not root. Time zones are embedded; CA certificates come with the image.
-FROM gcr.io/distroless/static-debian12:nonroot
-COPY --from=build /meterhouse /meterhouse
+# The build context of this name takes the place of this empty folder.
+FROM scratch AS modules
+
+FROM golang:1.26.8-bookworm AS build
+# Asked for what the folder does not have. go.sum knows every module by its hash, whoever hands it over.
+ARG GOPROXY=https://proxy.golang.org,direct
+WORKDIR /src
+COPY . .
+RUN --mount=type=bind,from=modules,target=/modules \
+    --mount=type=cache,target=/go/pkg/mod \
+    --mount=type=cache,target=/root/.cache/go-build \
+    GOPROXY="file:///modules,$GOPROXY" CGO_ENABLED=0 \
+    go build -trimpath -ldflags '-s -w' -o /image/meterhouse ./cmd/meterhouse
+# Time zones are in the binary; certificates are not. Big answers of a vendor wait in /tmp.
+RUN install -D -m 644 -t /image/etc/ssl/certs /etc/ssl/certs/ca-certificates.crt && \
+    install -d -m 1777 /image/tmp
+
+FROM scratch
+COPY --from=build /image /
+USER 65532:65532
 ENTRYPOINT ["/meterhouse"]

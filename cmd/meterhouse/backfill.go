@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 func (a *app) backfillCommand() *cobra.Command {
 	var from, until, customer string
 	var planOnly bool
+	var f format
 	cmd := &cobra.Command{
 		Use:   "backfill DATASET --from DAY --until DAY",
 		Short: "Load past days from the vendor again",
@@ -37,7 +39,7 @@ Only keystone.history can be asked for the past: the other reports tell the pres
 				return err
 			}
 			return s.loadAndReport(cmd.Context(), order{
-				datasets: args, windows: backfillWindows(window), customer: customer, planOnly: planOnly,
+				datasets: args, windows: backfillWindows(window), customer: customer, planOnly: planOnly, format: f,
 			})
 		},
 	}
@@ -45,6 +47,7 @@ Only keystone.history can be asked for the past: the other reports tell the pres
 	cmd.Flags().StringVar(&until, "until", "", "first `day` no longer to load")
 	cmd.Flags().StringVar(&customer, "customer", "", "only the customer with this `id`")
 	cmd.Flags().BoolVar(&planOnly, "plan", false, "print the windows that would be asked for and change nothing")
+	formatFlag(cmd, &f)
 	return cmd
 }
 
@@ -60,8 +63,13 @@ func backfillWindow(dataset, from, until string) (w etl.Window, err error) {
 	default:
 		return w, usagef("%s: the vendor only tells the present: want %s, or `meterhouse run %s`", dataset, keystone.History, dataset)
 	}
+	return daysOf("backfill", from, until)
+}
+
+// daysOf reads --from and --until of a command.
+func daysOf(command, from, until string) (w etl.Window, err error) {
 	if from == "" || until == "" {
-		return w, usagef("backfill: want --from DAY and --until DAY, such as --from 2026-01-01 --until 2026-02-01")
+		return w, usagef("%s: want --from DAY and --until DAY, such as --from 2026-01-01 --until 2026-02-01", command)
 	}
 	if w.From, err = etl.ParseDay(from); err != nil {
 		return w, usagef("--from: %w", err)
@@ -105,11 +113,11 @@ func (s *session) loadAndReport(ctx context.Context, o order) error {
 	l, err := s.load(ctx, o)
 	s.app.progress.clear()
 	if !o.planOnly {
-		s.app.printResults(l.results)
-		return verdict(l.results, err, s.app.told)
+		printed := s.app.printResults(l.results, o.format)
+		return errors.Join(verdict(l.results, err, s.app.told), printed)
 	}
-	if err == nil {
-		s.app.printPlan(l)
+	if err != nil {
+		return err
 	}
-	return err
+	return s.app.printPlan(l, o.format)
 }

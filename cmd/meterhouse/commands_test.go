@@ -327,9 +327,11 @@ func TestWarningLines(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	a := &app{stdout: &out}
-	a.printResults([]result{{job: etl.Job{Dataset: "d.r", Scope: "s"}, out: etl.Outcome{Absent: 2, Warnings: etl.Warnings{
+	if err := a.printResults([]result{{job: etl.Job{Dataset: "d.r", Scope: "s"}, out: etl.Outcome{Absent: 2, Warnings: etl.Warnings{
 		"count_mismatch": {Count: 1}, "open_ended": {Count: 4, FirstPath: "/a"}, "day_held": {Count: 2, FirstPath: "Extreme 0 2026-05-14\n"},
-	}}}})
+	}}}}, formatTable); err != nil {
+		t.Fatal(err)
+	}
 	wantContains(t, "result", out.String(), `
 warning d.r s: count_mismatch 1
 warning d.r s: day_held 2, first at Extreme 0 2026-05-14·
@@ -613,48 +615,6 @@ func TestQuarantine(t *testing.T) {
 	if err := json.Unmarshal([]byte(w.must(exitDone, "quarantine", "list", "--format", "json").stdout), &records); err != nil || len(records) != 1 {
 		t.Errorf("json: %v, %v", records, err)
 	}
-}
-
-func TestCheck(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	o := w.must(exitDone, "check")
-	wantContains(t, "check", o.stdout, "ok    config: 1 keystone account, 1 wolkvox account", "ok    keystone acme: the first run starts the chain", "ok    database: PostgreSQL ", "ok    clock: ",
-		"ok    keystone acme: ", "ok    wolkvox calls: the token is accepted", "there 2026-05-20 07:30:00 -05:00")
-	w.must(exitDone, "run", "keystone.customers")
-	o = w.must(exitDone, "check")
-	wantContains(t, "check after a run", o.stdout, "the access token works until")
-	if got := w.value("select max(generation)::text from ops.credential"); got != "2" {
-		t.Errorf("generation %s: check spent a refresh token", got)
-	}
-
-	text, _ := os.ReadFile(w.file)
-	file := w.file
-	w.file = writeFile(t, "m.yaml", strings.NewReplacer("[ivr_minutes,", "[ivr_minute,", "reread: 3d", "reread: 0d").Replace(string(text))+"state_dir: /tmp\n")
-	wantContains(t, "check with odd settings", w.must(exitDone, "check").stdout,
-		`warn  wolkvox calls: product "ivr_minute" (did you mean "ivr_minutes"?) is not in our catalogue`,
-		"warn  state_dir: not used by this version\n", "warn  keystone acme: history.reread is 0d: ")
-	o = w.run("run", "wolkvox.billing")
-	if n := strings.Count(o.stderr, `is not in our catalogue`); n != 1 {
-		t.Errorf("run warns %d times of a strange product: %s", n, o.stderr)
-	}
-	w.file = file
-	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.BadToken})
-	o = w.must(exitDifference, "check")
-	wantContains(t, "refused token", o.stdout, "fail  wolkvox calls: ", "PLEASE VALIDATE TOKEN")
-	wantContains(t, "stderr", o.stderr, "meterhouse: 1 check failed")
-
-	if _, err := migrations.Down(t.Context(), w.database, migrations.Head()-1); err != nil {
-		t.Fatal(err)
-	}
-	o = w.must(exitDifference, "check")
-	wantContains(t, "schema behind", o.stdout, "fail  database: database schema is at version", "migrate up", "warn  vendors: not asked", "ok    clock: ")
-	if strings.Contains(o.stdout, "ok    database") {
-		t.Errorf("a database of another schema is good:\n%s", o.stdout)
-	}
-	w.env["METERHOUSE_DATABASE_URL"] = "postgres://me@127.0.0.1:1/none"
-	wantContains(t, "no database", w.must(exitDifference, "check").stdout, "fail  database: connect to database me@127.0.0.1:1/none")
-	w.must(exitUsage, "--config", "/nowhere.yaml", "check")
 }
 
 func TestSimulate(t *testing.T) {

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -14,88 +17,90 @@ import (
 
 // config is everything that is configured, in the order of the documentation. A yaml tag is the
 // key in the file; the dotted path of keys names a value everywhere else. Defaults are in
-// newConfig and in setDefaults of the list entries.
+// newConfig and in setDefaults of the list entries. A doc tag is the one place that says what a
+// key means, in which unit and within which limits: init and the JSON Schema print it. What a
+// reserved key sets is checked, but nothing uses it yet.
 type config struct {
-	Database   databaseConfig   `yaml:"database"`
-	StateDir   string           `yaml:"state_dir"`
-	SecretsKey secret           `yaml:"secrets_key"`
-	Parallel   int              `yaml:"parallel"`
-	HTTP       httpConfig       `yaml:"http"`
-	Keystone   []keystoneConfig `yaml:"keystone"`
-	Wolkvox    []wolkvoxConfig  `yaml:"wolkvox"`
-	Console    consoleConfig    `yaml:"console"`
-	Alerts     alertsConfig     `yaml:"alerts"`
-	Retention  retentionConfig  `yaml:"retention"`
+	Database   databaseConfig   `yaml:"database" doc:"Where the warehouse is."`
+	StateDir   string           `yaml:"state_dir" reserved:"true" doc:"Folder for the answers to token exchanges and for bodies in flight, so that they survive a crash. Empty: none."`
+	SecretsKey secret           `yaml:"secrets_key" doc:"Encrypts the tokens that the database keeps: 32 bytes in base64. Keep a copy: without it every Keystone account needs a new login."`
+	Parallel   int              `yaml:"parallel" doc:"How many customers and accounts are loaded at once, 0 to 256. 0: as many as there are cores."`
+	HTTP       httpConfig       `yaml:"http" doc:"How the vendors are called."`
+	Keystone   []keystoneConfig `yaml:"keystone" doc:"One entry per NetApp Keystone login. No such login: delete this block."`
+	Wolkvox    []wolkvoxConfig  `yaml:"wolkvox" doc:"One entry per wolkvox operation. No such operation: delete this block."`
+	Console    consoleConfig    `yaml:"console" doc:"The web console."`
+	Alerts     alertsConfig     `yaml:"alerts" doc:"Who is told when somebody must act."`
+	Retention  retentionConfig  `yaml:"retention" doc:"How long the bulky part is kept. What is reported from is kept for ever."`
 
-	sources map[string]string   // path → where its value is from; no entry: a default
+	sources map[string]source   // path → where its value is from; no entry: a default
 	unset   map[string][]string // path → variables in its value that are not set
 	unread  map[string]bool     // paths whose value was reported as unreadable
 }
 
 type databaseConfig struct {
-	URL       dsn `yaml:"url"`
-	DirectURL dsn `yaml:"direct_url"`
+	URL       dsn `yaml:"url" doc:"postgres://user:password@host/database, Postgres 15 to 18; or local: a private Postgres that is started when it is needed."`
+	DirectURL dsn `yaml:"direct_url" doc:"When url leads through a pooler: the server itself, for what a pooler cannot do, such as migrations. Empty: url."`
 }
 
 type httpConfig struct {
-	Proxy   dsn    `yaml:"proxy"` // may hold a password
-	CAFile  string `yaml:"ca_file"`
-	Timeout span   `yaml:"timeout"`
-	MaxBody size   `yaml:"max_body"`
+	Proxy   dsn    `yaml:"proxy" doc:"http://host:port, https://host:port or socks5://host:port, with user:password@ where it takes one. Empty: none."`
+	CAFile  string `yaml:"ca_file" doc:"PEM file with certificates to trust besides the system's, such as those of a proxy that inspects TLS."`
+	Timeout span   `yaml:"timeout" doc:"For one request with its answer, 1s to 1h."`
+	MaxBody size   `yaml:"max_body" doc:"Greatest answer, unpacked, 1KiB to 16GiB."`
 }
 
 type keystoneConfig struct {
-	Account      string          `yaml:"account"`
-	BaseURL      string          `yaml:"base_url"`
-	RefreshToken secret          `yaml:"refresh_token"`
-	Customers    []string        `yaml:"customers"`
-	Schedules    schedulesConfig `yaml:"schedules"`
-	History      historyConfig   `yaml:"history"`
+	Account      string          `yaml:"account" required:"true" doc:"Your own name for this login: letters, digits, dots, dashes and underscores. Tables show it: do not change it later."`
+	BaseURL      string          `yaml:"base_url" doc:"The vendor's API."`
+	RefreshToken secret          `yaml:"refresh_token" doc:"Starts the token chain, once; afterwards the chain lives in the database and this is not read. From the Digital Advisor portal: API Services, Generate Tokens."`
+	Customers    []string        `yaml:"customers" doc:"Customer ids to load. Empty: every customer that the login sees."`
+	Schedules    schedulesConfig `yaml:"schedules" doc:"When each dataset is due: minute, hour, day of month, month, day of week in UTC, or behind CRON_TZ=Area/City. Together: one access token serves all."`
+	History      historyConfig   `yaml:"history" required:"true" doc:"Daily consumption."`
 
 	pace time.Duration // between requests; not a key: only our own fakes are asked faster
 }
 
 type schedulesConfig struct {
-	Customers     cronSpec `yaml:"customers"`
-	History       cronSpec `yaml:"history"`
-	Subscriptions cronSpec `yaml:"subscriptions"`
-	Current       cronSpec `yaml:"current"`
+	Customers     cronSpec `yaml:"customers" doc:"The customers of the login."`
+	History       cronSpec `yaml:"history" doc:"Daily consumption."`
+	Subscriptions cronSpec `yaml:"subscriptions" doc:"Terms and commitments."`
+	Current       cronSpec `yaml:"current" doc:"Readings of the present. A missed one cannot be asked for later."`
 }
 
 type historyConfig struct {
-	Start  date `yaml:"start"`
-	Reread span `yaml:"reread"`
-	Settle span `yaml:"settle"`
+	Start  date `yaml:"start" required:"true" doc:"First day to load, YYYY-MM-DD. An earlier day fills itself in."`
+	Reread span `yaml:"reread" doc:"The newest days are asked for again in every run, because the vendor restates figures. Whole days, 0d to 3660d."`
+	Settle span `yaml:"settle" doc:"How long the vendor's newest figures are left alone, at most 30d."`
 }
 
 type wolkvoxConfig struct {
-	Account   string   `yaml:"account"`
-	Server    string   `yaml:"server"`
-	BaseURL   string   `yaml:"base_url"`
-	Token     secret   `yaml:"token"`
-	Operation string   `yaml:"operation"`
-	Timezone  string   `yaml:"timezone"`
-	Products  []string `yaml:"products"`
-	Schedule  cronSpec `yaml:"schedule"`
+	Account   string   `yaml:"account" required:"true" doc:"Your own name for this operation: letters, digits, dots, dashes and underscores. Tables show it: do not change it later."`
+	Server    string   `yaml:"server" doc:"Number of the server in quotes, \"0039\" for wv0039.wolkvox.com."`
+	BaseURL   string   `yaml:"base_url" doc:"Replaces https://wv<server>.wolkvox.com."`
+	Token     secret   `yaml:"token" doc:"The wolkvox-token of the operation. One token, one entry."`
+	Operation string   `yaml:"operation" doc:"Name of the operation that answers must carry. Empty: the first good reading pins it."`
+	Timezone  string   `yaml:"timezone" doc:"Zone of the operation, in which its days and months end, by name."`
+	Products  []string `yaml:"products" doc:"Reports to read, by the vendor's name, such as ivr_minutes. Empty: all 27."`
+	Schedule  cronSpec `yaml:"schedule" doc:"When it is read, as above. The vendor tells only the running month: what is not read is lost."`
 }
 
 type consoleConfig struct {
-	Listen string            `yaml:"listen"`
-	Users  map[string]secret `yaml:"users"`
+	Listen string            `yaml:"listen" reserved:"true" doc:"host:port. Off this machine only with users."`
+	Users  map[string]secret `yaml:"users" reserved:"true" doc:"Names and passwords, such as ann: ${ANN_PASSWORD}."`
 }
 
 type alertsConfig struct {
-	Webhook secret `yaml:"webhook"` // most services put a key into it
-	Command string `yaml:"command"`
+	Webhook secret `yaml:"webhook" reserved:"true" doc:"https URL that is sent each alert; most services put a key into it."`
+	Command string `yaml:"command" reserved:"true" doc:"Program that is run for each alert."`
 }
 
 type retentionConfig struct {
-	Payload span `yaml:"payload"`
-	Samples span `yaml:"samples"`
+	Payload span `yaml:"payload" doc:"Answers of the vendors as sent. 0d: for ever. What a figure refers to stays in any case."`
+	Samples span `yaml:"samples" doc:"Samples within the day, at least history.reread and 62d. 0d: for ever. Daily figures stay."`
 }
 
 func newConfig() *config {
-	c := &config{sources: map[string]string{}, unset: map[string][]string{}, unread: map[string]bool{}}
+	c := &config{sources: map[string]source{}, unset: map[string][]string{}, unread: map[string]bool{}}
 	c.HTTP.Timeout = span(time.Minute)
 	c.HTTP.MaxBody = 256 << 20
 	c.Console.Listen = "127.0.0.1:8080"
@@ -133,19 +138,28 @@ type need struct {
 // configFileName is looked for in the working directory when no file is named.
 const configFileName = "meterhouse.yaml"
 
-// loadConfig reads the file, then the environment, and reports every problem at once as a usage
-// error. The config is returned beside an error as far as it could be read, for config show.
+// loadConfig reads the file, then the environment, and reports every problem at once, in the order
+// of the file, as a usage error. The config is returned beside an error as far as it could be read,
+// for config show.
 func (a *app) loadConfig(n need) (*config, error) {
-	c := newConfig()
-	var problems []error
-	name, named := a.configFile, true
-	if name == "" {
-		name = a.getenv("METERHOUSE_CONFIG")
+	c, used, problems, err := a.readConfig()
+	if err != nil { // what follows from it is no news
+		return c, usagef("config: %w: want a YAML file, such as `meterhouse init` writes", err)
 	}
-	if name == "" {
-		name, named = configFileName, false
+	a.warnOfVariables(used)
+	problems = append(problems, c.validate(n, a.now())...)
+	if len(problems) > 0 {
+		slices.SortStableFunc(problems, inOrderOfFile)
+		return c, &exitError{exitUsage, fmt.Errorf("config: %w", errors.Join(problems...))}
 	}
-	used := environmentNames()
+	return c, nil
+}
+
+// readConfig reads the file and the environment without a judgement of the whole. used are the
+// variables that may be meant for us; err means that the file could not be read at all.
+func (a *app) readConfig() (c *config, used []string, problems []error, err error) {
+	c, used = newConfig(), environmentNames()
+	name, named := a.configName()
 	text, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) && !named {
 		err = nil
@@ -155,16 +169,18 @@ func (a *app) loadConfig(n need) (*config, error) {
 			return a.getenv(variable)
 		})
 	}
-	if err != nil { // what follows from it is no news
-		return c, usagef("config: %w: want a YAML file like the one in the README", err)
+	if err != nil {
+		return c, used, nil, err
 	}
-	a.warnOfVariables(used)
-	problems = append(problems, c.readEnvironment(a.getenv)...)
-	problems = append(problems, c.validate(n, a.now())...)
-	if len(problems) > 0 {
-		return c, &exitError{exitUsage, fmt.Errorf("config: %w", errors.Join(problems...))}
+	return c, used, append(problems, c.readEnvironment(a.getenv)...), nil
+}
+
+// configName is the file to read; named tells that somebody wants just that one.
+func (a *app) configName() (name string, named bool) {
+	if name := or(a.configFile, a.getenv("METERHOUSE_CONFIG")); name != "" {
+		return name, true
 	}
-	return c, nil
+	return configFileName, false
 }
 
 // warnOfVariables names variables that look like ours and that nobody reads.
@@ -176,13 +192,76 @@ func (a *app) warnOfVariables(used []string) {
 	}
 }
 
-// source says where a value is from.
-func (c *config) source(path string) string {
-	if s, ok := c.sources[path]; ok {
-		return s
-	}
-	return "default"
+// source is where a value is from; the zero value is a default.
+type source struct {
+	file         string
+	line, column int
+	variables    []string // ${NAME} in the file's text, or the METERHOUSE_… variable that wins over it
 }
+
+// String is for people who look where to change a value.
+func (s source) String() string {
+	switch {
+	case s.file == "" && len(s.variables) == 0:
+		return "default"
+	case s.file == "":
+		return "env " + s.variables[0]
+	case len(s.variables) == 0:
+		return fmt.Sprintf("%s:%d", s.file, s.line)
+	}
+	return fmt.Sprintf("%s:%d, env %s", s.file, s.line, strings.Join(s.variables, ", "))
+}
+
+// place is what a message about the value starts with, in the form that editors jump to.
+func (s source) place() string {
+	switch {
+	case s.file != "":
+		return fmt.Sprintf("%s:%d:%d: ", s.file, s.line, s.column)
+	case len(s.variables) > 0:
+		return s.variables[0] + ": "
+	}
+	return ""
+}
+
+// nearestSource is where the value at path is from or, where nobody gave one, what it would be part of.
+func (c *config) nearestSource(path string) source {
+	for path != "" {
+		if s, ok := c.sources[path]; ok {
+			return s
+		}
+		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+	}
+	return source{}
+}
+
+// problem is what is wrong with the configuration, and where.
+type problem struct {
+	at  source
+	err error
+}
+
+func (p problem) Error() string { return p.at.place() + p.err.Error() }
+func (p problem) Unwrap() error { return p.err }
+
+// inOrderOfFile puts what has no place in the file last.
+func inOrderOfFile(a, b error) int {
+	rank := func(err error) (int, int) {
+		var p problem
+		if !errors.As(err, &p) || p.at.file == "" {
+			return math.MaxInt, 0
+		}
+		return p.at.line, p.at.column
+	}
+	lineA, columnA := rank(a)
+	lineB, columnB := rank(b)
+	return cmp.Or(cmp.Compare(lineA, lineB), cmp.Compare(columnA, columnB))
+}
+
+// parallel is how many scopes are loaded at once.
+func (c *config) parallel() int { return cmp.Or(c.Parallel, runtime.GOMAXPROCS(0)) }
+
+// connections is how many a process takes at most.
+func (c *config) connections() int { return max(8, 2*c.parallel()+4) }
 
 // isLocal tells that the database is a private Postgres of this user.
 func (c *config) isLocal() bool { return c.Database.URL.text() == localDatabase }
@@ -215,17 +294,29 @@ func secretFromFile(variable, name string) (string, error) {
 	if !info.Mode().IsRegular() {
 		return "", fmt.Errorf("%s: %s is not a plain file", variable, name)
 	}
-	// A group may read: that is how secrets are handed to a container's user.
-	if mode := info.Mode().Perm(); mode&0o027 != 0 {
-		return "", fmt.Errorf("%s: %s has mode %04o, others can get at it: want 0600 (chmod 600)", variable, name, mode)
+	if mode := info.Mode().Perm(); isOpen(name, mode) {
+		return "", fmt.Errorf("%s: %s has mode %04o, others can get at it: want 0600 (chmod 600), or in a container a mount below /run/secrets", variable, name, mode)
 	}
 	const most = 64 << 10
 	if info.Size() > most {
 		return "", fmt.Errorf("%s: %s has %d bytes, want at most %d", variable, name, info.Size(), most)
 	}
 	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrPermission) {
+		return "", fmt.Errorf("%s: %w: it has mode %04o, want it readable by user %d", variable, err, info.Mode().Perm(), os.Geteuid())
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", variable, err)
 	}
 	return strings.TrimRight(string(text), "\r\n"), nil
+}
+
+// mountedSecrets is where containers get their secrets. Swarm mounts them with mode 0444, Kubernetes
+// with 0644, Compose with whatever they have on the host; nobody else is in the container.
+const mountedSecrets = "/run/secrets/"
+
+// isOpen tells that others on this machine can get at a file of this name and mode. A group may
+// read: that is how systemd and Kubernetes hand secrets to the user of a service.
+func isOpen(name string, mode fs.FileMode) bool {
+	return mode&0o027 != 0 && !strings.HasPrefix(filepath.Clean(name), mountedSecrets)
 }

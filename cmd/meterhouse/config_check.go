@@ -32,14 +32,11 @@ func (c *checker) report(path, separator, format string, args ...any) {
 	if c.cfg.unread[path] {
 		return
 	}
-	from := ""
-	if source, ok := c.cfg.sources[path]; ok {
-		from = " (" + source + ")"
-	}
-	c.problems = append(c.problems, fmt.Errorf("%s%s%s%w", path, from, separator, fmt.Errorf(format, args...)))
+	err := fmt.Errorf("%s%s%w", path, separator, fmt.Errorf(format, args...))
+	c.problems = append(c.problems, problem{c.cfg.nearestSource(path), err})
 }
 
-// bad reports a value by its path, with the place it is from.
+// bad reports a value by its path.
 func (c *checker) bad(path, format string, args ...any) { c.report(path, ": ", format, args...) }
 
 // empty reports a value that is needed and not there, and why when a variable is to blame.
@@ -58,7 +55,7 @@ func (c *config) validate(n need, now time.Time) []error {
 	check.http()
 	check.secretsKey(n)
 	if n.vendors && len(c.Keystone)+len(c.Wolkvox) == 0 {
-		check.problems = append(check.problems, errors.New("no account is configured: want one under keystone or wolkvox"))
+		check.problems = append(check.problems, errors.New("no account is configured: want one under keystone or wolkvox; `meterhouse init` writes a file with both"))
 	}
 	check.keystone(now)
 	check.wolkvox(n)
@@ -260,10 +257,13 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }
 
+// maxParallel is far beyond what vendors and one Postgres take.
+const maxParallel = 256
+
 func (c *checker) rest() {
 	cfg := c.cfg
-	if cfg.Parallel < 0 || cfg.Parallel > 256 {
-		c.bad("parallel", "%d: want 0 (as many as cores) to 256", cfg.Parallel)
+	if cfg.Parallel < 0 || cfg.Parallel > maxParallel {
+		c.bad("parallel", "%d: want 0 (as many as cores) to %d", cfg.Parallel, maxParallel)
 	}
 	host, _, err := net.SplitHostPort(cfg.Console.Listen)
 	switch {
@@ -282,6 +282,9 @@ func (c *checker) rest() {
 		if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
 			c.bad("alerts.webhook", "want https://host/…, or http to this machine")
 		}
+	}
+	if p := cfg.Retention.Payload; p != 0 && p < span(day) {
+		c.bad("retention.payload", "%s: want 0d (keep), or at least 1d", p)
 	}
 	// Samples younger than that are still compared with what the vendor says.
 	least := span(62 * day)

@@ -48,7 +48,7 @@ func (c *config) readYAML(file string, text []byte, getenv func(string) string) 
 			break
 		}
 		if _, ok := doc.Body.(ast.MapNode); !ok && doc.Body.Type() != ast.NullType {
-			return nil, fmt.Errorf("%s: no keys and values", r.place(doc.Body))
+			return nil, fmt.Errorf("%sno keys and values", r.at(doc.Body).place())
 		}
 		r.read(doc.Body, reflect.ValueOf(c).Elem(), "")
 	}
@@ -56,12 +56,12 @@ func (c *config) readYAML(file string, text []byte, getenv func(string) string) 
 }
 
 func (r *yamlReader) problem(n ast.Node, format string, args ...any) {
-	r.problems = append(r.problems, fmt.Errorf("%s: %w", r.place(n), fmt.Errorf(format, args...)))
+	r.problems = append(r.problems, problem{r.at(n), fmt.Errorf(format, args...)})
 }
 
-func (r *yamlReader) place(n ast.Node) string {
+func (r *yamlReader) at(n ast.Node) source {
 	p := n.GetToken().Position
-	return fmt.Sprintf("%s:%d:%d", r.file, p.Line, p.Column)
+	return source{file: r.file, line: p.Line, column: p.Column}
 }
 
 func (r *yamlReader) read(n ast.Node, v reflect.Value, path string) {
@@ -69,7 +69,7 @@ func (r *yamlReader) read(n ast.Node, v reflect.Value, path string) {
 		return // a key without a value keeps its default
 	}
 	if path != "" {
-		r.cfg.sources[path] = fmt.Sprintf("%s:%d", r.file, n.GetToken().Position.Line)
+		r.cfg.sources[path] = r.at(n)
 	}
 	switch {
 	case isLeaf(v.Type()):
@@ -166,6 +166,7 @@ var variable = regexp.MustCompile(`\$?\$\{([^}]*)\}?`)
 // name a file that holds the value. Expansion comes after parsing, so a value cannot add keys.
 func (r *yamlReader) expand(text, path string, isSecret bool) (string, error) {
 	var problems []error
+	from := r.cfg.sources[path]
 	expanded := variable.ReplaceAllStringFunc(text, func(found string) string {
 		if strings.HasPrefix(found, "$${") {
 			return found[1:]
@@ -176,18 +177,26 @@ func (r *yamlReader) expand(text, path string, isSecret bool) (string, error) {
 			return ""
 		}
 		value := r.getenv(name)
-		if file := r.getenv(name + "_FILE"); value == "" && file != "" && isSecret {
-			content, err := secretFromFile(name+"_FILE", file)
+		if file := name + "_FILE"; isSecret && r.getenv(file) != "" {
+			var err error
+			if value != "" {
+				err = fmt.Errorf("%s and %s are both set: want one", name, file)
+			} else if value, err = secretFromFile(file, r.getenv(file)); err == nil && value == "" {
+				err = fmt.Errorf("%s: %s is empty", file, r.getenv(file))
+			}
 			if err != nil {
 				problems = append(problems, err)
 			}
-			value = content
+			name = file
 		}
 		if value == "" {
 			r.cfg.unset[path] = append(r.cfg.unset[path], name)
+			return ""
 		}
+		from.variables = append(from.variables, name)
 		return value
 	})
+	r.cfg.sources[path] = from
 	return expanded, errors.Join(problems...)
 }
 
@@ -205,6 +214,7 @@ type environment struct {
 	SecretsKeyFile        string `env:"SECRETS_KEY_FILE" content:"file" path:"secrets_key"`
 	Parallel              string `env:"PARALLEL" path:"parallel"`
 	HTTPProxy             string `env:"HTTP_PROXY" path:"http.proxy"`
+	HTTPProxyFile         string `env:"HTTP_PROXY_FILE" content:"file" path:"http.proxy"`
 	HTTPCAFile            string `env:"HTTP_CA_FILE" path:"http.ca_file"`
 	HTTPTimeout           string `env:"HTTP_TIMEOUT" path:"http.timeout"`
 	HTTPMaxBody           string `env:"HTTP_MAX_BODY" path:"http.max_body"`
@@ -220,9 +230,19 @@ const environmentPrefix = "METERHOUSE_"
 
 // environmentNames are the variables that are read whatever the file says.
 func environmentNames() []string {
-	names := []string{environmentPrefix + "CONFIG"}
+	names := []string{environmentPrefix + "CONFIG", environmentPrefix + "POSTGRES_REPOSITORY"}
 	for _, field := range reflect.VisibleFields(reflect.TypeFor[environment]()) {
 		names = append(names, environmentPrefix+field.Tag.Get("env"))
+	}
+	return names
+}
+
+// variablesOf are the variables that set the value at path.
+func variablesOf(path string) (names []string) {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[environment]()) {
+		if field.Tag.Get("path") == path {
+			names = append(names, environmentPrefix+field.Tag.Get("env"))
+		}
 	}
 	return names
 }
@@ -239,7 +259,7 @@ func (c *config) readEnvironment(getenv func(string) string) (problems []error) 
 		options.Environment[p.Key] = getenv(p.Key)
 	}
 	if err := env.ParseWithOptions(&set, options); err != nil {
-		return []error{fmt.Errorf("environment: %w", err)}
+		panic(err) // texts only
 	}
 	values := reflect.ValueOf(set)
 	from := map[string]string{} // path → variable that set it
@@ -267,7 +287,7 @@ func (c *config) readEnvironment(getenv func(string) string) (problems []error) 
 		if err := setText(field, text); err != nil {
 			problems = append(problems, fmt.Errorf("%s: %w", name, err))
 		}
-		c.sources[path] = "env " + name
+		c.sources[path] = source{variables: []string{name}}
 		delete(c.unread, path)
 		delete(c.unset, path)
 	}

@@ -13,12 +13,27 @@ import (
 )
 
 func (a *app) configCommand() *cobra.Command {
-	cmd := group("config", "Show the configuration in force", "show")
-	cmd.AddCommand(&cobra.Command{
+	cmd := group("config", "Show the configuration in force, or the JSON Schema of the file", "show")
+	cmd.AddCommand(a.configShowCommand(), &cobra.Command{
+		Use:   "schema",
+		Short: "Print the JSON Schema of the configuration file, for editors and pipelines",
+		Long: `Prints the JSON Schema (draft 2020-12) of the file. Editors with a YAML language server check and
+complete a file that begins with
+  # yaml-language-server: $schema=meterhouse.schema.json`,
+		Example: "  meterhouse config schema > meterhouse.schema.json",
+		Args:    noArguments,
+		RunE:    func(*cobra.Command, []string) error { return printJSON(a.stdout, configSchema()) },
+	})
+	return cmd
+}
+
+func (a *app) configShowCommand() *cobra.Command {
+	return &cobra.Command{
 		Use:   "show",
 		Short: "Print the configuration in force, with the source of each value and secrets masked",
 		Long: `Prints the configuration as YAML: the file (--config, METERHOUSE_CONFIG or ./meterhouse.yaml),
-overridden by METERHOUSE_… variables. Each value has its source as a comment; secrets are masked.
+overridden by METERHOUSE_… variables. Each value has its source as a comment: default, env NAME, or
+FILE:LINE with the variables that it names. Secrets are masked.
 Problems follow on stderr, with exit code 2.`,
 		Example: "  meterhouse config show\n  METERHOUSE_PARALLEL=4 meterhouse --config prod.yaml config show",
 		Args:    noArguments,
@@ -27,8 +42,7 @@ Problems follow on stderr, with exit code 2.`,
 			cfg.show(a.stdout)
 			return err
 		},
-	})
-	return cmd
+	}
 }
 
 // show writes the config as YAML with the source of each value.
@@ -41,7 +55,7 @@ func (c *config) show(w io.Writer) {
 }
 
 func (c *config) showValue(w io.Writer, head, path string, v reflect.Value, indent string) {
-	line := func(value string) { fmt.Fprintf(w, "%s%s %s  # %s\n", indent, head, value, c.source(path)) }
+	line := func(value string) { fmt.Fprintf(w, "%s%s %s  # %s\n", indent, head, value, c.sources[path]) }
 	deeper := strings.ReplaceAll(indent, "- ", "  ") + "  "
 	switch {
 	case isLeaf(v.Type()):

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -54,28 +56,28 @@ func TestConfigProblems(t *testing.T) {
 		{"value instead of a list", `[0042117, "C-1001"]`, "C-1001", "keystone[0].customers: want a list"},
 		{"keys instead of a value", "account: acme", "account: {a: b}", "keystone[0].account: want a single value"},
 		{"second document", "    timezone: America/Bogota", "    timezone: America/Bogota\n---\nparallel: 1", "a second document"},
-		{"other database", "postgres://me:s3cret@db.example", "mysql://me:s3cret@db.example", "database.url (m.yaml:2): want postgres://"},
-		{"bad port", "db.example/", "db.example:port/", "database.url (m.yaml:2): "},
-		{"no database", "url: postgres://me:s3cret@db.example/meterhouse", "url: ''", "database.url (m.yaml:2) is empty: want postgres://"},
-		{"unset variable", "${KEY}", "${NO_KEY}", "secrets_key (m.yaml:3) is empty because NO_KEY is not set: want 32 bytes in base64, made once with `openssl rand -base64 32`"},
+		{"other database", "postgres://me:s3cret@db.example", "mysql://me:s3cret@db.example", "m.yaml:2:8: database.url: want postgres://"},
+		{"bad port", "db.example/", "db.example:port/", "m.yaml:2:8: database.url: "},
+		{"no database", "url: postgres://me:s3cret@db.example/meterhouse", "url: ''", "m.yaml:2:8: database.url is empty: want postgres://"},
+		{"unset variable", "${KEY}", "${NO_KEY}", "m.yaml:3:14: secrets_key is empty because NO_KEY is not set: want 32 bytes in base64, made once with `openssl rand -base64 32`"},
 		{"bad variable", "${KEY}", "${NO KEY}", "secrets_key: ${ without a variable's name and }"},
 		{"open variable", "${KEY}", "'${KEY'", "secrets_key: ${ without a variable's name and }"},
-		{"short key", "${KEY}", "c2hvcnQ=", "secrets_key (m.yaml:3): holds 5 bytes in base64: want 32 bytes"},
-		{"short token", "${TOKEN}", "short", "keystone[0].refresh_token (m.yaml:6): token of 5 characters: want 16"},
-		{"no account name", "account: acme", "account: ''", "keystone[0].account (m.yaml:5) is empty"},
-		{"odd account name", "account: acme", "account: 'a b'", `keystone[0].account (m.yaml:5): "a b": want letters`},
+		{"short key", "${KEY}", "c2hvcnQ=", "m.yaml:3:14: secrets_key: holds 5 bytes in base64: want 32 bytes"},
+		{"short token", "${TOKEN}", "short", "m.yaml:6:20: keystone[0].refresh_token: token of 5 characters: want 16"},
+		{"no account name", "account: acme", "account: ''", "m.yaml:5:14: keystone[0].account is empty"},
+		{"odd account name", "account: acme", "account: 'a b'", `m.yaml:5:14: keystone[0].account: "a b": want letters`},
 		{"customer twice", `"C-1001"`, `"0042117"`, `customer "0042117" is listed by keystone[0].customers[0] too`},
 		{"no start", "{start: 2026-01-01}", "{reread: 125d}", "keystone[0].history.start is empty: want the first day to load"},
 		{"bad start", "2026-01-01", "2026-02-30", `keystone[0].history.start: day "2026-02-30": want YYYY-MM-DD`},
-		{"start in the future", "2026-01-01", "2999-01-01", "keystone[0].history.start (m.yaml:8): 2999-01-01 is in the future: want today ("},
-		{"key that is not base64", "${KEY}", "not:base64", "secrets_key (m.yaml:3): is not base64: want 32 bytes in base64"},
+		{"start in the future", "2026-01-01", "2999-01-01", "m.yaml:8:22: keystone[0].history.start: 2999-01-01 is in the future: want today ("},
+		{"key that is not base64", "${KEY}", "not:base64", "m.yaml:3:14: secrets_key: is not base64: want 32 bytes in base64"},
 		{"token of another account", "    timezone:", "    timezone: UTC\n  - account: other\n    server: \"0040\"\n    token: wv-0123456789\n    timezone:",
-			"wolkvox[1].token (m.yaml:16): is that of wolkvox[0]: one token must not be used by two accounts at once"},
+			"m.yaml:16:12: wolkvox[1].token: is that of wolkvox[0]: one token must not be used by two accounts at once"},
 		{"product twice", "    timezone:", "    products: [ivr_minutes, vision, ivr_minutes]\n    timezone:",
-			`wolkvox[0].products[2] (m.yaml:13): "ivr_minutes" is listed by wolkvox[0].products[0] too: want it once`},
-		{"plain text", good, "hello", "m.yaml:1:1: no keys and values: want a YAML file like the one in the README"},
+			`m.yaml:13:37: wolkvox[0].products[2]: "ivr_minutes" is listed by wolkvox[0].products[0] too: want it once`},
+		{"plain text", good, "hello", "m.yaml:1:1: no keys and values: want a YAML file, such as `meterhouse init` writes"},
 		{"ancient start", "2026-01-01", "0001-01-01", "0001-01-01: want 2010-01-01 or later"},
-		{"broken days", "{start: 2026-01-01}", "{start: 2026-01-01, reread: 36h}", "history.reread (m.yaml:8): 1d12h: want whole days"},
+		{"broken days", "{start: 2026-01-01}", "{start: 2026-01-01, reread: 36h}", "m.yaml:8:42: keystone[0].history.reread: 1d12h: want whole days"},
 		{"bad duration", "{start: 2026-01-01}", "{start: 2026-01-01, settle: soon}", `history.settle: "soon": want a duration such as`},
 		{"negative duration", "{start: 2026-01-01}", "{start: 2026-01-01, settle: -2h}", `history.settle: "-2h": want a duration such as`},
 		{"bad cron", "    customers:", "    schedules: {history: 61 * * * *}\n    customers:", `m.yaml:7:26: keystone[0].schedules.history: schedule "61 * * * *"`},
@@ -83,27 +85,27 @@ func TestConfigProblems(t *testing.T) {
 		{"cron in no zone", "    customers:", "    schedules: {history: CRON_TZ=Local 1 1 * * *}\n    customers:", "no zone named"},
 		{"cron in a wrong zone", "    customers:", "    schedules: {history: CRON_TZ=Mars/Base 1 1 * * *}\n    customers:", "Mars/Base"},
 		{"cron that never fires", "    timezone:", "    schedule: 0 0 31 2 *\n    timezone:", `schedule "0 0 31 2 *" never fires`},
-		{"no zone", "America/Bogota", "''", "wolkvox[0].timezone (m.yaml:13) is empty: want the zone of the operation by name"},
-		{"local zone", "America/Bogota", "Local", `wolkvox[0].timezone (m.yaml:13): "Local": want the zone`},
+		{"no zone", "America/Bogota", "''", "m.yaml:13:15: wolkvox[0].timezone is empty: want the zone of the operation by name"},
+		{"local zone", "America/Bogota", "Local", `m.yaml:13:15: wolkvox[0].timezone: "Local": want the zone`},
 		{"bad zone", "America/Bogota", "Bogota", `"Bogota": want the zone of the operation by name, such as America/Bogota`},
 		{"no server", "    server: \"0039\"\n", "", "wolkvox[0].server is empty"},
-		{"no token", "wv-0123456789", "${WOLKVOX_TOKEN}", "wolkvox[0].token (m.yaml:12) is empty because WOLKVOX_TOKEN is not set"},
-		{"token with a line", "wv-0123456789", `"wv\n01"`, "wolkvox[0].token (m.yaml:12): wolkvox account calls: token holds blanks"},
-		{"no product", "    timezone:", "    products: [ivr_minutes, 'a b']\n    timezone:", `wolkvox[0].products[1] (m.yaml:13): "a b": want the vendor's name of a report`},
-		{"http vendor", "    refresh_token:", "    base_url: http://api.example\n    refresh_token:", "keystone[0].base_url (m.yaml:6): http://api.example: want https"},
+		{"no token", "wv-0123456789", "${WOLKVOX_TOKEN}", "m.yaml:12:12: wolkvox[0].token is empty because WOLKVOX_TOKEN is not set"},
+		{"token with a line", "wv-0123456789", `"wv\n01"`, "m.yaml:12:12: wolkvox[0].token: wolkvox account calls: token holds blanks"},
+		{"no product", "    timezone:", "    products: [ivr_minutes, 'a b']\n    timezone:", `m.yaml:13:29: wolkvox[0].products[1]: "a b": want the vendor's name of a report`},
+		{"http vendor", "    refresh_token:", "    base_url: http://api.example\n    refresh_token:", "m.yaml:6:15: keystone[0].base_url: http://api.example: want https"},
 		{"vendor URL with a password", "    refresh_token:", "    base_url: https://a:b@api.example\n    refresh_token:", "want scheme, host and path only"},
 		{"vendor URL with a query", "    refresh_token:", "    base_url: https://api.example?x=1\n    refresh_token:", "want scheme, host and path only"},
 		{"no URL", "    refresh_token:", "    base_url: '::'\n    refresh_token:", "not a URL"},
-		{"bad proxy", "secrets_key:", "http: {proxy: nowhere}\nsecrets_key:", "http.proxy (m.yaml:3): want http://host:port"},
-		{"no CA file", "secrets_key:", "http: {ca_file: /nowhere/ca.pem}\nsecrets_key:", "http.ca_file (m.yaml:3): open /nowhere/ca.pem"},
-		{"short time-out", "secrets_key:", "http: {timeout: 1ms}\nsecrets_key:", "http.timeout (m.yaml:3): 1ms: want 1s to 1h"},
+		{"bad proxy", "secrets_key:", "http: {proxy: nowhere}\nsecrets_key:", "m.yaml:3:15: http.proxy: want http://host:port"},
+		{"no CA file", "secrets_key:", "http: {ca_file: /nowhere/ca.pem}\nsecrets_key:", "m.yaml:3:17: http.ca_file: open /nowhere/ca.pem"},
+		{"short time-out", "secrets_key:", "http: {timeout: 1ms}\nsecrets_key:", "m.yaml:3:17: http.timeout: 1ms: want 1s to 1h"},
 		{"bad size", "secrets_key:", "http: {max_body: 5MB}\nsecrets_key:", `http.max_body: "5MB": want a size such as 256MiB`},
 		{"bad number", "secrets_key:", "parallel: two\nsecrets_key:", `parallel: "two": want a whole number`},
-		{"negative number", "secrets_key:", "parallel: -1\nsecrets_key:", "parallel (m.yaml:3): -1: want 0"},
-		{"open console", "secrets_key:", "console: {listen: 0.0.0.0:80}\nsecrets_key:", "console.listen (m.yaml:3): \"0.0.0.0:80\" is open to other machines"},
-		{"user without password", "secrets_key:", "console: {users: {ann: ''}}\nsecrets_key:", "console.users.ann (m.yaml:3) is empty"},
-		{"plain webhook", "secrets_key:", "alerts: {webhook: http://hooks.example}\nsecrets_key:", "alerts.webhook (m.yaml:3): want https"},
-		{"short retention", "secrets_key:", "retention: {samples: 90d}\nsecrets_key:", "retention.samples (m.yaml:3): 90d: want 0d (keep), or at least 187d"},
+		{"negative number", "secrets_key:", "parallel: -1\nsecrets_key:", "m.yaml:3:11: parallel: -1: want 0"},
+		{"open console", "secrets_key:", "console: {listen: 0.0.0.0:80}\nsecrets_key:", "m.yaml:3:19: console.listen: \"0.0.0.0:80\" is open to other machines"},
+		{"user without password", "secrets_key:", "console: {users: {ann: ''}}\nsecrets_key:", "m.yaml:3:24: console.users.ann is empty"},
+		{"plain webhook", "secrets_key:", "alerts: {webhook: http://hooks.example}\nsecrets_key:", "m.yaml:3:19: alerts.webhook: want https"},
+		{"short retention", "secrets_key:", "retention: {samples: 90d}\nsecrets_key:", "m.yaml:3:22: retention.samples: 90d: want 0d (keep), or at least 187d"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -148,6 +150,12 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 	o := configShow(t, text, goodEnv)
 	wantContains(t, "stderr", o.stderr, "meterhouse: config: 5 problems\n",
 		"secret_key", "secrets_key", "history.start", "wolkvox[0].server", "wolkvox[0].timezone")
+	// In the order of the file, and what is in no place of it last.
+	places := regexp.MustCompile(`(?m)^  (m\.yaml:\d+:\d+: )?\S+`).FindAllString(o.stderr, -1)
+	want := []string{"  m.yaml:3:1: unknown", "  m.yaml:8:22: keystone[0].history.start:", "  m.yaml:11:13: wolkvox[0].server:", "  m.yaml:13:15: wolkvox[0].timezone:", "  secrets_key"}
+	if diff := cmp.Diff(want, places); diff != "" {
+		t.Errorf("order (-want +got):\n%s", diff)
+	}
 }
 
 func TestConfigShow(t *testing.T) {
@@ -212,7 +220,7 @@ func TestConfigEnvironment(t *testing.T) {
 		{"a folder", map[string]string{"METERHOUSE_SECRETS_KEY_FILE": dir}, "is not a plain file"},
 		{"both", map[string]string{"METERHOUSE_SECRETS_KEY_FILE": sealed, "METERHOUSE_SECRETS_KEY": testKey}, "are both set: want one"},
 		{"bad value", map[string]string{"KEY": testKey, "METERHOUSE_HTTP_MAX_BODY": "much"}, `METERHOUSE_HTTP_MAX_BODY: "much": want a size`},
-		{"bad database", map[string]string{"KEY": testKey, "METERHOUSE_DATABASE_URL": "x"}, "database.url (env METERHOUSE_DATABASE_URL): want postgres://"},
+		{"bad database", map[string]string{"KEY": testKey, "METERHOUSE_DATABASE_URL": "x"}, "METERHOUSE_DATABASE_URL: database.url: want postgres://"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -229,6 +237,69 @@ func TestConfigEnvironment(t *testing.T) {
 	}
 }
 
+// Every secret of the configuration can come from a file: through ${NAME} in the text and, where
+// there is a METERHOUSE_… variable, through that one with _FILE.
+func TestSecretsFromFiles(t *testing.T) {
+	t.Parallel()
+	text := `database: {url: "${A}", direct_url: "${B}"}
+secrets_key: ${C}
+http: {proxy: "${D}"}
+keystone:
+  - {account: acme, refresh_token: "${E}", history: {start: 2026-01-01}}
+wolkvox:
+  - {account: calls, server: "0039", token: "${F}"}
+console: {users: {ann: "${G}"}}
+alerts: {webhook: "${H}"}
+`
+	secrets := []struct{ name, path, value, shown string }{
+		{"A", "database.url", "postgres://me:hush@db.example/m", "postgres://me:xxxxx@db.example/m"},
+		{"B", "database.direct_url", "postgres://me:hush@db.example:5433/m", "postgres://me:xxxxx@db.example:5433/m"},
+		{"C", "secrets_key", testKey, mask},
+		{"D", "http.proxy", "http://me:hush@proxy.example:3128", "http://me:xxxxx@proxy.example:3128"},
+		{"E", "keystone[0].refresh_token", "hush-0123456789abcdef", mask},
+		{"F", "wolkvox[0].token", "hush-0123456789", mask},
+		{"G", "console.users.ann", "hush", mask},
+		{"H", "alerts.webhook", "https://hooks.example/hush", mask},
+	}
+	plain, sealed, direct := map[string]string{}, map[string]string{}, map[string]string{}
+	for _, s := range secrets {
+		file := writeFile(t, s.name, s.value+"\n")
+		plain[s.name], sealed[s.name+"_FILE"] = s.value, file
+		for _, name := range variablesOf(s.path) {
+			if strings.HasSuffix(name, "_FILE") {
+				direct[name] = file
+			}
+		}
+	}
+	if len(direct) != len(secrets)-3 { // the others are entries of lists and maps
+		t.Errorf("%d variables name a file: %v", len(direct), direct)
+	}
+	for how, env := range map[string]map[string]string{"": plain, "_FILE": sealed} {
+		o := configShow(t, text, env)
+		if o.code != exitDone || strings.Contains(o.stdout, "hush") || strings.Contains(o.stdout, testKey) {
+			t.Fatalf("exit code %d: %s\n%s", o.code, o.stderr, o.stdout)
+		}
+		for _, s := range secrets {
+			if want := regexp.MustCompile(regexp.QuoteMeta(s.shown) + `"?  # m.yaml:\d+, env ` + s.name + how + "\n"); !want.MatchString(o.stdout) {
+				t.Errorf("%s is not shown as %s:\n%s", s.path, want, o.stdout)
+			}
+		}
+	}
+	direct["E"], direct["F"], direct["G"] = plain["E"], plain["F"], plain["G"]
+	if o := configShow(t, text, direct); o.code != exitDone || strings.Count(o.stdout, "# env METERHOUSE_") != len(secrets)-3 {
+		t.Errorf("exit code %d: %s\n%s", o.code, o.stderr, o.stdout)
+	}
+
+	sealed["C"] = testKey
+	empty := writeFile(t, "empty", "\n")
+	sealed["F_FILE"] = empty
+	wantContains(t, "stderr", configShow(t, text, sealed).stderr, "m.yaml:2:14: secrets_key: C and C_FILE are both set: want one\n",
+		"m.yaml:7:45: wolkvox[0].token: F_FILE: "+empty+" is empty\n")
+	// A value that is no secret is not looked for in files.
+	o := configShow(t, strings.Replace(text, `server: "0039"`, `server: "${F}"`, 1), map[string]string{"F_FILE": empty})
+	wantContains(t, "stderr", o.stderr, "wolkvox[0].server is empty because F is not set")
+}
+
 // A file that cannot be read is the only news; what it does not say does not follow.
 func TestConfigFileBroken(t *testing.T) {
 	t.Parallel()
@@ -236,9 +307,9 @@ func TestConfigFileBroken(t *testing.T) {
 	if o.code != exitUsage || strings.Count(o.stderr, "\n") != 1 {
 		t.Errorf("exit code %d, want one line: %s", o.code, o.stderr)
 	}
-	wantContains(t, "stderr", o.stderr, "meterhouse: config: m.yaml:1:", "want a YAML file like the one in the README\n")
+	wantContains(t, "stderr", o.stderr, "meterhouse: config: m.yaml:1:", "want a YAML file, such as `meterhouse init` writes\n")
 	o = invoke(t, nil, "", "--config", "/nowhere.yaml", "run")
-	if want := "meterhouse: config: open /nowhere.yaml: no such file or directory: want a YAML file like the one in the README\n"; o.stderr != want {
+	if want := "meterhouse: config: open /nowhere.yaml: no such file or directory: want a YAML file, such as `meterhouse init` writes\n"; o.stderr != want {
 		t.Errorf("got %s, want %s", o.stderr, want)
 	}
 }
@@ -257,6 +328,7 @@ func TestUnknownVariables(t *testing.T) {
 	t.Parallel()
 	env := map[string]string{
 		"METERHOUSE_KEY": testKey, "TOKEN": goodEnv["TOKEN"], "METERHOUSE_DATABSE_URL": "hush", "METERHOUSE_XYZZY": "hush", "METERHOUSE_PARALLEL": "2",
+		"METERHOUSE_POSTGRES_REPOSITORY": "off",
 	}
 	o := configShow(t, strings.Replace(good, "${KEY}", "${METERHOUSE_KEY}", 1), env)
 	if o.code != exitDone || strings.Count(o.stderr, "level=WARN") != 2 || strings.Contains(o.stderr, "hush") {

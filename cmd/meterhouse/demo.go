@@ -32,7 +32,8 @@ func (a *app) demoCommand() *cobra.Command {
 		Long: `Starts a private Postgres and both fake vendors on this machine, migrates, loads the last days
 with the very code that loads from the real vendors, checks the result against the fakes' own
 totals and shows the newest whole month. The folder and its clock are kept: a second demo finds
-everything unchanged and inserts 0. Needs installed Postgres binaries and no configuration.`,
+everything unchanged and inserts 0. Needs no configuration. Without installed Postgres binaries it
+downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven repository, or off).`,
 		Example: "  meterhouse demo\n  meterhouse demo --serve     (then look around with psql in another terminal)\n  meterhouse demo --reset --days 30 --seed 7",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -85,7 +86,7 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // stops the fakes
 	a.progress.set("starting Postgres")
-	server, err := localpg.Start(ctx, localpg.Config{Dir: filepath.Join(d.dir, "postgres"), Log: a.log})
+	server, err := localpg.Start(ctx, localpg.Config{Dir: filepath.Join(d.dir, "postgres"), Source: a.binaries(), Log: a.log})
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ type order struct {
 	windows  []etl.Window // of history; nil: by the plan
 	customer string       // only this one; empty: all
 	planOnly bool         // find out and change nothing
+	format   format       // of what is printed
 }
 
 // loader carries out an order: Keystone accounts and wolkvox side by side, at most so many jobs at
@@ -223,10 +224,30 @@ func (l *loader) run(ctx context.Context, source etl.Source, jobs []etl.Job) {
 		wg.Go(func() {
 			defer func() { <-l.slots }()
 			out, err := l.pipeline.Run(ctx, source, job)
-			l.add(result{job, out, err})
+			late, lateErr := l.loadUnloaded(ctx, job)
+			out.Add(late)
+			l.add(result{job, out, errors.Join(err, lateErr)})
 		})
 	}
 	wg.Wait()
+}
+
+// loadUnloaded loads what a run landed that was killed before it could load: nobody can ask for it
+// again. It comes after the job's own run, which has closed the killed one.
+func (l *loader) loadUnloaded(ctx context.Context, job etl.Job) (total etl.Outcome, err error) {
+	if !job.Snapshot || ctx.Err() != nil {
+		return total, nil
+	}
+	runs, err := l.wh.Unloaded(ctx, job.Dataset, job.Scope)
+	if err != nil {
+		return total, err
+	}
+	results, err := l.replay(ctx, runs)
+	for _, r := range results {
+		total.Add(r.out)
+		err = errors.Join(err, r.err)
+	}
+	return total, err
 }
 
 func (l *loader) add(r result) {
@@ -284,15 +305,16 @@ func (r result) status() string {
 
 // harmless are accepted deviations that nobody needs to look at.
 var harmless = []string{
-	"bom_stripped", "count_absent", "duplicate_row", "identity_unverified", "no_data", "no_reading", "null_optional", "open_ended",
-	"trimmed", "type_coerced",
+	"bom_stripped", "count_absent", "duplicate_row", "identity_unverified", "imported", "no_data", "no_reading", "null_optional",
+	"open_ended", "trimmed", "type_coerced",
 }
 
 // warnings are the accepted deviations of a job that are worth a look.
 func (r result) warnings() (lines []string) {
 	at := r.job.Dataset + " " + r.job.Scope + ": "
 	for _, name := range slices.Sorted(maps.Keys(r.out.Warnings)) {
-		if w := r.out.Warnings[name]; !slices.Contains(harmless, name) {
+		// A replay or an import is late by its nature.
+		if w := r.out.Warnings[name]; !slices.Contains(harmless, name) && !(r.job.SlotOpen && name == "older_observation") {
 			lines = append(lines, at+deviation(name, strconv.Itoa(w.Count), w.FirstPath))
 		}
 	}
@@ -310,11 +332,15 @@ func deviation(name, times, first string) string {
 	return name + " " + times + ", first at " + first
 }
 
-// printResults writes one line per job, what is worth a look, and the sum as the last line.
-func (a *app) printResults(results []result) {
+// printResults writes one row per job. People also get what is worth a look, and the sum as the last
+// line; programs find what is worth a look in a column.
+func (a *app) printResults(results []result, f format) error {
 	t := warehouse.Table{
 		Columns: []string{"dataset", "scope", "windows", "received", "inserted", "restated", "unchanged", "ignored", "quarantined", "absent", "status"},
 		Numeric: []bool{false, false, true, true, true, true, true, true, true, true, false},
+	}
+	if !f.isForPeople() {
+		t.Columns = append(t.Columns, "warnings")
 	}
 	var total etl.Outcome
 	for _, r := range results {
@@ -323,48 +349,72 @@ func (a *app) printResults(results []result) {
 		for _, n := range []int{len(r.job.Windows), r.out.Received, r.out.Inserted, r.out.Restated, r.out.Unchanged, r.out.Ignored, r.out.Quarantined, r.out.Absent} {
 			row = append(row, strconv.Itoa(n))
 		}
-		t.Rows = append(t.Rows, append(row, r.status()))
+		row = append(row, r.status())
+		if !f.isForPeople() {
+			row = append(row, strings.Join(r.warnings(), "; "))
+		}
+		t.Rows = append(t.Rows, row)
 	}
-	if len(t.Rows) > 0 {
-		printTable(a.stdout, t)
-	} else {
+	if !f.isForPeople() {
+		return f.print(a.stdout, t)
+	}
+	if len(t.Rows) == 0 {
 		fmt.Fprintln(a.stdout, "nothing is due")
+	} else if err := f.print(a.stdout, t); err != nil {
+		return err
 	}
+	f.gap(a.stdout)
 	for _, r := range results {
 		for _, text := range r.warnings() {
-			fmt.Fprintln(a.stdout, printable("warning "+text))
+			f.line(a.stdout, "warning "+text)
 		}
 	}
+	f.gap(a.stdout)
 	a.printSum(total)
+	return nil
 }
 
 func (a *app) printSum(o etl.Outcome) {
 	fmt.Fprintf(a.stdout, "inserted %d, restated %d, unchanged %d, quarantined %d\n", o.Inserted, o.Restated, o.Unchanged, o.Quarantined)
 }
 
-// printPlan writes the windows that would be asked for.
-func (a *app) printPlan(plan loaded) {
+// printPlan writes the windows that would be asked for. For programs the present is a row without
+// days, and what a plan cannot show goes to the log.
+func (a *app) printPlan(plan loaded, f format) error {
 	t := warehouse.Table{
 		Columns: []string{"dataset", "scope", "account", "from", "until", "days"},
 		Numeric: []bool{false, false, false, false, false, true},
 	}
 	for _, r := range plan.results {
 		for _, w := range r.job.Windows {
-			row := []string{r.job.Dataset, r.job.Scope, r.job.Account, "now", "", ""}
-			if !w.IsZero() {
+			row := []string{r.job.Dataset, r.job.Scope, r.job.Account, "", "", ""}
+			switch {
+			case !w.IsZero():
 				row = append(row[:3], w.From.String(), w.Until.String(), strconv.Itoa(w.Days()))
+			case f.isForPeople():
+				row[3] = "now"
 			}
 			t.Rows = append(t.Rows, row)
 		}
 	}
+	if !f.isForPeople() {
+		for _, note := range plan.notes {
+			a.log.Info(note)
+		}
+		return f.print(a.stdout, t)
+	}
 	if len(t.Rows) == 0 {
 		fmt.Fprintln(a.stdout, "nothing is due")
-		return
+		return nil
 	}
-	printTable(a.stdout, t)
+	if err := f.print(a.stdout, t); err != nil {
+		return err
+	}
+	f.gap(a.stdout)
 	for _, note := range plan.notes {
-		fmt.Fprintln(a.stdout, note)
+		f.line(a.stdout, note)
 	}
+	return nil
 }
 
 // verdict turns results, and an error of planning, into the error that carries the exit code. What

@@ -87,12 +87,10 @@ func (a *app) rootCommand() *cobra.Command {
 		Use:   "meterhouse",
 		Short: "Load storage and call-centre consumption from NetApp Keystone and wolkvox into Postgres",
 		Long: `Meterhouse loads what NetApp Keystone and wolkvox say about consumption and licences into
-Postgres: exactly, without gaps or repeats, and with every restated figure kept.
-
-Results go to stdout, logs to stderr. Exit codes: 0 done, 1 failed, 2 wrong use or configuration,
-3 partial (something quarantined or one of several scopes failed), 4 a check found a difference,
-75 busy, try again later.`,
-		Example: "  meterhouse demo\n  meterhouse --config prod.yaml migrate up\n  meterhouse --config prod.yaml run",
+Postgres: exactly, without gaps or repeats, and with every restated figure kept. Exit codes:
+0 done, 1 failed, 2 wrong use or configuration, 3 partial (something quarantined or a scope failed),
+4 a check found a difference, 75 busy, try again later. Results go to stdout, logs to stderr.`,
+		Example: "  meterhouse demo\n  meterhouse --config prod.yaml run",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return wrongCommand(cmd, args)
@@ -107,9 +105,10 @@ Results go to stdout, logs to stderr. Exit codes: 0 done, 1 failed, 2 wrong use 
 	flags.StringVar(&a.logLevel, "log-level", "", "least `level` to log: debug, info, warn or error (default info)")
 	flags.StringVar(&a.nowText, "now", "", "fix the business clock at this RFC 3339 `time`")
 	root.AddCommand(
-		a.demoCommand(), a.configCommand(), a.checkCommand(), a.migrateCommand(), a.runCommand(), a.backfillCommand(),
-		a.statusCommand(), a.tokenCommand(), a.quarantineCommand(), a.simulateCommand(), a.versionCommand(),
+		a.demoCommand(), a.initCommand(), a.configCommand(), a.checkCommand(), a.migrateCommand(), a.runCommand(), a.backfillCommand(), a.replayCommand(),
+		a.statusCommand(), a.reportCommand(), a.tokenCommand(), a.quarantineCommand(), a.readingsCommand(), a.levelsCommand(), a.pruneCommand(), a.simulateCommand(), a.versionCommand(), a.completionCommand(),
 	)
+	a.addCompletions(root)
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(wrongFlag)
 	help := root.HelpFunc()
@@ -266,6 +265,8 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 		return usagef("--%s %s: want a whole number", m[2], m[1])
 	case "uint64":
 		return usagef("--%s %s: want a whole number from 0 on", m[2], m[1])
+	case "format":
+		return usagef("--%s %s: want %s", m[2], m[1], oneOf(formats))
 	}
 	return err
 }

@@ -26,15 +26,7 @@ administrator has to run by hand.`,
 			Args:    noArguments,
 			RunE:    a.withDirectURL(a.migrateUp),
 		},
-		a.migrateDownCommand(),
-		&cobra.Command{
-			Use:     "status",
-			Short:   "List the migrations and when they were applied",
-			Long:    "Lists every migration of this binary with the time it was applied. Changes nothing.",
-			Example: "  meterhouse migrate status",
-			Args:    noArguments,
-			RunE:    a.withDirectURL(a.migrateStatus),
-		},
+		a.migrateDownCommand(), a.migrateStatusCommand(),
 	)
 	return cmd
 }
@@ -88,6 +80,10 @@ func (a *app) withDirectURL(do func(ctx context.Context, url string, server ware
 		if err != nil {
 			return err
 		}
+		if server.Pooler == warehouse.TransactionPooler {
+			return usagef("a pooler that lends sessions for a transaction is in the way, and two migrations at once would not see each other: " +
+				"set database.direct_url to the server itself")
+		}
 		return do(cmd.Context(), db.direct, server)
 	}
 }
@@ -113,21 +109,32 @@ func (a *app) printApplied(what string, all []migrations.Applied) {
 	}
 }
 
-func (a *app) migrateStatus(ctx context.Context, url string, _ warehouse.Server) error {
-	states, err := migrations.Status(ctx, url)
-	if err != nil {
-		return err
+func (a *app) migrateStatusCommand() *cobra.Command {
+	var f format
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "List the migrations and when they were applied",
+		Long:    "Lists every migration of this binary with the time it was applied. Changes nothing.",
+		Example: "  meterhouse migrate status\n  meterhouse migrate status --format json",
+		Args:    noArguments,
 	}
-	t := warehouse.Table{Columns: []string{"version", "migration", "applied at"}, Numeric: []bool{true, false, false}}
-	for _, s := range states {
-		at := "pending"
-		if !s.AppliedAt.IsZero() {
-			at = stamp(s.AppliedAt)
+	formatFlag(cmd, &f)
+	cmd.RunE = a.withDirectURL(func(ctx context.Context, url string, _ warehouse.Server) error {
+		states, err := migrations.Status(ctx, url)
+		if err != nil {
+			return err
 		}
-		t.Rows = append(t.Rows, []string{strconv.FormatInt(s.Version, 10), s.Name, at})
-	}
-	printTable(a.stdout, t)
-	return nil
+		t := warehouse.Table{Columns: []string{"version", "migration", "state", "applied_at"}, Numeric: []bool{true}}
+		for _, s := range states {
+			state := "applied"
+			if s.AppliedAt.IsZero() {
+				state = "pending"
+			}
+			t.Rows = append(t.Rows, []string{strconv.FormatInt(s.Version, 10), s.Name, state, stamp(s.AppliedAt)})
+		}
+		return f.print(a.stdout, t)
+	})
+	return cmd
 }
 
 // stamp writes an instant for people; the zero time is empty.

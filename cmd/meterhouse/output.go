@@ -3,20 +3,104 @@ package main
 import (
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"meterhouse/etl/warehouse"
 )
+
+// format is how a command prints rows: the value of --format.
+type format string
+
+const (
+	formatTable    format = "table"
+	formatCSV      format = "csv"
+	formatJSON     format = "json"
+	formatMarkdown format = "markdown"
+)
+
+var formats = []string{string(formatTable), string(formatCSV), string(formatJSON), string(formatMarkdown)}
+
+// formatFlag gives a command that prints rows the flag --format, a table unless told otherwise.
+func formatFlag(cmd *cobra.Command, f *format) {
+	*f = formatTable
+	cmd.Flags().Var(f, "format", "`form` of the output: "+oneOf(formats))
+}
+
+func (f *format) String() string { return string(*f) }
+func (f *format) Type() string   { return "format" }
+
+// Set checks a value of --format. wrongFlag says what is wrong with it.
+func (f *format) Set(text string) error {
+	if !slices.Contains(formats, text) {
+		return errors.New("want " + oneOf(formats))
+	}
+	*f = format(text)
+	return nil
+}
+
+// isForPeople tells whether words may stand around the rows. The other forms are for programs:
+// nothing but the rows goes to stdout.
+func (f format) isForPeople() bool { return f != formatCSV && f != formatJSON }
+
+// print writes rows in this form, with the digits that the table has.
+func (f format) print(w io.Writer, t warehouse.Table) error {
+	switch f {
+	case formatCSV:
+		return printCSV(w, t)
+	case formatJSON:
+		return printJSON(w, records(t))
+	case formatMarkdown:
+		return printMarkdown(w, t)
+	}
+	printTable(w, t)
+	return nil
+}
+
+// heading writes what stands above rows, for people.
+func (f format) heading(w io.Writer, title string) {
+	if f == formatMarkdown {
+		title = "## " + title + "\n"
+	}
+	fmt.Fprintln(w, title)
+}
+
+// line writes one sentence beside the rows, for people: an item of a list in Markdown.
+func (f format) line(w io.Writer, text string) {
+	if f == formatMarkdown {
+		text = "- " + text
+	}
+	fmt.Fprintln(w, printable(text))
+}
+
+// gap is the blank line that Markdown wants between rows and sentences.
+func (f format) gap(w io.Writer) {
+	if f == formatMarkdown {
+		fmt.Fprintln(w)
+	}
+}
+
+// oneOf lists a choice in words.
+func oneOf(names []string) string {
+	last := len(names) - 1
+	if last == 0 {
+		return names[0]
+	}
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
 
 // printTable writes a table for people: no frame, numbers to the right, digits as they are.
 func printTable(w io.Writer, t warehouse.Table) {
@@ -31,7 +115,7 @@ func printTable(w io.Writer, t warehouse.Table) {
 	var columns []table.ColumnConfig
 	for i, name := range t.Columns {
 		header[i] = name
-		if i < len(t.Numeric) && t.Numeric[i] {
+		if t.IsNumeric(i) {
 			columns = append(columns, table.ColumnConfig{Number: i + 1, Align: text.AlignRight, AlignHeader: text.AlignRight})
 		}
 	}
@@ -57,6 +141,42 @@ func printable(s string) string {
 	}, s)
 }
 
+// printMarkdown writes a table as GitHub renders it: numbers to the right, and nothing in a vendor's
+// text that would be taken for markup.
+func printMarkdown(w io.Writer, t warehouse.Table) error {
+	var b strings.Builder
+	line := func(cells []string) { b.WriteString("| " + strings.Join(cells, " | ") + " |\n") }
+	line(t.Columns)
+	rule := make([]string, len(t.Columns))
+	for i := range rule {
+		rule[i] = "---"
+		if t.IsNumeric(i) {
+			rule[i] = "---:"
+		}
+	}
+	line(rule)
+	for _, row := range t.Rows {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = markdown(cell)
+		}
+		line(cells)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+var markup = strings.NewReplacer(`\`, `\\`, "|", `\|`, "`", "\\`", "*", `\*`, "[", `\[`, "<", "&lt;", "&", "&amp;")
+
+// markdown is a text that renders as itself, on as many lines as it has.
+func markdown(s string) string {
+	lines := strings.Split(strings.ReplaceAll(s, "\r\n", "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = markup.Replace(printable(line))
+	}
+	return strings.Join(lines, "<br>")
+}
+
 // printCSV writes a table for programs. A spreadsheet must not take a text for a formula: such
 // cells get an apostrophe in front. Numbers stay numbers.
 func printCSV(w io.Writer, t warehouse.Table) error {
@@ -68,7 +188,7 @@ func printCSV(w io.Writer, t warehouse.Table) error {
 		cells := make([]string, len(row))
 		for i, cell := range row {
 			cells[i] = cell
-			if !(i < len(t.Numeric) && t.Numeric[i]) && isFormula(cell) {
+			if !t.IsNumeric(i) && isFormula(cell) {
 				cells[i] = "'" + cell
 			}
 		}
@@ -93,24 +213,49 @@ func printJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// records turns a table into one object per row, numbers unquoted and NULL where nothing is known.
-func records(t warehouse.Table) []map[string]any {
-	all := make([]map[string]any, 0, len(t.Rows))
-	for _, row := range t.Rows {
-		record := map[string]any{}
-		for i, name := range t.Columns {
-			switch {
-			case row[i] == "":
-				record[name] = nil
-			case t.Numeric[i]:
-				record[name] = json.Number(row[i])
-			default:
-				record[name] = row[i]
-			}
-		}
-		all = append(all, record)
+// record is one row as a JSON object: columns in order, numbers with the digits they have, null for
+// what is unknown.
+type record struct {
+	table warehouse.Table
+	row   int
+}
+
+// records turns a table into one object per row.
+func records(t warehouse.Table) []record {
+	all := make([]record, len(t.Rows))
+	for i := range all {
+		all[i] = record{t, i}
 	}
 	return all
+}
+
+func (r record) MarshalJSON() ([]byte, error) {
+	b := []byte{'{'}
+	for i, name := range r.table.Columns {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		var err error
+		if b, err = jsontext.AppendQuote(b, name); err != nil {
+			return nil, fmt.Errorf("column %q: %w", name, err)
+		}
+		b = append(b, ':')
+		if b, err = r.appendCell(b, i); err != nil {
+			return nil, fmt.Errorf("row %d, %s: %w", r.row+1, name, err)
+		}
+	}
+	return append(b, '}'), nil
+}
+
+func (r record) appendCell(b []byte, column int) ([]byte, error) {
+	cell := r.table.Rows[r.row][column]
+	switch {
+	case r.table.IsNull(r.row, column):
+		return append(b, "null"...), nil
+	case r.table.IsBoolean(column), r.table.IsNumeric(column) && jsontext.Value(cell).IsValid():
+		return append(b, cell...), nil
+	}
+	return jsontext.AppendQuote(b, cell) // NaN and Infinity too, which JSON has no number for
 }
 
 // count is a number of things in words.
@@ -120,16 +265,6 @@ func count[N int | string](n N, thing string) string {
 		return "1 " + thing
 	}
 	return number + " " + thing + "s"
-}
-
-// checkFormat checks --format.
-func checkFormat(format string, known ...string) error {
-	for _, k := range known {
-		if format == k {
-			return nil
-		}
-	}
-	return usagef("--format %q: want %s", format, strings.Join(known, ", "))
 }
 
 // progress is the one line on a terminal that says what is going on. Log lines written through it

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// The configuration that the README shows is accepted as it stands.
-func TestREADMEConfiguration(t *testing.T) {
+// readmeConfiguration is the configuration that the README shows.
+func readmeConfiguration(t *testing.T) string {
+	t.Helper()
 	readme, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -18,8 +19,14 @@ func TestREADMEConfiguration(t *testing.T) {
 	if !found || !closed {
 		t.Fatal("README.md shows no configuration")
 	}
+	return yaml
+}
+
+// The configuration that the README shows is accepted as it stands.
+func TestREADMEConfiguration(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "meterhouse.yaml")
-	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(readmeConfiguration(t)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	got := invoke(t, map[string]string{

@@ -9,13 +9,14 @@ import (
 
 func (a *app) runCommand() *cobra.Command {
 	var planOnly bool
+	var f format
 	cmd := &cobra.Command{
 		Use:   "run [DATASET...]",
 		Short: "Load what is due, or the named datasets now",
 		Long: `Loads every dataset and scope whose schedule has come since its last success; with names, those
 datasets now, whatever is due. Running it twice is safe: the second run finds everything unchanged.
 
-Datasets: ` + strings.Join(datasets, ", "),
+Datasets: ` + strings.Join(datasets[:3], ", ") + ",\n" + strings.Join(datasets[3:], ", "),
 		Example: "  meterhouse run\n  meterhouse run keystone.history wolkvox.billing\n  meterhouse run --plan",
 		Args: func(_ *cobra.Command, args []string) error {
 			for _, name := range args {
@@ -37,10 +38,11 @@ Datasets: ` + strings.Join(datasets, ", "),
 					return usagef("%s: no %s account is configured", name, vendor)
 				}
 			}
-			return s.loadAndReport(cmd.Context(), order{datasets: args, planOnly: planOnly})
+			return s.loadAndReport(cmd.Context(), order{datasets: args, planOnly: planOnly, format: f})
 		},
 	}
 	cmd.Flags().BoolVar(&planOnly, "plan", false, "print the windows that would be asked for and change nothing")
+	formatFlag(cmd, &f)
 	return cmd
 }
 

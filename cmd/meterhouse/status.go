@@ -3,10 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,18 +16,17 @@ import (
 )
 
 func (a *app) statusCommand() *cobra.Command {
-	var format string
+	var f format
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show freshness, runs, holes, credentials, quarantine and what to do now",
 		Long: `Shows how fresh each dataset is, the last runs, days that are missing, the deadlines of
-credentials, what is in quarantine, and what to do now. Asks no vendor and changes nothing.`,
+credentials, what is in quarantine, and what to do now. Asks no vendor and changes nothing.
+
+JSON is one object of lists; CSV has one line per section, row and column.`,
 		Example: "  meterhouse status\n  meterhouse status --format json",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			if err := checkFormat(format, "table", "json"); err != nil {
-				return err
-			}
 			s, err := a.openSession(cmd.Context(), need{database: true})
 			if err != nil {
 				return err
@@ -36,14 +36,10 @@ credentials, what is in quarantine, and what to do now. Asks no vendor and chang
 			if err != nil {
 				return err
 			}
-			if format == "json" {
-				return printJSON(a.stdout, r.json())
-			}
-			r.print(a)
-			return nil
+			return r.print(a.stdout, f)
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "table", "`form` of the report: table or json")
+	formatFlag(cmd, &f)
 	return cmd
 }
 
@@ -335,25 +331,23 @@ func named(t warehouse.Table) []map[string]string {
 	return rows
 }
 
-// known is a time, or nil for none.
-func known(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
 // shown is how many sentences people get; the JSON has all.
 const shown = 20
 
-func (r *statusReport) print(a *app) {
+func (r *statusReport) print(w io.Writer, f format) error {
+	switch f {
+	case formatJSON:
+		return printJSON(w, r.json())
+	case formatCSV:
+		return printCSV(w, r.long())
+	}
 	for _, sec := range r.sections {
 		if sec.title == "" {
 			continue
 		}
-		fmt.Fprintf(a.stdout, "%s\n", sec.title)
+		f.heading(w, sec.title)
 		if len(sec.table.Rows) == 0 {
-			fmt.Fprint(a.stdout, "none\n\n")
+			fmt.Fprint(w, "none\n\n")
 			continue
 		}
 		if i := slices.Index(sec.table.Columns, "error"); i >= 0 {
@@ -361,29 +355,36 @@ func (r *statusReport) print(a *app) {
 				row[i] = cause(row[i])
 			}
 		}
-		printTable(a.stdout, sec.table)
-		fmt.Fprintln(a.stdout)
+		if err := f.print(w, sec.table); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
 	}
 	if len(r.credentials) > 0 {
-		t := warehouse.Table{Columns: []string{"account", "state", "access until", "refresh dies at", "login due"}}
+		t := warehouse.Table{Columns: []string{"account", "state", "access_until", "refresh_dies_at", "login_due_at"}}
 		for _, c := range r.credentials {
 			t.Rows = append(t.Rows, []string{c.Account, string(c.State), stamp(c.AccessUntil), stamp(c.RefreshDiesAt), stamp(c.LoginDueAt)})
 		}
-		fmt.Fprintln(a.stdout, "Credentials")
-		printTable(a.stdout, t)
-		fmt.Fprintln(a.stdout)
+		f.heading(w, "Credentials")
+		if err := f.print(w, t); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
 	}
-	fmt.Fprintln(a.stdout, "What to do now")
+	f.heading(w, "What to do now")
 	if len(r.todo) == 0 {
-		fmt.Fprintln(a.stdout, "nothing")
+		fmt.Fprintln(w, "nothing")
 	}
 	for i, text := range r.todo {
 		if i == shown {
-			fmt.Fprintf(a.stdout, "and %d more: `meterhouse status --format json`\n", len(r.todo)-shown)
+			text = fmt.Sprintf("and %d more: `meterhouse status --format json`", len(r.todo)-shown)
+		}
+		f.line(w, text)
+		if i == shown {
 			break
 		}
-		fmt.Fprintln(a.stdout, printable(text))
 	}
+	return nil
 }
 
 func (r *statusReport) json() map[string]any {
@@ -391,15 +392,29 @@ func (r *statusReport) json() map[string]any {
 	for _, sec := range r.sections {
 		all[sec.name] = records(sec.table)
 	}
-	credentials := make([]map[string]any, 0, len(r.credentials))
-	for _, c := range r.credentials {
-		step, _ := nextStep(c)
-		credentials = append(credentials, map[string]any{
-			"account": c.Account, "state": c.State, "generation": c.Generation, "access_until": known(c.AccessUntil),
-			"refresh_dies_at": known(c.RefreshDiesAt), "login_due_at": known(c.LoginDueAt), "next_step": step,
-		})
-	}
-	all["credentials"] = credentials
+	all["credentials"] = records(tokenTable(r.credentials))
 	all["what_to_do"] = append([]string{}, r.todo...)
 	return all
+}
+
+// long holds everything in one table: one row per section, row of it and column.
+func (r *statusReport) long() warehouse.Table {
+	t := warehouse.Table{Columns: []string{"section", "row", "name", "value"}, Numeric: []bool{false, true}}
+	add := func(section string, rows warehouse.Table) {
+		for i, row := range rows.Rows {
+			for j, name := range rows.Columns {
+				t.Rows = append(t.Rows, []string{section, strconv.Itoa(i + 1), name, row[j]})
+			}
+		}
+	}
+	for _, sec := range r.sections {
+		add(sec.name, sec.table)
+	}
+	add("credentials", tokenTable(r.credentials))
+	todo := warehouse.Table{Columns: []string{"what_to_do"}}
+	for _, text := range r.todo {
+		todo.Rows = append(todo.Rows, []string{text})
+	}
+	add("what_to_do", todo)
+	return t
 }

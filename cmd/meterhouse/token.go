@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,25 +44,32 @@ Generate Tokens. It works only once: do not use it anywhere else.`,
 				if err := k.SetToken(cmd.Context(), token); err != nil {
 					return err
 				}
-				return s.printTokens(cmd, []*keystoneAccount{k})
+				return s.printTokens(cmd.Context(), []*keystoneAccount{k}, formatTable)
 			},
 		},
-		&cobra.Command{
-			Use:     "status",
-			Short:   "Show each chain, its deadlines and what to do",
-			Long:    "Shows how each Keystone account's token chain stands. Asks the vendor nothing and changes nothing.",
-			Example: "  meterhouse token status",
-			Args:    noArguments,
-			RunE: func(cmd *cobra.Command, _ []string) (err error) {
-				s, err := a.openSession(cmd.Context(), need{database: true, vendors: true})
-				if err != nil {
-					return err
-				}
-				defer s.close(&err)
-				return s.printTokens(cmd, s.keystone)
-			},
-		},
+		a.tokenStatusCommand(),
 	)
+	return cmd
+}
+
+func (a *app) tokenStatusCommand() *cobra.Command {
+	var f format
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Show each chain, its deadlines and what to do",
+		Long:    "Shows how each Keystone account's token chain stands. Asks the vendor nothing and changes nothing.",
+		Example: "  meterhouse token status\n  meterhouse token status --format json",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			s, err := a.openSession(cmd.Context(), need{database: true, vendors: true})
+			if err != nil {
+				return err
+			}
+			defer s.close(&err)
+			return s.printTokens(cmd.Context(), s.keystone, f)
+		},
+	}
+	formatFlag(cmd, &f)
 	return cmd
 }
 
@@ -103,28 +111,37 @@ func nextStep(status keystone.TokenStatus) (step string, needed bool) {
 	return step, !nothing && step != "none" && step != ""
 }
 
-func (s *session) printTokens(cmd *cobra.Command, accounts []*keystoneAccount) error {
-	t := warehouse.Table{
-		Columns: []string{"account", "state", "generation", "obtained at", "access until", "refresh dies at", "login due", "next step"},
-		Numeric: []bool{false, false, true},
-	}
+func (s *session) printTokens(ctx context.Context, accounts []*keystoneAccount, f format) error {
+	var all []keystone.TokenStatus
 	var failed []error
 	for _, k := range accounts {
-		status, err := k.TokenStatus(cmd.Context())
+		status, err := k.TokenStatus(ctx)
 		if err != nil {
 			failed = append(failed, err)
 			continue
 		}
+		all = append(all, status)
+	}
+	if f.isForPeople() && len(all) == 0 {
+		if len(failed) == 0 {
+			fmt.Fprintln(s.app.stdout, "no keystone account is configured")
+		}
+		return errors.Join(failed...)
+	}
+	return errors.Join(append(failed, f.print(s.app.stdout, tokenTable(all)))...)
+}
+
+func tokenTable(all []keystone.TokenStatus) warehouse.Table {
+	t := warehouse.Table{
+		Columns: []string{"account", "state", "generation", "obtained_at", "access_until", "refresh_dies_at", "login_due_at", "next_step"},
+		Numeric: []bool{false, false, true},
+	}
+	for _, status := range all {
 		step, _ := nextStep(status)
 		t.Rows = append(t.Rows, []string{
 			status.Account, string(status.State), strconv.FormatInt(status.Generation, 10), stamp(status.ObtainedAt),
 			stamp(status.AccessUntil), stamp(status.RefreshDiesAt), stamp(status.LoginDueAt), step,
 		})
 	}
-	if len(t.Rows) > 0 {
-		printTable(s.app.stdout, t)
-	} else if len(failed) == 0 {
-		fmt.Fprintln(s.app.stdout, "no keystone account is configured")
-	}
-	return errors.Join(failed...)
+	return t
 }

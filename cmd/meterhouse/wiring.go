@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -35,11 +34,22 @@ func (a *app) openDatabase(ctx context.Context, cfg *config) (*database, error) 
 	if err != nil {
 		return nil, err
 	}
-	server, err := localpg.Start(ctx, localpg.Config{Dir: filepath.Join(home, "postgres"), Durable: true, Log: a.log})
+	server, err := localpg.Start(ctx, localpg.Config{Dir: filepath.Join(home, "postgres"), Source: a.binaries(), Durable: true, Log: a.log})
 	if err != nil {
 		return nil, err
 	}
 	return &database{server.URL(""), server.URL(""), server.Stop}, nil
+}
+
+// binaries are those of the private Postgres: what is installed, else a release that is downloaded once.
+func (a *app) binaries() localpg.Source {
+	return localpg.Either(localpg.Installed, localpg.Download{
+		Repository: a.getenv("METERHOUSE_POSTGRES_REPOSITORY"),
+		Notice: func(line string) {
+			a.progress.clear()
+			fmt.Fprintln(a.stderr, line)
+		},
+	}.Find)
 }
 
 // session is everything a command needs to work with the warehouse and the vendors.
@@ -72,6 +82,11 @@ func (a *app) openSession(ctx context.Context, n need) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	return a.openSessionOf(ctx, cfg)
+}
+
+// openSessionOf opens what a config names.
+func (a *app) openSessionOf(ctx context.Context, cfg *config) (*session, error) {
 	db, err := a.openDatabase(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -87,7 +102,7 @@ func (a *app) openSession(ctx context.Context, n need) (*session, error) {
 func (a *app) newSession(ctx context.Context, cfg *config, db *database) (_ *session, err error) {
 	s := &session{app: a, cfg: cfg}
 	s.wh, err = warehouse.Open(ctx, warehouse.Config{
-		URL: db.url, Owner: owner(), Now: a.now, Fixed: a.fixed, Log: a.log, MaxConns: max(8, 2*s.parallel()+4),
+		URL: db.url, Owner: owner(), Now: a.now, Fixed: a.fixed, Log: a.log, MaxConns: cfg.connections(),
 	})
 	if err != nil {
 		return nil, err
@@ -165,12 +180,7 @@ func (s *session) saveProducts(ctx context.Context) error {
 	return err
 }
 
-func (s *session) parallel() int {
-	if s.cfg.Parallel > 0 {
-		return s.cfg.Parallel
-	}
-	return runtime.GOMAXPROCS(0)
-}
+func (s *session) parallel() int { return s.cfg.parallel() }
 
 // schedule of one of the account's datasets.
 func (k *keystoneAccount) schedule(dataset string) cronSpec {

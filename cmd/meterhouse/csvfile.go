@@ -1,0 +1,217 @@
+package main
+
+import (
+	"bytes"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// csvColumn is a column that an import knows.
+type csvColumn struct {
+	name     string
+	optional bool // the file may do without
+}
+
+// csvFile is a CSV file that a person hands in, and what is wrong with it. An import reads all
+// rows, calls bad for each value that it refuses, and applies nothing unless err is nil: whoever
+// wrote the file sees all of it at once.
+type csvFile struct {
+	rows []csvRow
+
+	name     string
+	problems []error
+}
+
+// csvRow is one record.
+type csvRow struct {
+	line  int // of the file, from 1
+	cells map[string]string
+}
+
+// get is the cell of a column without surrounding space; empty where the file lacks the column.
+func (r csvRow) get(column string) string { return r.cells[column] }
+
+const (
+	mostCSVBytes    = 16 << 20
+	mostCSVProblems = 20 // that are shown
+)
+
+// openCSV reads the file called name, - for stdin.
+func (a *app) openCSV(name string, columns ...csvColumn) (*csvFile, error) {
+	if name == "-" {
+		return readCSV(a.stdin, "stdin", columns...)
+	}
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, usagef("%w: want a CSV file, or - for stdin", err)
+	}
+	defer file.Close()
+	return readCSV(file, name, columns...)
+}
+
+// readCSV reads a whole file: UTF-8 with or without a byte order mark, a header, and commas or,
+// as spreadsheets write where the comma is decimal, semicolons. Columns come in any order. Empty
+// lines are skipped. An error means that nothing below the header could be read; what is wrong
+// with single records is kept for err.
+func readCSV(r io.Reader, name string, columns ...csvColumn) (*csvFile, error) {
+	text, err := io.ReadAll(io.LimitReader(r, mostCSVBytes+1))
+	if err != nil {
+		return nil, usagef("%s: %w: want a CSV file", name, err)
+	}
+	if len(text) > mostCSVBytes {
+		return nil, usagef("%s: larger than %s: want it in parts", name, size(mostCSVBytes))
+	}
+	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	if line := lineNotUTF8(text); line > 0 {
+		return nil, usagef("%s:%d: not UTF-8: want the file saved as \"CSV UTF-8\"", name, line)
+	}
+	in := csv.NewReader(bytes.NewReader(text))
+	in.Comma = separatorOf(text)
+	in.FieldsPerRecord = -1 // our words say better what is wrong
+	in.ReuseRecord = true
+	header, err := in.Read()
+	if err != nil {
+		return nil, usagef("%s: no header: want the columns %s", name, columnNames(columns))
+	}
+	header = slices.Clone(header)
+	if problems := checkHeader(header, columns); len(problems) > 0 {
+		line, _ := in.FieldPos(0)
+		f := &csvFile{name: name}
+		for _, problem := range problems {
+			f.badLine(line, problem)
+		}
+		return nil, f.err()
+	}
+	f := &csvFile{name: name}
+	for {
+		record, err := in.Read()
+		if errors.Is(err, io.EOF) {
+			return f, nil
+		}
+		if parse := (*csv.ParseError)(nil); errors.As(err, &parse) {
+			f.badLine(parse.StartLine, fmt.Errorf("column %d: %w: want a text with quotes as \"a \"\"quoted\"\" word\"", parse.Column, parse.Err))
+			continue
+		} else if err != nil {
+			return nil, usagef("%s: %w", name, err)
+		}
+		line, _ := in.FieldPos(0)
+		f.add(line, header, record)
+	}
+}
+
+// add takes one record.
+func (f *csvFile) add(line int, header, record []string) {
+	row := csvRow{line, make(map[string]string, len(header))}
+	blank := true
+	for i, cell := range record {
+		cell = strings.TrimSpace(cell)
+		blank = blank && cell == ""
+		if i < len(header) {
+			row.cells[header[i]] = cell
+		}
+	}
+	switch {
+	case blank: // what a spreadsheet leaves below its last row
+	case len(record) != len(header):
+		f.badLine(line, fmt.Errorf("%s, want %d as in the header: a text that holds the separator stands in \"quotes\"",
+			count(len(record), "field"), len(header)))
+	default:
+		f.rows = append(f.rows, row)
+		for _, name := range header {
+			if strings.ContainsFunc(row.cells[name], unicode.IsControl) {
+				f.bad(row, name, "%q: want a text without line breaks or control characters", row.cells[name])
+			}
+		}
+	}
+}
+
+// bad notes what is wrong with a value.
+func (f *csvFile) bad(row csvRow, column, format string, args ...any) {
+	f.badLine(row.line, fmt.Errorf("%s: %w", column, fmt.Errorf(format, args...)))
+}
+
+func (f *csvFile) badLine(line int, err error) {
+	f.problems = append(f.problems, fmt.Errorf("%s:%d: %w", f.name, line, err))
+}
+
+// err is everything that is wrong, as wrong use; nil when nothing is.
+func (f *csvFile) err() error {
+	switch n := len(f.problems); {
+	case n == 0:
+		return nil
+	case n == 1:
+		return &exitError{exitUsage, f.problems[0]}
+	default:
+		text := fmt.Sprintf("%s: %d problems, nothing is imported", f.name, n)
+		for _, problem := range f.problems[:min(n, mostCSVProblems)] {
+			text += "\n  " + problem.Error()
+		}
+		if n > mostCSVProblems {
+			text += fmt.Sprintf("\n  and %d more", n-mostCSVProblems)
+		}
+		return usagef("%s", text)
+	}
+}
+
+// checkHeader trims the names in the header and says what is wrong with them.
+func checkHeader(header []string, columns []csvColumn) (problems []error) {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+	}
+	for i, got := range header {
+		header[i] = strings.TrimSpace(got)
+		switch {
+		case !slices.Contains(names, header[i]):
+			problems = append(problems, fmt.Errorf("unknown column %q%s: want %s", header[i], nearest(header[i], names), columnNames(columns)))
+		case slices.Contains(header[:i], header[i]):
+			problems = append(problems, fmt.Errorf("column %s stands there twice: want it once", header[i]))
+		}
+	}
+	for _, c := range columns {
+		if !c.optional && !slices.Contains(header, c.name) {
+			problems = append(problems, fmt.Errorf("no column %s: want %s", c.name, columnNames(columns)))
+		}
+	}
+	return problems
+}
+
+// columnNames lists columns for people, optional ones in brackets.
+func columnNames(columns []csvColumn) string {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = c.name
+		if c.optional {
+			names[i] = "[" + c.name + "]"
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// separatorOf tells by the header, in whose names no separator occurs.
+func separatorOf(text []byte) rune {
+	header, _, _ := bytes.Cut(bytes.TrimLeft(text, "\r\n"), []byte("\n"))
+	if bytes.ContainsRune(header, ';') {
+		return ';'
+	}
+	return ','
+}
+
+// lineNotUTF8 is the first line that is not UTF-8, or holds NUL as UTF-16 does; 0 when all is well.
+func lineNotUTF8(text []byte) int {
+	line := 0
+	for part := range bytes.Lines(text) {
+		line++
+		if !utf8.Valid(part) || bytes.IndexByte(part, 0) >= 0 {
+			return line
+		}
+	}
+	return 0
+}

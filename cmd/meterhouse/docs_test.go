@@ -1,0 +1,195 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/wolkvox/wolkvoxsim"
+)
+
+// TestDocumentsAreTrue runs what the documents show in blocks of console, command by command, against
+// the fake vendors, and compares the output. Times and log lines do not count. What happens between
+// the commands stands in comments that no reader sees:
+//
+//	<!-- now 2026-05-21T03:00:00Z -->      the clock
+//	<!-- wolkvox items count=1 body=x -->  a fault of a fake vendor, see its ParseFault
+//	<!-- sql update ... -->                what a crash leaves behind
+//	<!-- rewrite 12 of 30 => 12 -->        a body that the program reads differently, after an upgrade
+//	<!-- file NAME\ntext -->               a file that the reader has
+func TestDocumentsAreTrue(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"runbook.md"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join("..", "..", "docs", name)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := newReader(t).follow(string(text))
+			if *update {
+				if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(text), got); diff != "" {
+				t.Errorf("%s (-written +true; go test -update writes it):\n%s", name, diff)
+			}
+		})
+	}
+}
+
+// docsReader does what a document says, as a person at a shell.
+type docsReader struct {
+	*world
+	dir string
+}
+
+func newReader(t *testing.T) *docsReader {
+	r := &docsReader{newWorld(t), t.TempDir()}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "#!/bin/sh\nexec env " + asProgram + "=1 '" + exe + "' --now \"$(cat '" + r.dir + "/.now')\" \"$@\"\n"
+	if err := os.WriteFile(filepath.Join(r.dir, "meterhouse"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+var (
+	docsPart = regexp.MustCompile("(?s)<!-- .*?-->|```console\n.*?```")
+	logLine  = regexp.MustCompile(`(?m)^time=.*\n`)
+)
+
+// follow returns the document with the true outputs.
+func (r *docsReader) follow(text string) string {
+	return docsPart.ReplaceAllStringFunc(text, func(part string) string {
+		if words, isEvent := strings.CutPrefix(part, "<!-- "); isEvent {
+			r.happen(strings.TrimSuffix(strings.TrimSuffix(words, "-->"), " "))
+			return part
+		}
+		body := strings.TrimSuffix(strings.TrimPrefix(part, "```console\n"), "```")
+		var out strings.Builder
+		command, written := "", ""
+		finish := func() {
+			if command != "" {
+				out.WriteString(r.output(command, written))
+			}
+			written = ""
+		}
+		for line := range strings.Lines(body) {
+			switch {
+			case strings.HasPrefix(line, "$ "):
+				finish()
+				command = strings.TrimPrefix(line, "$ ")
+				out.WriteString(line)
+			case strings.HasPrefix(line, "> ") && written == "":
+				command += strings.TrimPrefix(line, "> ")
+				out.WriteString(line)
+			default:
+				written += line
+			}
+		}
+		finish()
+		return "```console\n" + out.String() + "```"
+	})
+}
+
+// output is what a command prints, or what is written where only times differ.
+func (r *docsReader) output(command, written string) string {
+	r.t.Helper()
+	r.mu.Lock()
+	now := r.now.Format("2006-01-02T15:04:05Z")
+	r.mu.Unlock()
+	if err := os.WriteFile(filepath.Join(r.dir, ".now"), []byte(now), 0o644); err != nil {
+		r.t.Fatal(err)
+	}
+	cmd := exec.CommandContext(r.t.Context(), "sh", "-c", command)
+	cmd.Dir = r.dir
+	cmd.Env = append(os.Environ(), "PATH="+r.dir+":"+os.Getenv("PATH"), "METERHOUSE_CONFIG="+r.file, "DATABASE_URL="+r.database)
+	for name, value := range r.env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	raw, err := cmd.CombinedOutput()
+	if _, failed := err.(*exec.ExitError); err != nil && !failed {
+		r.t.Fatalf("%s: %v", command, err)
+	}
+	got := logLine.ReplaceAllString(string(raw), "")
+	if comparable(got) == comparable(written) {
+		return written
+	}
+	return got
+}
+
+// comparable is an output without what differs from one time to the next: times, how long something
+// took, and which of two runs side by side came first.
+func comparable(output string) string {
+	for _, differs := range chance {
+		output = differs.ReplaceAllString(output, "$1*")
+	}
+	lines := strings.Split(output, "\n")
+	for i, line := range lines {
+		lines[i] = strings.Join(strings.Fields(line), " ")
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+var chance = []*regexp.Regexp{
+	regexp.MustCompile(`()\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d(?::?\d\d)?)?`),
+	regexp.MustCompile(`( in )\d+m?s`),
+	regexp.MustCompile(`(?m)()^ *\d+  (?:keystone|wolkvox)`), // last runs
+	regexp.MustCompile(`(  (?:acme|calls)  )  *\d+  `),       // replay --plan
+	regexp.MustCompile(`(dismissed by )[^:]*`),
+}
+
+// happen does what a comment says.
+func (r *docsReader) happen(words string) {
+	r.t.Helper()
+	verb, rest, _ := strings.Cut(words, " ")
+	switch verb {
+	case "now":
+		r.setNow(rest)
+	case "wolkvox":
+		f, err := wolkvoxsim.ParseFault(rest)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.wolkvox.Inject(f)
+	case "keystone":
+		f, err := keystonesim.ParseFault(rest)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.keystone.Inject(f)
+	case "sql":
+		r.exec(rest)
+	case "rewrite":
+		old, new, _ := strings.Cut(rest, " => ")
+		for _, payload := range strings.Fields(r.value(`select string_agg(distinct payload_id::text, ' ') from ops.quarantine where resolved_at is null`)) {
+			r.rewrite(payload, old, new)
+		}
+	case "file":
+		name, text, _ := strings.Cut(rest, "\n")
+		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+	case "token": // the portal gives a new one
+		if err := os.WriteFile(filepath.Join(r.dir, rest), []byte(r.keystone.Login()), 0o600); err != nil {
+			r.t.Fatal(err)
+		}
+	default:
+		r.t.Fatalf("a comment says %q: want now, wolkvox, keystone, sql, rewrite, file or token", words)
+	}
+}

@@ -1,0 +1,726 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"go/version"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+
+	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/warehouse/warehousetest"
+)
+
+const (
+	repository    = "../../"
+	exampleConfig = "docs/install/meterhouse.yaml"
+)
+
+func readRepository(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(repository + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// program is one start of meterhouse as an installation describes it.
+type program struct {
+	where   string // for messages
+	args    []string
+	env     map[string]string
+	config  string   // file of ours that stands for the one of METERHOUSE_CONFIG
+	secrets []string // files that it is handed
+}
+
+// parse checks a command line without running it.
+func parse(args []string) (*app, *cobra.Command, error) {
+	a := &app{env: map[string]string{}, logFormat: "text", stderr: io.Discard, progress: newProgress(io.Discard)}
+	cmd, rest, err := a.rootCommand().Find(args)
+	if err == nil {
+		err = cmd.ParseFlags(rest)
+	}
+	if err == nil {
+		err = cmd.ValidateArgs(cmd.Flags().Args())
+	}
+	if err == nil && cmd.HasSubCommands() {
+		err = fmt.Errorf("%s is no command by itself", cmd.CommandPath())
+	}
+	return a, cmd, errors.Join(err, a.start())
+}
+
+// check says what would go wrong at the start: unknown variables, a command line or configuration
+// that is refused, secrets that nobody hands over or nobody reads.
+func (p program) check(t *testing.T) {
+	t.Helper()
+	if _, _, err := parse(p.args); err != nil {
+		t.Errorf("%s: %q: %v", p.where, p.args, err)
+	}
+	text := ""
+	if p.config != "" {
+		text = readRepository(t, p.config)
+	}
+	if (p.config == "") != (p.env["METERHOUSE_CONFIG"] == "") {
+		t.Errorf("%s: METERHOUSE_CONFIG is %q, the mounted configuration %q", p.where, p.env["METERHOUSE_CONFIG"], p.config)
+	}
+	env := map[string]string{}
+	unread := slices.Clone(p.secrets)
+	for name, value := range p.env {
+		plain, isFile := strings.CutSuffix(name, "_FILE")
+		if strings.HasPrefix(name, environmentPrefix) {
+			if !slices.Contains(environmentNames(), name) {
+				t.Errorf("%s: %s is no variable of ours", p.where, name)
+			}
+		} else if !strings.Contains(text, "${"+plain+"}") {
+			t.Errorf("%s: %s is not in the configuration", p.where, name)
+		}
+		switch {
+		case isFile:
+			if !slices.Contains(p.secrets, value) {
+				t.Errorf("%s: %s: %s is not among the secrets %q", p.where, name, value, p.secrets)
+			}
+			unread = slices.DeleteFunc(unread, func(s string) bool { return s == value })
+			value = writeFile(t, "secret", madeUp(name))
+		case name == "METERHOUSE_CONFIG":
+			value = repository + p.config
+		case holdsSecret(name, value):
+			t.Errorf("%s: %s holds a secret: want a file", p.where, name)
+		}
+		env[name] = value
+	}
+	if len(unread) > 0 {
+		t.Errorf("%s: nobody reads the secrets %q", p.where, unread)
+	}
+	var stderr bytes.Buffer
+	a := &app{env: env, logFormat: "text", stderr: &stderr, progress: newProgress(&stderr)}
+	if err := a.start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.loadConfig(need{database: true, vendors: p.config != ""}); err != nil || stderr.Len() > 0 {
+		t.Errorf("%s: the configuration is refused: %v\n%s", p.where, err, stderr.String())
+	}
+}
+
+// madeUp is a good content for the file of a variable.
+func madeUp(variable string) string {
+	switch {
+	case strings.Contains(variable, "DATABASE"):
+		return "postgres://meterhouse:made-up@db.example/meterhouse\n"
+	case strings.Contains(variable, "KEY_FILE"):
+		return testKey + "\n"
+	}
+	return "made-up-" + strings.ToLower(variable) + "\n"
+}
+
+func holdsSecret(variable, value string) bool {
+	if u, err := url.Parse(value); err == nil && u.User != nil {
+		_, has := u.User.Password()
+		return has
+	}
+	return regexp.MustCompile(`PASSWORD|SECRET|TOKEN|KEY`).MatchString(variable)
+}
+
+type composeFile struct {
+	Services map[string]composeService `yaml:"services"`
+	Configs  map[string]composeSource  `yaml:"configs"`
+	Secrets  map[string]composeSource  `yaml:"secrets"`
+}
+
+type composeSource struct {
+	File string `yaml:"file"`
+}
+
+type composeService struct {
+	Image       string            `yaml:"image"`
+	Build       string            `yaml:"build"`
+	User        string            `yaml:"user"`
+	ReadOnly    bool              `yaml:"read_only"`
+	CapDrop     []string          `yaml:"cap_drop"`
+	SecurityOpt []string          `yaml:"security_opt"`
+	Profiles    []string          `yaml:"profiles"`
+	Command     []string          `yaml:"command"`
+	Environment map[string]string `yaml:"environment"`
+	Secrets     []string          `yaml:"secrets"`
+	Configs     []struct {
+		Source string `yaml:"source"`
+		Target string `yaml:"target"`
+	} `yaml:"configs"`
+	Networks    []string `yaml:"networks"`
+	NetworkMode string   `yaml:"network_mode"`
+	Restart     string   `yaml:"restart"`
+	HealthCheck struct {
+		Test []string `yaml:"test"`
+	} `yaml:"healthcheck"`
+	DependsOn map[string]struct {
+		Condition string `yaml:"condition"`
+	} `yaml:"depends_on"`
+}
+
+// stays tells that a service runs until it is stopped.
+func (s composeService) stays() bool {
+	return s.Build == "" || slices.Contains(s.Command, "simulate") || slices.Contains(s.Command, "serve")
+}
+
+// pinned is a reference to an image by its version in full, to the patch.
+var pinned = regexp.MustCompile(`^[a-z0-9./-]+:(\d+\.)+\d+(-[a-z0-9.]+)?$`)
+
+func readCompose(t *testing.T) (compose composeFile) {
+	t.Helper()
+	text := readRepository(t, "docker-compose.yml")
+	if err := yaml.Unmarshal([]byte(text), &compose); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(text, "${") {
+		t.Error("docker-compose.yml takes values from the environment, where others can read them: want files")
+	}
+	return compose
+}
+
+func TestCompose(t *testing.T) {
+	t.Parallel()
+	compose := readCompose(t)
+	handed := map[string]bool{}
+	for name, s := range compose.Services {
+		if s.Build == "" && !pinned.MatchString(s.Image) {
+			t.Errorf("%s: image %q: want a version in full", name, s.Image)
+		}
+		if !regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`).MatchString(s.User) {
+			t.Errorf("%s: user %q: want numbers, not root's", name, s.User)
+		}
+		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) {
+			t.Errorf("%s: want read_only, cap_drop [ALL] and no-new-privileges", name)
+		}
+		if s.stays() != (len(s.HealthCheck.Test) > 0) {
+			t.Errorf("%s: has a health check: %v, stays up: %v", name, len(s.HealthCheck.Test) > 0, s.stays())
+		}
+		for other, need := range s.DependsOn {
+			want := "service_completed_successfully"
+			if compose.Services[other].stays() {
+				want = "service_healthy"
+			}
+			if _, exists := compose.Services[other]; !exists || need.Condition != want {
+				t.Errorf("%s: depends on %s as %s, want %s", name, other, need.Condition, want)
+			}
+		}
+		var secrets []string
+		for _, secret := range s.Secrets {
+			handed[secret] = true
+			secrets = append(secrets, "/run/secrets/"+secret)
+			if compose.Secrets[secret].File != "./secrets/"+secret {
+				t.Errorf("%s: secret %s is from %q, want ./secrets/%s", name, secret, compose.Secrets[secret].File, secret)
+			}
+		}
+		if s.Build == "" {
+			for variable, value := range s.Environment {
+				if file := strings.HasSuffix(variable, "_FILE"); file && !slices.Contains(secrets, value) || !file && holdsSecret(variable, value) {
+					t.Errorf("%s: %s=%s: want the file of a secret that it is handed", name, variable, value)
+				}
+			}
+			continue
+		}
+		config := ""
+		for _, c := range s.Configs {
+			if config = path.Clean(compose.Configs[c.Source].File); config == "meterhouse.yaml" {
+				config = exampleConfig // the user's own begins as a copy of it
+			}
+			if c.Target != s.Environment["METERHOUSE_CONFIG"] {
+				t.Errorf("%s: %s is mounted at %s, METERHOUSE_CONFIG is %s", name, config, c.Target, s.Environment["METERHOUSE_CONFIG"])
+			}
+		}
+		program{"service " + name, s.Command, s.Environment, config, secrets}.check(t)
+		if test := s.HealthCheck.Test; len(test) > 0 {
+			if !slices.Equal(test[:2], []string{"CMD", "/meterhouse"}) {
+				t.Errorf("%s: health check %q: want our own command, there is no other in the image", name, test)
+			}
+			program{"health of " + name, test[2:], s.Environment, config, secrets}.check(t)
+		}
+	}
+	for name := range compose.Secrets {
+		if !handed[name] {
+			t.Errorf("secret %s is handed to nobody", name)
+		}
+	}
+}
+
+// TestComposeDemo holds what keeps made-up figures away from real ones.
+func TestComposeDemo(t *testing.T) {
+	t.Parallel()
+	compose := readCompose(t)
+	isDemo := func(name string) bool { return slices.Equal(compose.Services[name].Profiles, []string{"demo"}) }
+	clocks := map[string]bool{}
+	for name, s := range compose.Services {
+		onNetwork := slices.Equal(s.Networks, []string{"demo"}) || s.NetworkMode == "service:vendors"
+		if isDemo(name) != onNetwork || isDemo(name) && len(s.Secrets) > 0 {
+			t.Errorf("%s: of the demo: %v, on its network: %v, secrets: %q", name, isDemo(name), onNetwork, s.Secrets)
+		}
+		for other := range s.DependsOn {
+			if isDemo(name) != isDemo(other) {
+				t.Errorf("%s depends on %s: one is of the demo, the other is not", name, other)
+			}
+		}
+		for _, args := range [][]string{s.Command, s.HealthCheck.Test} {
+			if i := slices.Index(args, "--now"); i >= 0 {
+				clocks[args[i+1]] = true
+			}
+		}
+	}
+	if len(clocks) != 1 {
+		t.Errorf("the demo has the clocks %v, want one", clocks)
+	}
+
+	a, cmd, err := parse(compose.Services["vendors"].Command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	days, err := cmd.Flags().GetInt("days")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := newSims(a.now, 1, days).configText("http://" + cmd.Flag("listen").Value.String())
+	if diff := cmp.Diff(want, readRepository(t, path.Clean(compose.Configs["demo"].File))); diff != "" {
+		t.Errorf("demo.yaml is not what the service vendors prints (-want +got):\n%s", diff)
+	}
+}
+
+func TestDockerfile(t *testing.T) {
+	t.Parallel()
+	text := readRepository(t, "Dockerfile")
+	builder := ""
+	for _, from := range regexp.MustCompile(`(?m)^FROM (\S+)`).FindAllStringSubmatch(text, -1) {
+		if from[1] != "scratch" && !pinned.MatchString(from[1]) {
+			t.Errorf("FROM %s: want a version in full", from[1])
+		}
+		if tag, isGo := strings.CutPrefix(from[1], "golang:"); isGo {
+			builder, _, _ = strings.Cut(tag, "-")
+		}
+	}
+	wanted := regexp.MustCompile(`(?m)^go (\S+)$`).FindStringSubmatch(readRepository(t, "go.mod"))[1]
+	if version.Compare("go"+builder, "go"+wanted) < 0 {
+		t.Errorf("built with Go %q, go.mod wants %s", builder, wanted)
+	}
+	_, last, _ := strings.Cut(text, "\nFROM scratch\n")
+	if !regexp.MustCompile(`(?m)^USER [1-9]\d*:[1-9]\d*$`).MatchString(last) {
+		t.Error("the image runs as root")
+	}
+}
+
+// TestDockerContext holds that .dockerignore keeps what the build needs and nothing else of value.
+func TestDockerContext(t *testing.T) {
+	t.Parallel()
+	ignored := dockerIgnore(readRepository(t, ".dockerignore"))
+	for _, name := range []string{
+		"secrets/database_url", "meterhouse.yaml", ".env", ".git/config", "docs/install/demo.yaml",
+		"cmd/meterhouse/install_test.go", "etl/keystone/testdata/history/documented_sample/payload.json",
+	} {
+		if !ignored(name) {
+			t.Errorf("%s goes into the build", name)
+		}
+	}
+	root, err := filepath.Abs(repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f",
+		`{{if .Module}}{{if .Module.Main}}{{$dir := .Dir}}{{range .GoFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}{{range .EmbedFiles}}{{$dir}}/{{.}}{{"\n"}}{{end}}{{end}}{{end}}`,
+		"./cmd/meterhouse")
+	list.Dir, list.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	out, err := list.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := append(strings.Fields(string(out)), root+"/go.mod", root+"/go.sum")
+	if len(files) < 50 {
+		t.Fatalf("%d files make the binary, want more", len(files))
+	}
+	for _, file := range files {
+		if name, err := filepath.Rel(root, file); err != nil || ignored(filepath.ToSlash(name)) {
+			t.Errorf("%s does not go into the build (%v)", name, err)
+		}
+	}
+}
+
+// dockerIgnore tells what a .dockerignore keeps out of the build: of the patterns that match a path
+// or a folder above it, the last decides. Two stars stand for any folders, none included.
+func dockerIgnore(text string) func(name string) bool {
+	return func(name string) (ignored bool) {
+		for _, pattern := range strings.Fields(regexp.MustCompile(`(?m)^#.*`).ReplaceAllString(text, "")) {
+			pattern, exception := strings.CutPrefix(pattern, "!")
+			pattern, anywhere := strings.CutPrefix(pattern, "**/")
+			parts := strings.Split(name, "/")
+			for i := range parts {
+				candidate := strings.Join(parts[:i+1], "/")
+				if anywhere {
+					candidate = parts[i]
+				}
+				if matched, err := path.Match(pattern, candidate); err == nil && matched {
+					ignored = !exception
+				}
+			}
+		}
+		return ignored
+	}
+}
+
+type kubeContainer struct {
+	Name  string   `yaml:"name"`
+	Image string   `yaml:"image"`
+	Args  []string `yaml:"args"`
+	Env   []struct {
+		Name  string `yaml:"name"`
+		Value string `yaml:"value"`
+	} `yaml:"env"`
+	VolumeMounts []struct {
+		Name      string `yaml:"name"`
+		MountPath string `yaml:"mountPath"`
+		ReadOnly  bool   `yaml:"readOnly"`
+	} `yaml:"volumeMounts"`
+	SecurityContext struct {
+		AllowPrivilegeEscalation *bool `yaml:"allowPrivilegeEscalation"`
+		ReadOnlyRootFilesystem   bool  `yaml:"readOnlyRootFilesystem"`
+		Capabilities             struct {
+			Drop []string `yaml:"drop"`
+		} `yaml:"capabilities"`
+	} `yaml:"securityContext"`
+}
+
+type kubeManifest struct {
+	Kind string            `yaml:"kind"`
+	Data map[string]string `yaml:"data"` // of the ConfigMap
+	Spec struct {
+		Schedule    string `yaml:"schedule"`
+		Concurrency string `yaml:"concurrencyPolicy"`
+		JobTemplate struct {
+			Spec struct {
+				Template struct {
+					Spec kubePod `yaml:"spec"`
+				} `yaml:"template"`
+			} `yaml:"spec"`
+		} `yaml:"jobTemplate"`
+	} `yaml:"spec"`
+}
+
+type kubePod struct {
+	ServiceLinks *bool `yaml:"enableServiceLinks"`
+	Security     struct {
+		NonRoot bool `yaml:"runAsNonRoot"`
+		User    int  `yaml:"runAsUser"`
+		FSGroup int  `yaml:"fsGroup"`
+	} `yaml:"securityContext"`
+	Init       []kubeContainer `yaml:"initContainers"`
+	Containers []kubeContainer `yaml:"containers"`
+	Volumes    []struct {
+		Name      string `yaml:"name"`
+		ConfigMap *struct {
+			Name string `yaml:"name"`
+		} `yaml:"configMap"`
+		Secret *struct {
+			Name string `yaml:"secretName"`
+			Mode int    `yaml:"defaultMode"`
+		} `yaml:"secret"`
+		EmptyDir *struct {
+			SizeLimit string `yaml:"sizeLimit"`
+		} `yaml:"emptyDir"`
+	} `yaml:"volumes"`
+}
+
+func TestKubernetes(t *testing.T) {
+	t.Parallel()
+	manifests := map[string]kubeManifest{}
+	decoder := yaml.NewDecoder(strings.NewReader(readRepository(t, "docs/install/kubernetes.yaml")))
+	for {
+		var m kubeManifest
+		if err := decoder.Decode(&m); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		manifests[m.Kind] = m
+	}
+	if diff := cmp.Diff(readRepository(t, exampleConfig), manifests["ConfigMap"].Data["meterhouse.yaml"]); diff != "" {
+		t.Errorf("the ConfigMap is not %s (-want +got):\n%s", exampleConfig, diff)
+	}
+	cron := manifests["CronJob"].Spec
+	if _, err := parseCron(cron.Schedule); err != nil || cron.Concurrency != "Forbid" {
+		t.Errorf("schedule %q (%v), concurrency %q: want a schedule, and Forbid", cron.Schedule, err, cron.Concurrency)
+	}
+	pod := cron.JobTemplate.Spec.Template.Spec
+	if !pod.Security.NonRoot || pod.Security.User == 0 || pod.Security.FSGroup != pod.Security.User || pod.ServiceLinks == nil || *pod.ServiceLinks {
+		t.Errorf("pod: %+v: want a user other than root, its group for the secrets, and no service links", pod.Security)
+	}
+	kinds := map[string]string{}
+	for _, v := range pod.Volumes {
+		switch {
+		case v.ConfigMap != nil:
+			kinds[v.Name] = "config"
+		case v.Secret != nil && v.Secret.Mode == 0o400:
+			kinds[v.Name] = "secret"
+		case v.EmptyDir != nil && v.EmptyDir.SizeLimit != "":
+			kinds[v.Name] = "scratch"
+		default:
+			t.Errorf("volume %s: want a ConfigMap, a secret with mode 0400, or an emptyDir with a limit", v.Name)
+		}
+	}
+	if len(pod.Init) != 1 || len(pod.Containers) != 1 {
+		t.Fatalf("%d init containers and %d containers, want one of each", len(pod.Init), len(pod.Containers))
+	}
+	for _, c := range append(pod.Init, pod.Containers...) {
+		s := c.SecurityContext
+		if !s.ReadOnlyRootFilesystem || s.AllowPrivilegeEscalation == nil || *s.AllowPrivilegeEscalation || !slices.Equal(s.Capabilities.Drop, []string{"ALL"}) {
+			t.Errorf("container %s: want a read-only root, no escalation and no capabilities", c.Name)
+		}
+		if !pinned.MatchString(c.Image) {
+			t.Errorf("container %s: image %q: want a version in full", c.Name, c.Image)
+		}
+		p := program{where: "container " + c.Name, args: c.Args, env: map[string]string{}}
+		for _, variable := range c.Env {
+			p.env[variable.Name] = variable.Value
+		}
+		for _, mount := range c.VolumeMounts {
+			switch kind := kinds[mount.Name]; {
+			case kind == "config" && path.Dir(p.env["METERHOUSE_CONFIG"]) == mount.MountPath && mount.ReadOnly:
+				p.config = exampleConfig
+			case kind == "secret" && strings.HasPrefix(mount.MountPath, mountedSecrets) && mount.ReadOnly:
+				for _, file := range p.env { // any key of the Secret is a file there
+					if path.Dir(file) == mount.MountPath {
+						p.secrets = append(p.secrets, file)
+					}
+				}
+			case kind == "scratch" && mount.MountPath == "/tmp":
+			default:
+				t.Errorf("container %s: mount %+v of %q: want the configuration where METERHOUSE_CONFIG looks, secrets below %s, read-only, and /tmp", c.Name, mount, kind, mountedSecrets)
+			}
+		}
+		p.check(t)
+	}
+}
+
+func TestSystemdUnits(t *testing.T) {
+	t.Parallel()
+	unit := map[string][]string{}
+	for _, name := range []string{"service", "timer"} {
+		for line := range strings.Lines(readRepository(t, "docs/install/meterhouse."+name)) {
+			key, value, found := strings.Cut(strings.TrimSpace(line), "=")
+			if found && !strings.HasPrefix(key, "#") {
+				unit[key] = append(unit[key], value)
+			}
+		}
+	}
+	const credentials = "/run/credentials/meterhouse.service/"
+	env := map[string]string{}
+	for _, assignment := range unit["Environment"] {
+		name, value, _ := strings.Cut(assignment, "=")
+		env[name] = strings.Replace(value, "%d/", credentials, 1)
+	}
+	var secrets []string
+	for _, credential := range unit["LoadCredential"] {
+		name, file, _ := strings.Cut(credential, ":")
+		secrets = append(secrets, credentials+name)
+		if file != "/etc/meterhouse/secrets/"+name {
+			t.Errorf("credential %s is from %q", name, file)
+		}
+	}
+	commands := append(unit["ExecStartPre"], unit["ExecStart"]...)
+	for _, command := range commands {
+		args := strings.Fields(command)
+		if args[0] != "/usr/local/bin/meterhouse" {
+			t.Errorf("%s: want /usr/local/bin/meterhouse", command)
+		}
+		program{"unit: " + command, args[1:], env, exampleConfig, secrets}.check(t)
+	}
+	if diff := cmp.Diff([]string{"migrate up", "run"}, []string{strings.Join(strings.Fields(commands[0])[1:], " "), strings.Join(strings.Fields(commands[1])[1:], " ")}); diff != "" {
+		t.Errorf("commands (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{fmt.Sprint(exitBusy)}, unit["SuccessExitStatus"]); diff != "" {
+		t.Errorf("exit codes that are no failure (-want +got):\n%s", diff)
+	}
+}
+
+// TestSecretsOfContainers holds what each platform hands over with its defaults.
+func TestSecretsOfContainers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		mode os.FileMode
+		open bool
+	}{
+		{"/run/secrets/database_url", 0o444, false},                        // Swarm
+		{"/run/secrets/database_url", 0o664, false},                        // Compose, from a host with umask 002
+		{"/run/secrets/meterhouse/database_url", 0o644, false},             // Kubernetes
+		{"/etc/meterhouse/database_url", 0o440, false},                     // Kubernetes with fsGroup
+		{"/run/credentials/meterhouse.service/database_url", 0o440, false}, // systemd
+		{"/run/credentials/meterhouse.service/database_url", 0o400, false}, // systemd
+		{"/etc/meterhouse/database_url", 0o444, true},                      // a machine with other users
+		{"/run/secrets/../../etc/meterhouse/database_url", 0o444, true},    // the same
+		{"/run/secretsfromnowhere/database_url", 0o444, true},              // the same
+		{"/etc/meterhouse/database_url", 0o620, true}, {"database_url", 0o601, true},
+	} {
+		if got := isOpen(c.name, c.mode); got != c.open {
+			t.Errorf("%s with mode %04o: open %v, want %v", c.name, c.mode, got, c.open)
+		}
+	}
+}
+
+// TestInstallGuide holds that the command lines of the guide are good ones.
+func TestInstallGuide(t *testing.T) {
+	t.Parallel()
+	var found []string
+	for i, block := range strings.Split(readRepository(t, "docs/install/README.md"), "```") {
+		if language, lines, _ := strings.Cut(block, "\n"); i%2 == 1 && language != "sql" {
+			for line := range strings.Lines(lines) {
+				line, _, _ = strings.Cut(line, " #")
+				if m := regexp.MustCompile(`(?:^| )meterhouse ([a-z][a-z -]*)$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+					found = append(found, m[1])
+				}
+			}
+		}
+	}
+	for _, line := range found {
+		if _, _, err := parse(strings.Fields(line)); err != nil {
+			t.Errorf("meterhouse %s: %v", line, err)
+		}
+	}
+	if len(found) < 4 {
+		t.Errorf("command lines found: %q, want more", found)
+	}
+}
+
+// TestPlainOwner loads as roles without any right but to create in their database: a whole month of
+// both vendors, equal to the oracle, and a second time without a change.
+func TestPlainOwner(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(*testing.T) string{
+		"owner": func(t *testing.T) string {
+			_, owner := warehousetest.Owned(t)
+			return owner
+		},
+		"guest": func(t *testing.T) string {
+			return warehousetest.Role(t, warehousetest.Empty(t), "grant create on database DATABASE to ROLE", "grant create on schema public to ROLE")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			role := prepare(t)
+			o := invoke(t, map[string]string{"METERHOUSE_DATABASE_URL": role}, "", "migrate", "up")
+			if o.code != exitDone {
+				t.Fatalf("migrate up: exit code %d\n%s", o.code, o.stderr)
+			}
+			var stdout, stderr bytes.Buffer
+			a := &app{env: map[string]string{}, logFormat: "text", stdout: &stdout, stderr: &stderr, progress: newProgress(io.Discard)}
+			if err := a.start(); err != nil {
+				t.Fatal(err)
+			}
+			now := time.Date(2026, 6, 2, 12, 0, 0, 0, time.UTC)
+			d := &demo{app: a, state: demoState{Clock: now, Seed: 1, Days: 32, SecretsKey: testKey}}
+			d.clock.set(now)
+			a.now, a.fixed = d.clock.now, true
+			sims, portal := d.fakes()
+			address, _, err := sims.serve(t.Context(), "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := a.newSession(t.Context(), d.config(sims, portal, address), &database{role, role, func() error { return nil }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.stop()
+			for _, wantNews := range []bool{true, false} {
+				results, err := d.load(t.Context(), s, sims)
+				if err == nil {
+					err = verdict(results, nil, a.told)
+				}
+				if err == nil {
+					err = d.check(t.Context(), s, sims)
+				}
+				if err != nil {
+					t.Fatalf("%v\n%s", err, stderr.String())
+				}
+				inserted := 0
+				for _, r := range results {
+					inserted += r.out.Inserted
+				}
+				if (inserted > 0) != wantNews {
+					t.Errorf("inserted %d, want some: %v", inserted, wantNews)
+				}
+			}
+		})
+	}
+}
+
+// asProgram makes this test binary be meterhouse: see TestMain.
+const asProgram = "TEST_AS_METERHOUSE"
+
+// TestProcessesStartTogether starts processes at once on an empty database, as replicas do: each
+// migrates and then loads. One of them loads a scope, the others say busy; the refresh token, good
+// for one use, is spent once.
+func TestProcessesStartTogether(t *testing.T) {
+	t.Parallel()
+	const figures = `select count(*) || ' days, ' || md5(string_agg(concat_ws(' ', customer_id, subscription_number, service_level, level_ordinal,
+			usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib), e'\n' order by customer_id, subscription_number, service_level, level_ordinal, usage_date))
+		from mart.daily_consumption`
+	alone := newWorld(t)
+	alone.must(exitDone, "run")
+	want := alone.value(figures)
+	for round := range 3 {
+		w := newWorld(t)
+		w.database = warehousetest.Empty(t)
+		w.configure("")
+		environ := append(os.Environ(), asProgram+"=1", "KEYSTONE_TOKEN="+w.env["KEYSTONE_TOKEN"])
+		start := func(args ...string) outcome {
+			var stdout, stderr bytes.Buffer
+			cmd := exec.CommandContext(t.Context(), os.Args[0], append([]string{"--config", w.file, "--now", testNow}, args...)...)
+			cmd.Env, cmd.Stdout, cmd.Stderr = environ, &stdout, &stderr
+			err := cmd.Run()
+			var exit *exec.ExitError
+			if err != nil && !errors.As(err, &exit) {
+				t.Error(err)
+			}
+			return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+		}
+		var group sync.WaitGroup
+		for process := range 3 {
+			group.Go(func() {
+				if o := start("migrate", "up"); o.code != exitDone {
+					t.Errorf("round %d, process %d: migrate up: exit code %d\n%s", round, process, o.code, o.stderr)
+				}
+				if o := start("run"); o.code != exitDone && o.code != exitBusy {
+					t.Errorf("round %d, process %d: run: exit code %d\n%s%s", round, process, o.code, o.stdout, o.stderr)
+				}
+			})
+		}
+		group.Wait()
+		if o := start("run"); o.code != exitDone {
+			t.Errorf("round %d: run afterwards: exit code %d\n%s", round, o.code, o.stderr)
+		}
+		exchanges := 0
+		for _, r := range w.keystone.Requests() {
+			if r.Credential == keystonesim.Refresh || r.Credential == keystonesim.Spent {
+				exchanges++
+			}
+		}
+		if exchanges != 1 {
+			t.Errorf("round %d: the refresh token was used %d times, want once", round, exchanges)
+		}
+		if got := w.value(`select count(*)::text from ops.run where status <> 'ok'`); got != "0" {
+			t.Errorf("round %d: %s runs did not end well", round, got)
+		}
+		if got := w.value(figures); got != want {
+			t.Errorf("round %d: loaded %s, one process alone %s", round, got, want)
+		}
+	}
+}

@@ -1,0 +1,790 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"meterhouse/etl"
+	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/warehouse/warehousetest"
+	"meterhouse/etl/wolkvox"
+	"meterhouse/etl/wolkvox/wolkvoxsim"
+	"meterhouse/queries"
+)
+
+// Two months of both fake vendors with what the first week meets: a level that skips days, days
+// that are restated between loads, a commitment that falls, wolkvox days that nobody read, and
+// readings that are refused. Every query's answer must equal what is worked out here from the
+// fakes' own totals.
+const (
+	oracleStart = "2026-05-10"
+	oracleNow   = "2026-07-10T12:00:00Z"
+)
+
+// oracleLoads are the clocks of the Keystone loads; the last is now. Their order and that of the
+// readings is that of time.
+var oracleLoads = []string{"2026-05-14T12:00:00Z", "2026-06-20T12:00:00Z", oracleNow}
+
+// oracleReadings are the clocks of the wolkvox loads, in Bogota.
+var oracleReadings = []string{
+	"2026-05-20 23:45", "2026-05-31 23:45", "2026-06-03 12:00", "2026-06-03 23:45", "2026-06-08 23:45", "2026-06-20 23:45",
+	"2026-06-30 23:45", "2026-07-03 12:00", "2026-07-03 23:45", "2026-07-08 23:45", "2026-07-09 12:00", "2026-07-10 06:45",
+}
+
+// classes of the scenario's levels, by the rules that the schema ships with.
+var classes = map[string]string{
+	"Advanced Data-Protect": "add_on", "DII Extreme": "add_on", "Standard (provisioned_v1)": "unclassified",
+}
+
+// oracle is the loaded world and the truth about it.
+type oracle struct {
+	*world
+	zone  *time.Location
+	names map[string]string // of customers
+
+	days     []keystonesim.DayTotal            // all, as told now
+	before   map[string][]keystonesim.DayTotal // as told at the loads before
+	readings []reading
+}
+
+// reading is one that was accepted.
+type reading struct {
+	wolkvoxsim.Reading
+	at time.Time
+}
+
+func newOracle(t *testing.T) *oracle {
+	w := &world{t: t, env: map[string]string{}, database: warehousetest.New(t)}
+	o := &oracle{world: w, names: map[string]string{}, before: map[string][]keystonesim.DayTotal{}}
+	clock := func() time.Time {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.now
+	}
+	start := instant(t, oracleStart+"T00:00:00Z")
+	w.keystone = keystonesim.New(keystonesim.Config{Seed: 3, Now: clock, Start: start, Restate: true, Lenient: true})
+	w.wolkvox = wolkvoxsim.New(wolkvoxsim.Config{Seed: 3, Now: clock})
+	mux := http.NewServeMux()
+	mux.Handle("/v1/", w.keystone)
+	mux.Handle("/api/", w.wolkvox)
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	w.env["KEYSTONE_TOKEN"] = w.keystone.RefreshToken()
+	w.file = writeFile(t, "meterhouse.yaml", fmt.Sprintf(`database: {url: "%s"}
+secrets_key: %s
+keystone: [{account: acme, base_url: %s, refresh_token: "${KEYSTONE_TOKEN}", history: {start: %s}}]
+wolkvox: [{account: calls, base_url: %s, token: %s, timezone: America/Bogota}]
+`, w.database, testKey, server.URL, oracleStart, server.URL, w.wolkvox.Token()))
+	for _, c := range w.keystone.Customers() {
+		o.names[c.ID] = c.Name
+	}
+	o.load()
+	return o
+}
+
+func instant(t *testing.T, text string) time.Time {
+	t.Helper()
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return at
+}
+
+// load runs the loads in the order of their clocks and keeps what the fakes told.
+func (o *oracle) load() {
+	var err error
+	if o.zone, err = time.LoadLocation("America/Bogota"); err != nil {
+		o.t.Fatal(err)
+	}
+	keystoneDatasets := append([]string{"run"}, datasets[:4]...)
+	loads := slices.Clone(oracleLoads)
+	for _, local := range oracleReadings {
+		at, err := time.ParseInLocation("2006-01-02 15:04", local, o.zone)
+		if err != nil {
+			o.t.Fatal(err)
+		}
+		for len(loads) > 0 && instant(o.t, loads[0]).Before(at) {
+			o.loadKeystone(loads[0], keystoneDatasets)
+			loads = loads[1:]
+		}
+		o.setNow(at.Format(time.RFC3339))
+		code, refused := exitDone, map[string]string{}
+		switch local {
+		case "2026-07-03 12:00":
+			code, refused = exitPartial, map[string]string{"chat_licenses": "=12+x", "vision": "=1+x"}
+		case "2026-07-03 23:45":
+			code, refused = exitPartial, map[string]string{"chat_licenses": "many"}
+		}
+		for api, items := range refused {
+			o.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: api, Body: []byte(items), Count: 1})
+		}
+		o.must(code, "run", "wolkvox.billing")
+		for _, r := range o.wolkvox.Oracle(at) {
+			if refused[r.API] == "" {
+				o.readings = append(o.readings, reading{r, at})
+			}
+		}
+	}
+	for _, at := range loads {
+		o.loadKeystone(at, keystoneDatasets)
+	}
+	o.days = o.told()
+}
+
+func (o *oracle) loadKeystone(at string, args []string) {
+	o.setNow(at)
+	o.must(exitDone, args...)
+	o.before[at] = o.told()
+}
+
+// told is what the vendor says now about the days that are settled.
+func (o *oracle) told() []keystonesim.DayTotal {
+	return o.keystone.Oracle(instant(o.t, oracleStart+"T00:00:00Z"), o.now)
+}
+
+// Queries whose answers are checked, with the columns and the rows that they must have.
+func TestQueriesAgainstTheOracle(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t)
+	checks := map[string]func() (columns string, rows [][]string){
+		"consumption_by_level_and_month": o.consumption,
+		"days_over_commitment":           o.daysOver,
+		"top_bursting_subscriptions":     o.topBursting,
+		"commitment_changes":             o.commitmentChanges,
+		"license_high_water":             o.highWater,
+		"month_to_date_consumption":      o.monthToDate,
+		"month_to_date_usage":            o.usageToDate,
+		"missing_days":                   o.missingDays,
+		"restated_days":                  o.restatedDays,
+		"newest_readings":                o.newestReadings,
+		"subscriptions_ending_soon":      o.endingSoon,
+		"add_on_against_base":            o.addOns,
+		"quarantine_by_reason":           o.quarantined,
+	}
+	for _, q := range queries.All() {
+		t.Run(q.Name, func(t *testing.T) {
+			expect := checks[q.Name]
+			if expect == nil {
+				t.Fatal("nobody checks its answer: want an oracle for it here")
+			}
+			columns, want := expect()
+			got := o.answer(t, q, strings.Fields(columns))
+			if len(want) == 0 {
+				t.Fatal("the oracle expects no rows: want data that the query answers with")
+			}
+			if diff := gocmp.Diff(want, got); diff != "" {
+				t.Errorf("(-oracle +query):\n%s", diff)
+			}
+			o.unchangedElsewhere(t, q, want)
+		})
+	}
+	t.Run("with parameters", func(t *testing.T) { o.withParameters(t) })
+}
+
+// withParameters asks for other spans than the defaults.
+func (o *oracle) withParameters(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		params []string
+		expect func() (columns string, rows [][]string)
+	}{
+		{"subscriptions_ending_soon", []string{"until_day=2028-04-01"}, func() (string, [][]string) {
+			columns, rows := o.endingSoon()
+			return columns, append(rows,
+				[]string{"2027-12-31", "539", "0042117", "Brightmere Seed Bank", "1203550902", "Brightmere Seed Bank (vault)", "2025-01-01",
+					"1.02", unknown, unknown, unknown},
+				[]string{"2028-03-31", "630", "C-1001", "Halden Ferry Lines, Inc.", "A-S00041207", "Halden Ferry Lines, Inc.", "2023-04-01",
+					"325", "150", unknown, unknown})
+		}},
+		{"consumption_by_level_and_month", []string{"from_month=2026-06", "until_month=2026-07-01"}, func() (string, [][]string) {
+			columns, rows := o.consumption()
+			return columns, slices.DeleteFunc(rows, func(row []string) bool { return row[0] != "2026-06-01" })
+		}},
+		{"top_bursting_subscriptions", []string{"top=1"}, func() (string, [][]string) {
+			columns, rows := o.topBursting()
+			return columns, slices.DeleteFunc(rows, func(row []string) bool { return row[1] != "1" })
+		}},
+		{"newest_readings", []string{"min_age_hours=12"}, func() (string, [][]string) {
+			columns, rows := o.newestReadings()
+			return columns, slices.DeleteFunc(rows, func(row []string) bool { return len(row[9]) == 1 })
+		}},
+		{"restated_days", []string{"from_day=2026-07-10"}, func() (string, [][]string) {
+			columns, rows := o.restatedDays()
+			return columns, slices.DeleteFunc(rows, func(row []string) bool { return row[0] < "2026-07-10" })
+		}},
+	} {
+		q, err := findReport(c.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var args []string
+		for _, p := range c.params {
+			args = append(args, "--param", p)
+		}
+		columns, want := c.expect()
+		got := o.answer(t, q, strings.Fields(columns), args...)
+		if diff := gocmp.Diff(want, got); diff != "" || len(want) == 0 {
+			t.Errorf("%s %v, %d rows (-oracle +query):\n%s", c.name, c.params, len(want), diff)
+		}
+	}
+}
+
+// answer asks by `meterhouse report`, which must print exactly these columns.
+func (o *oracle) answer(t *testing.T, q queries.Query, columns []string, args ...string) [][]string {
+	t.Helper()
+	out := o.must(exitDone, append([]string{"report", q.Name, "--format", "json"}, args...)...).stdout
+	var records []map[string]any
+	dec := json.NewDecoder(bytes.NewReader([]byte(out)))
+	dec.UseNumber()
+	if err := dec.Decode(&records); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	header, _, _ := strings.Cut(o.must(exitDone, append([]string{"report", q.Name, "--format", "csv"}, args...)...).stdout, "\n")
+	if want := strings.Join(columns, ","); header != want {
+		t.Fatalf("columns %s, want %s", header, want)
+	}
+	var rows [][]string
+	for _, record := range records {
+		var row []string
+		for _, name := range columns {
+			switch v := record[name].(type) {
+			case nil:
+				row = append(row, unknown)
+			case json.Number:
+				row = append(row, canonical(string(v)))
+			default:
+				row = append(row, fmt.Sprint(v))
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// unchangedElsewhere runs the file as psql, Metabase and DBeaver do: as the role bi_reader, by the
+// simple and by the extended protocol, in the time zone of somebody's desk. Now is that of the last
+// load, since it was fixed. The answer must be the same, but for the zone in which instants show.
+func (o *oracle) unchangedElsewhere(t *testing.T, q queries.Query, want [][]string) {
+	t.Helper()
+	conn := warehousetest.Connect(t, o.database)
+	if _, err := conn.Exec(t.Context(), `set role bi_reader; set timezone = 'Pacific/Kiritimati'`); err != nil {
+		t.Fatal(err)
+	}
+	for _, protocol := range []pgx.QueryExecMode{pgx.QueryExecModeSimpleProtocol, pgx.QueryExecModeExec} {
+		rows, err := conn.Query(t.Context(), q.SQL, protocol, pgx.QueryResultFormats{pgx.TextFormatCode})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got [][]string
+		for rows.Next() {
+			var row []string
+			for i, raw := range rows.RawValues() {
+				text := string(raw)
+				switch oid := rows.FieldDescriptions()[i].DataTypeOID; {
+				case raw == nil:
+					text = unknown
+				case oid == pgtype.TimestamptzOID:
+					at, err := time.Parse("2006-01-02 15:04:05-07", text)
+					if err != nil {
+						t.Fatal(err)
+					}
+					text = at.UTC().Format("2006-01-02 15:04:05+00")
+				case oid == pgtype.BoolOID:
+					text = strconv.FormatBool(text == "t")
+				case oid == pgtype.NumericOID:
+					text = canonical(text)
+				}
+				row = append(row, text)
+			}
+			got = append(got, row)
+		}
+		if diff := gocmp.Diff(want, got); diff != "" || rows.Err() != nil {
+			t.Errorf("as bi_reader: %v (-oracle +query):\n%s", rows.Err(), diff)
+		}
+	}
+}
+
+const unknown = "NULL"
+
+// canonical is a decimal without trailing zeros.
+func canonical(s string) string {
+	if strings.Contains(s, ".") {
+		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
+	}
+	return s
+}
+
+func rational(s string) *big.Rat {
+	r, ok := new(big.Rat).SetString(s)
+	if !ok {
+		panic("not a number: " + s)
+	}
+	return r
+}
+
+func plus(a, b string) string {
+	return canonical(new(big.Rat).Add(rational(a), rational(b)).FloatString(30))
+}
+
+func minus(a, b string) string {
+	if a == unknown || b == unknown {
+		return unknown
+	}
+	return canonical(new(big.Rat).Sub(rational(a), rational(b)).FloatString(30))
+}
+
+func less(a, b string) int { return rational(a).Cmp(rational(b)) }
+
+// quotient is rounded half away from zero.
+func quotient(a, b *big.Rat, places int) string {
+	return canonical(new(big.Rat).Quo(a, b).FloatString(places))
+}
+
+// level is a series with the days of a span.
+type levelDays struct {
+	key  string // in the order of the queries
+	days []keystonesim.DayTotal
+}
+
+func levelName(d keystonesim.DayTotal) string {
+	if d.Ordinal > 0 {
+		return fmt.Sprintf("%s #%d", d.ServiceLevel, d.Ordinal+1)
+	}
+	return d.ServiceLevel
+}
+
+func class(d keystonesim.DayTotal) string { return cmp.Or(classes[d.ServiceLevel], "base") }
+
+// levels groups days by series, in the order in which the queries list them.
+func levels(days []keystonesim.DayTotal, from, until string) (all []levelDays) {
+	for _, d := range days {
+		if day := d.Day.Format(time.DateOnly); day < from || day >= until {
+			continue
+		}
+		key := strings.Join([]string{d.CustomerID, d.SubscriptionNumber, d.ServiceLevel, strconv.Itoa(d.Ordinal)}, "\x00")
+		i := slices.IndexFunc(all, func(l levelDays) bool { return l.key == key })
+		if i < 0 {
+			i = len(all)
+			all = append(all, levelDays{key: key})
+		}
+		all[i].days = append(all[i].days, d)
+	}
+	slices.SortFunc(all, func(a, b levelDays) int { return strings.Compare(a.key, b.key) })
+	return all
+}
+
+func (l levelDays) last() keystonesim.DayTotal { return l.days[len(l.days)-1] }
+
+func (l levelDays) mean() string {
+	sum := new(big.Rat)
+	for _, d := range l.days {
+		sum.Add(sum, rational(d.ConsumedAvg))
+	}
+	return quotient(sum, big.NewRat(int64(len(l.days)), 1), 12)
+}
+
+func (l levelDays) accrued() string {
+	sum := "0"
+	for _, d := range l.days {
+		sum = plus(sum, d.AccruedSum)
+	}
+	return sum
+}
+
+// label is what names a level in a row.
+func (o *oracle) label(d keystonesim.DayTotal) []string {
+	return []string{d.CustomerID, o.names[d.CustomerID], d.SubscriptionNumber, levelName(d), class(d)}
+}
+
+const labels = "customer_id customer_name subscription level level_class "
+
+func (o *oracle) consumption() (string, [][]string) {
+	var rows [][]string
+	for _, month := range []struct{ from, until, expected string }{
+		{"2026-05-01", "2026-06-01", "22"}, {"2026-06-01", "2026-07-01", "30"}, {"2026-07-01", "2026-08-01", "31"},
+	} {
+		for _, l := range levels(o.days, month.from, month.until) {
+			maximum, invoiced := l.days[0].ConsumedMax, true
+			for _, d := range l.days {
+				if less(maximum, d.ConsumedMax) < 0 {
+					maximum = d.ConsumedMax
+				}
+				invoiced = invoiced && *d.Invoiced
+			}
+			rows = append(rows, slices.Concat([]string{month.from}, o.label(l.last()), []string{
+				l.last().CommittedLast, l.mean(), maximum, l.accrued(),
+				strconv.Itoa(len(l.days)), month.expected, strconv.FormatBool(invoiced),
+			}))
+		}
+	}
+	return "month " + labels + "committed_tib consumed_avg_tib consumed_max_tib accrued_burst_tib days_observed days_expected all_invoiced", rows
+}
+
+func (o *oracle) daysOver() (string, [][]string) {
+	type over struct {
+		days int
+		row  []string
+	}
+	var all []over
+	for _, l := range levels(o.days, "2026-06-01", "2026-07-01") {
+		n, worst := 0, l.days[0]
+		for _, d := range l.days {
+			if d.OverCommittedAvg != "0" {
+				n++
+			}
+			if less(worst.OverCommittedAvg, d.OverCommittedAvg) < 0 {
+				worst = d
+			}
+		}
+		if n > 0 {
+			all = append(all, over{n, append(o.label(l.last()), l.last().CommittedLast, strconv.Itoa(n), strconv.Itoa(len(l.days)),
+				worst.OverCommittedAvg, worst.Day.Format(time.DateOnly))})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b over) int { return b.days - a.days })
+	var rows [][]string
+	for _, a := range all {
+		rows = append(rows, a.row)
+	}
+	return labels + "committed_tib days_over days_observed worst_over_avg_tib worst_day", rows
+}
+
+// expectedInJune is how many days a level owes in June: it was there before, and no term ends.
+const expectedInJune = 30
+
+// sums of a subscription's levels of one class in June.
+type classSums struct {
+	customer, subscription, class string
+	levels, lacking               int
+	committed, mean, accrued      string
+}
+
+func (o *oracle) june() (all []*classSums) {
+	for _, l := range levels(o.days, "2026-06-01", "2026-07-01") {
+		d := l.last()
+		i := slices.IndexFunc(all, func(s *classSums) bool {
+			return s.customer == d.CustomerID && s.subscription == d.SubscriptionNumber && s.class == class(d)
+		})
+		if i < 0 {
+			i = len(all)
+			all = append(all, &classSums{customer: d.CustomerID, subscription: d.SubscriptionNumber, class: class(d), committed: "0", mean: "0", accrued: "0"})
+		}
+		s := all[i]
+		s.levels++
+		s.lacking += expectedInJune - len(l.days)
+		s.committed, s.mean, s.accrued = plus(s.committed, d.CommittedLast), plus(s.mean, l.mean()), plus(s.accrued, l.accrued())
+	}
+	return all
+}
+
+func (o *oracle) topBursting() (string, [][]string) {
+	order := []string{"base", "add_on", "unclassified"}
+	all := slices.DeleteFunc(o.june(), func(s *classSums) bool { return s.accrued == "0" })
+	slices.SortStableFunc(all, func(a, b *classSums) int {
+		return cmp.Or(slices.Index(order, a.class)-slices.Index(order, b.class), less(b.accrued, a.accrued))
+	})
+	var rows [][]string
+	place := map[string]int{}
+	for _, s := range all {
+		place[s.class]++
+		percent := unknown
+		if s.committed != "0" {
+			percent = quotient(new(big.Rat).Mul(big.NewRat(100, 1), rational(s.accrued)), rational(s.committed), 1)
+		}
+		rows = append(rows, []string{s.class, strconv.Itoa(place[s.class]), s.customer, o.names[s.customer], s.subscription, strconv.Itoa(s.levels),
+			s.committed, s.accrued, percent, strconv.Itoa(s.lacking)})
+	}
+	return "level_class place customer_id customer_name subscription levels committed_tib accrued_burst_tib percent_of_committed days_lacking", rows
+}
+
+func (o *oracle) addOns() (string, [][]string) {
+	type pair struct{ customer, subscription string }
+	all, lacking := map[pair]map[string]*classSums{}, map[pair]int{}
+	var order []pair
+	for _, s := range o.june() {
+		p := pair{s.customer, s.subscription}
+		if all[p] == nil {
+			all[p] = map[string]*classSums{}
+			order = append(order, p)
+		}
+		all[p][s.class] = s
+		lacking[p] += s.lacking
+	}
+	var rows [][]string
+	for _, p := range order {
+		if all[p]["add_on"] == nil && all[p]["unclassified"] == nil {
+			continue
+		}
+		row := []string{p.customer, o.names[p.customer], p.subscription}
+		for _, figure := range []func(*classSums) string{
+			func(s *classSums) string { return s.committed }, func(s *classSums) string { return s.mean },
+		} {
+			for _, class := range []string{"base", "add_on", "unclassified"} {
+				if s := all[p][class]; s != nil {
+					row = append(row, figure(s))
+				} else {
+					row = append(row, unknown)
+				}
+			}
+		}
+		rows = append(rows, append(row, strconv.Itoa(lacking[p])))
+	}
+	return "customer_id customer_name subscription base_committed_tib add_on_committed_tib unclassified_committed_tib " +
+		"base_consumed_tib add_on_consumed_tib unclassified_consumed_tib days_lacking", rows
+}
+
+func (o *oracle) monthToDate() (string, [][]string) {
+	var rows [][]string
+	last := levels(o.days, "2026-06-01", "2026-06-10")
+	for i, l := range levels(o.days, "2026-07-01", "2026-07-10") {
+		b := last[i]
+		rows = append(rows, append(o.label(l.last()), strconv.Itoa(len(l.days)), strconv.Itoa(len(b.days)),
+			l.mean(), b.mean(), minus(l.mean(), b.mean()), l.accrued(), b.accrued(), minus(l.accrued(), b.accrued())))
+	}
+	return labels + "days_this days_last avg_this_tib avg_last_tib avg_change_tib accrued_this_tib accrued_last_tib accrued_change_tib", rows
+}
+
+// The commitment of one level falls at noon of 17 May; the contract was told before and after.
+func (o *oracle) commitmentChanges() (string, [][]string) {
+	var rows [][]string
+	first, second := oracleLoads[0], oracleLoads[1]
+	contract := map[string]string{} // commitment that the first contract told
+	for _, l := range levels(o.before[first], oracleStart, first) {
+		contract[l.key] = l.last().CommittedLast
+	}
+	for _, l := range levels(o.days, oracleStart, oracleNow) {
+		for i, d := range l.days[1:] {
+			if before := l.days[i]; before.CommittedLast != d.CommittedLast {
+				rows = append(rows, slices.Concat([]string{d.Day.Format(time.DateOnly), before.Day.AddDate(0, 0, 1).Format(time.DateOnly), "history"},
+					o.label(d), []string{before.CommittedLast, d.CommittedLast, minus(d.CommittedLast, before.CommittedLast)}))
+			}
+		}
+	}
+	for _, l := range levels(o.before[second], oracleStart, second) {
+		if now, was := l.last().CommittedLast, contract[l.key]; now != was {
+			rows = append(rows, slices.Concat([]string{second[:10], unknown, "contract"}, o.label(l.last()), []string{was, now, minus(now, was)}))
+		}
+	}
+	return "changed_on not_before told_by " + labels + "before_tib after_tib change_tib", rows
+}
+
+func (o *oracle) restatedDays() (string, [][]string) {
+	key := func(d keystonesim.DayTotal) string {
+		return fmt.Sprint(d.CustomerID, d.SubscriptionNumber, d.ServiceLevel, d.Ordinal, d.Day)
+	}
+	now := map[string]keystonesim.DayTotal{}
+	for _, d := range o.days {
+		now[key(d)] = d
+	}
+	var rows [][]string
+	for i, load := range oracleLoads[:len(oracleLoads)-1] {
+		until := instant(o.t, load).Add(-2 * time.Hour).Format(time.DateOnly) // not settled from here on
+		learned := oracleLoads[i+1]
+		told := map[string]keystonesim.DayTotal{}
+		for _, d := range o.before[learned] {
+			told[key(d)] = d
+		}
+		// One is restated once at most: three days after its end.
+		for _, l := range levels(o.before[load], oracleStart, until) {
+			for _, d := range l.days {
+				next := told[key(d)]
+				if next.ConsumedAvg == d.ConsumedAvg {
+					continue
+				}
+				next.Invoiced = now[key(d)].Invoiced // the flag is that of now
+				var changed []string
+				for _, c := range []struct{ name, old, new string }{
+					{"accrued_last_tib", d.AccruedLast, next.AccruedLast}, {"accrued_sum_tib", d.AccruedSum, next.AccruedSum},
+					{"burst_avg_tib", d.BurstAvg, next.BurstAvg}, {"committed_tib", d.CommittedLast, next.CommittedLast},
+					{"consumed_avg_tib", d.ConsumedAvg, next.ConsumedAvg}, {"consumed_last_tib", d.ConsumedLast, next.ConsumedLast},
+					{"consumed_max_tib", d.ConsumedMax, next.ConsumedMax},
+					{"is_invoiced", strconv.FormatBool(*d.Invoiced), strconv.FormatBool(*next.Invoiced)},
+					{"over_committed_avg_tib", d.OverCommittedAvg, next.OverCommittedAvg}, {"samples", "", "other"},
+				} {
+					if c.old != c.new {
+						changed = append(changed, c.name)
+					}
+				}
+				label := o.label(d)
+				rows = append(rows, []string{
+					strings.NewReplacer("T", " ", "Z", "+00").Replace(learned), d.Day.Format(time.DateOnly), label[0], label[2], label[3],
+					"restated", strconv.FormatBool(*d.Invoiced), minus(next.ConsumedAvg, d.ConsumedAvg), minus(next.AccruedSum, d.AccruedSum),
+					strings.Join(changed, ", "),
+				})
+			}
+		}
+	}
+	return "learned_at usage_date customer_id subscription level kind was_invoiced consumed_avg_change_tib accrued_change_tib changed", rows
+}
+
+func (o *oracle) units() map[string]etl.Product {
+	products := map[string]etl.Product{}
+	for _, p := range wolkvox.Catalogue() {
+		products[p.Code] = p
+	}
+	return products
+}
+
+func (r reading) day() string { return r.Date }
+
+func (r reading) key() string { return r.API + "\x00" + r.Description }
+
+// sortedReadings are those of a span of local days, by product and description, then by time.
+func (o *oracle) sortedReadings(from, until string) (all []reading) {
+	for _, r := range o.readings {
+		if r.day() >= from && r.day() < until {
+			all = append(all, r)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b reading) int { return strings.Compare(a.key(), b.key()) })
+	return all
+}
+
+// newestOf keeps the last reading of each product and description.
+func newestOf(all []reading) map[string]reading {
+	newest := map[string]reading{}
+	for _, r := range all {
+		newest[r.key()] = r
+	}
+	return newest
+}
+
+func (o *oracle) highWater() (string, [][]string) {
+	var rows [][]string
+	products := o.units()
+	for _, month := range []string{"2026-05", "2026-06", "2026-07"} {
+		all := o.sortedReadings(month+"-01", month+"-32")
+		for i := 0; i < len(all); {
+			most, days, first := all[i], map[string]bool{}, all[i]
+			for ; i < len(all) && all[i].key() == first.key(); i++ {
+				days[all[i].day()] = true
+				if less(most.Number, all[i].Number) < 0 {
+					most = all[i]
+				}
+			}
+			p := products[first.API]
+			rows = append(rows, []string{month + "-01", "calls", first.Operation, first.API, first.Description, string(p.Kind),
+				most.Number, p.Unit, most.day(), strconv.Itoa(len(days))})
+		}
+	}
+	return "month account operation product description kind items_max unit reached_on days_read", rows
+}
+
+func (o *oracle) usageToDate() (string, [][]string) {
+	var rows [][]string
+	products := o.units()
+	this, last := newestOf(o.sortedReadings("2026-07-01", "2026-07-10")), newestOf(o.sortedReadings("2026-06-01", "2026-06-10"))
+	seen := map[string]bool{}
+	for _, r := range o.sortedReadings("2026-06-01", "2026-07-10") {
+		if products[r.API].Kind != etl.Counter || seen[r.key()] {
+			continue
+		}
+		seen[r.key()] = true
+		a, b := this[r.key()], last[r.key()]
+		rows = append(rows, []string{"calls", r.Operation, r.API, r.Description, products[r.API].Unit,
+			a.day(), a.Number, b.day(), b.Number, minus(a.Number, b.Number)})
+	}
+	return "account operation product description unit read_on items last_read_on last_items change", rows
+}
+
+func (o *oracle) newestReadings() (string, [][]string) {
+	var rows [][]string
+	now := instant(o.t, oracleNow)
+	row := func(source, scope, subject, item, kind, quantity, committed, unit string, at time.Time) {
+		rows = append(rows, []string{source, scope, subject, item, kind, quantity, committed, unit,
+			at.UTC().Format("2006-01-02 15:04:05+00"), strconv.Itoa(int(now.Sub(at) / time.Hour))})
+	}
+	today := levels(o.keystone.Oracle(now, now.AddDate(0, 0, 1)), oracleNow[:10], "2026-07-11")
+	for _, l := range today {
+		d := l.last()
+		at := d.Day // daily samples are taken at midnight, the others at noon too
+		if d.Samples > 1 {
+			at = now
+		}
+		row("keystone", d.CustomerID, d.SubscriptionNumber, levelName(d), class(d), d.ConsumedLast, d.CommittedLast, "TiB", at)
+	}
+	newest := newestOf(o.readings)
+	for _, r := range o.sortedReadings(oracleStart, oracleNow) {
+		if at, found := newest[r.key()]; found {
+			p := o.units()[r.API]
+			row("wolkvox", "calls", r.Operation, r.API+": "+r.Description, string(p.Kind), at.Number, unknown, p.Unit, at.at)
+			delete(newest, r.key())
+		}
+	}
+	return "source scope subject item kind quantity committed unit read_at age_hours", rows
+}
+
+func (o *oracle) endingSoon() (string, [][]string) {
+	return "end_day days_left customer_id customer_name subscription account_name start_day base_committed_tib add_on_committed_tib " +
+			"unclassified_committed_tib absent_since", [][]string{
+			{"2027-06-30", "355", "0042117", "Brightmere Seed Bank", "A-S00052993", "Brightmere Seed Bank", "2024-07-01", "50", "50", unknown, unknown},
+		}
+}
+
+// missingDays: a level of Østerlund skips two days of even months; wolkvox is only known for the days
+// of its readings, and one of them was refused altogether.
+func (o *oracle) missingDays() (string, [][]string) {
+	rows := [][]string{{"keystone", "keystone.history", "73350192", "A-S00060018", "Standard", "missing", "2026-06-11", "2026-06-12", "2"}}
+	read := map[string]bool{}
+	for _, local := range oracleReadings {
+		read[local[:10]] = true
+	}
+	var products []string
+	for _, p := range wolkvox.Catalogue() {
+		products = append(products, p.Code)
+	}
+	slices.Sort(products)
+	first, err := etl.ParseDay(oracleReadings[0][:10])
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	until := etl.DayOf(instant(o.t, oracleNow))
+	for _, product := range products {
+		statusOf := func(d etl.Day) string {
+			switch {
+			case d >= until:
+				return ""
+			case product == "chat_licenses" && d.String() == "2026-07-03":
+				return "partial"
+			case !read[d.String()]:
+				return "lost"
+			}
+			return ""
+		}
+		for d := first; d < until; d++ {
+			status, from := statusOf(d), d
+			if status == "" {
+				continue
+			}
+			for statusOf(d+1) == status {
+				d++
+			}
+			rows = append(rows, []string{"wolkvox", "wolkvox.billing", "calls", unknown, product, status,
+				from.String(), d.String(), strconv.Itoa(int(d-from) + 1)})
+		}
+	}
+	return "source dataset scope subscription series status first_day last_day days", rows
+}
+
+// quarantined: three readings were refused; a good one of the same day settled the one of vision.
+func (o *oracle) quarantined() (string, [][]string) {
+	newest := o.value(`select max(quarantine_id)::text from ops.quarantine where resolved_at is null`)
+	return "source dataset reason open settled first_at last_at newest_open", [][]string{
+		{"wolkvox", "wolkvox.billing", "number_format", "2", "1", "2026-07-03 17:00:00+00", "2026-07-04 04:45:00+00", newest},
+	}
+}
