@@ -120,7 +120,14 @@ type Job struct {
 	// Operation is the operation that readings must name; empty: the one that the account's first
 	// good reading named.
 	Operation string
-	ReplayOf  int64 // the run whose landed answers are read again; 0 when the vendor is asked
+	// Aside says that nobody was asked now: a replay or an import. Freshness follows answers of the
+	// vendor only, so it is left as it is.
+	Aside    bool
+	ReplayOf int64 // the run, or the newest of the runs, whose landed answers are read again
+	// Rebuild says that the answers are everything that is landed of the scope about the window (of
+	// the present: of all times), in the order in which they were fetched. What they say, one after
+	// the other, takes the place of what is stored, wherever it differs.
+	Rebuild bool
 }
 
 // Outcome is what a run did, in records at the dataset's grain.
@@ -171,8 +178,8 @@ type Pipeline struct {
 }
 
 // Run does one job, window by window: lease, extract, land, transform, load. Failed windows do
-// not stop the following ones unless the credential was refused or the vendor throttles. Repeating
-// is safe. The error is nil when every window was loaded; a *BusyError when the lease is taken.
+// not stop the following ones unless the credential was refused, the vendor throttles, or it was
+// unavailable for two of them, one after the other. Repeating is safe. The error is nil when every window was loaded; a *BusyError when the lease is taken.
 func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error) {
 	total := Outcome{Warnings: Warnings{}}
 	lease, err := p.Warehouse.Lease(ctx, job.Dataset, job.Scope)
@@ -182,6 +189,7 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 	defer lease.Release(context.WithoutCancel(ctx))
 
 	var failed []error
+	inARow := 0 // windows that met an unavailable vendor
 	pending := job.Windows
 	for len(pending) > 0 {
 		window := pending[0]
@@ -196,9 +204,14 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 		}
 		if err != nil {
 			failed = append(failed, err)
-			if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || errors.Is(err, ErrFenced) {
+			if errors.Is(err, ErrUnavailable) {
+				inARow++
+			}
+			if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || errors.Is(err, ErrFenced) || inARow >= 2 {
 				break
 			}
+		} else {
+			inARow = 0
 		}
 	}
 	return total, errors.Join(failed...)

@@ -10,6 +10,24 @@ create index run_replay_idx on ops.run (replay_of) where replay_of is not null;
 create index run_failed_idx on ops.run (dataset, scope) where status = 'failed';
 comment on column ops.run.replay_of is 'The run whose landed bodies this one read again; NULL when the vendor was asked.';
 
+create table ops.reread (
+    reread_id bigint generated always as identity constraint reread_pkey primary key,
+    run_id bigint not null constraint reread_run_fkey references ops.run (run_id),
+    payload_id bigint not null,
+    subject text not null,
+    old_value text not null,
+    new_value text,
+    reread_at timestamptz not null
+);
+comment on table ops.reread is 'Grain: one row per figure that gave way because a landed answer was read differently later, or an import was corrected. Days of history have theirs in dw.restatement.';
+comment on column ops.reread.reread_id is 'Number.';
+comment on column ops.reread.run_id is 'The run that read it again.';
+comment on column ops.reread.payload_id is 'The landed body that had told the old value; it may have been pruned since.';
+comment on column ops.reread.subject is 'What the figure is about.';
+comment on column ops.reread.old_value is 'As it was read before.';
+comment on column ops.reread.new_value is 'As it is read now; NULL when the answer does not tell it any more.';
+comment on column ops.reread.reread_at is 'Business clock of the rereading.';
+
 alter table dw.restatement drop constraint restatement_kind_known;
 alter table dw.restatement add constraint restatement_kind_known check (kind in ('restated', 'late', 'reread'));
 comment on column dw.restatement.kind is 'restated: the vendor gave other figures; late: samples were added to the ones known; reread: the same answer is read differently now, as after an upgrade or a retry.';
@@ -30,6 +48,70 @@ comment on column raw.payload.url is 'URL without credentials; name of the file 
 alter table ops.coverage drop constraint coverage_status_known;
 alter table ops.coverage add constraint coverage_status_known check (status in ('answered', 'partial', 'empty', 'imported'));
 comment on column ops.coverage.status is 'answered, partial (records were quarantined), empty (the vendor had nothing) or imported (from a file). The best answer of the day counts.';
+
+create or replace view mart.restatement as
+select
+    c.customer_id,
+    s.subscription_number,
+    l.service_level,
+    l.level_ordinal,
+    r.usage_date,
+    r.kind,
+    changed.column_name,
+    changed.old_value,
+    changed.new_value,
+    r.was_invoiced,
+    r.known_from,
+    r.known_until,
+    s.discriminator
+from dw.restatement as r
+join dw.dim_service_level as l using (service_level_key)
+join dw.dim_subscription as s using (subscription_key)
+join dw.dim_customer as c on c.customer_key = r.customer_key
+cross join lateral (
+    -- The version that followed: the next one in the ledger that was not read anew, else the current daily row.
+    select *
+    from (
+        (
+            select
+                1 as preference, n.sample_count, n.committed_tib, n.consumed_avg_tib, n.consumed_max_tib, n.consumed_last_tib,
+                n.burst_avg_tib, n.over_committed_avg_tib, n.accrued_sum_tib, n.accrued_last_tib, n.was_invoiced as is_invoiced, n.digest
+            from dw.restatement as n
+            where n.customer_key = r.customer_key
+                and n.service_level_key = r.service_level_key
+                and n.usage_date = r.usage_date
+                and n.kind <> 'reread'
+                and (n.known_from, n.restatement_id) > (r.known_from, r.restatement_id)
+            order by n.known_from, n.restatement_id
+            limit 1
+        )
+        union all
+        select
+            2, d.sample_count, d.committed_tib, d.consumed_avg_tib, d.consumed_max_tib, d.consumed_last_tib,
+            d.burst_avg_tib, d.over_committed_avg_tib, d.accrued_sum_tib, d.accrued_last_tib, d.is_invoiced, d.digest
+        from dw.fact_daily_consumption as d
+        where d.customer_key = r.customer_key
+            and d.service_level_key = r.service_level_key
+            and d.usage_date = r.usage_date
+    ) as candidate
+    order by preference
+    limit 1
+) as n
+cross join lateral (
+    values
+        ('sample_count', r.sample_count::text, n.sample_count::text),
+        ('committed_tib', r.committed_tib::text, n.committed_tib::text),
+        ('consumed_avg_tib', r.consumed_avg_tib::text, n.consumed_avg_tib::text),
+        ('consumed_max_tib', r.consumed_max_tib::text, n.consumed_max_tib::text),
+        ('consumed_last_tib', r.consumed_last_tib::text, n.consumed_last_tib::text),
+        ('burst_avg_tib', r.burst_avg_tib::text, n.burst_avg_tib::text),
+        ('over_committed_avg_tib', r.over_committed_avg_tib::text, n.over_committed_avg_tib::text),
+        ('accrued_sum_tib', r.accrued_sum_tib::text, n.accrued_sum_tib::text),
+        ('accrued_last_tib', r.accrued_last_tib::text, n.accrued_last_tib::text),
+        ('is_invoiced', r.was_invoiced::text, n.is_invoiced::text),
+        ('samples', encode(r.digest, 'hex'), encode(n.digest, 'hex'))
+) as changed (column_name, old_value, new_value)
+where changed.old_value is distinct from changed.new_value;
 
 create or replace view mart.license_snapshot as
 select
@@ -245,8 +327,10 @@ do $$
 begin
     if exists (select from dw.fact_license_reading where is_imported)
         or exists (select from dw.restatement where kind = 'reread')
+        or exists (select from ops.reread)
+        or exists (select from ops.quarantine where is_dismissed)
         or exists (select from ops.coverage where status = 'imported') then
-        raise exception 'irreversible: 00007 holds imported readings or rereadings; restore from backup';
+        raise exception 'irreversible: 00007 holds imported readings, rereadings or dismissals; restore from backup';
     end if;
 end
 $$;
@@ -471,6 +555,69 @@ select * from customer_day
 union all
 select * from product_day;
 
+create or replace view mart.restatement as
+select
+    c.customer_id,
+    s.subscription_number,
+    l.service_level,
+    l.level_ordinal,
+    r.usage_date,
+    r.kind,
+    changed.column_name,
+    changed.old_value,
+    changed.new_value,
+    r.was_invoiced,
+    r.known_from,
+    r.known_until,
+    s.discriminator
+from dw.restatement as r
+join dw.dim_service_level as l using (service_level_key)
+join dw.dim_subscription as s using (subscription_key)
+join dw.dim_customer as c on c.customer_key = r.customer_key
+cross join lateral (
+    -- The version that followed: the next one in the ledger, else the current daily row.
+    select *
+    from (
+        (
+            select
+                1 as preference, n.sample_count, n.committed_tib, n.consumed_avg_tib, n.consumed_max_tib, n.consumed_last_tib,
+                n.burst_avg_tib, n.over_committed_avg_tib, n.accrued_sum_tib, n.accrued_last_tib, n.was_invoiced as is_invoiced, n.digest
+            from dw.restatement as n
+            where n.customer_key = r.customer_key
+                and n.service_level_key = r.service_level_key
+                and n.usage_date = r.usage_date
+                and (n.known_from, n.restatement_id) > (r.known_from, r.restatement_id)
+            order by n.known_from, n.restatement_id
+            limit 1
+        )
+        union all
+        select
+            2, d.sample_count, d.committed_tib, d.consumed_avg_tib, d.consumed_max_tib, d.consumed_last_tib,
+            d.burst_avg_tib, d.over_committed_avg_tib, d.accrued_sum_tib, d.accrued_last_tib, d.is_invoiced, d.digest
+        from dw.fact_daily_consumption as d
+        where d.customer_key = r.customer_key
+            and d.service_level_key = r.service_level_key
+            and d.usage_date = r.usage_date
+    ) as candidate
+    order by preference
+    limit 1
+) as n
+cross join lateral (
+    values
+        ('sample_count', r.sample_count::text, n.sample_count::text),
+        ('committed_tib', r.committed_tib::text, n.committed_tib::text),
+        ('consumed_avg_tib', r.consumed_avg_tib::text, n.consumed_avg_tib::text),
+        ('consumed_max_tib', r.consumed_max_tib::text, n.consumed_max_tib::text),
+        ('consumed_last_tib', r.consumed_last_tib::text, n.consumed_last_tib::text),
+        ('burst_avg_tib', r.burst_avg_tib::text, n.burst_avg_tib::text),
+        ('over_committed_avg_tib', r.over_committed_avg_tib::text, n.over_committed_avg_tib::text),
+        ('accrued_sum_tib', r.accrued_sum_tib::text, n.accrued_sum_tib::text),
+        ('accrued_last_tib', r.accrued_last_tib::text, n.accrued_last_tib::text),
+        ('is_invoiced', r.was_invoiced::text, n.is_invoiced::text),
+        ('samples', encode(r.digest, 'hex'), encode(n.digest, 'hex'))
+) as changed (column_name, old_value, new_value)
+where changed.old_value is distinct from changed.new_value;
+
 alter table ops.coverage drop constraint coverage_status_known;
 alter table ops.coverage add constraint coverage_status_known check (status in ('answered', 'partial', 'empty'));
 comment on column ops.coverage.status is 'answered, partial (records were quarantined) or empty (the vendor had nothing). The best answer of the day counts.';
@@ -487,4 +634,5 @@ alter table dw.restatement drop constraint restatement_kind_known;
 alter table dw.restatement add constraint restatement_kind_known check (kind in ('restated', 'late'));
 drop index ops.run_failed_idx;
 drop index ops.run_replay_idx;
+drop table ops.reread;
 alter table ops.run drop column replay_of;

@@ -273,5 +273,9 @@ begin
     loop
         execute format('grant select, references on %I.%I to bi_reader', object.schema, object.name);
     end loop;
+    -- So that a reader can use the program's reports: it looks at the version first.
+    if not has_table_privilege('bi_reader', 'public.` + versionTable + `', 'select') then
+        grant select on public.` + versionTable + ` to bi_reader;
+    end if;
 end
 $$`

@@ -32,6 +32,7 @@ type config struct {
 	Alerts     alertsConfig     `yaml:"alerts" doc:"Who is told when somebody must act."`
 	Retention  retentionConfig  `yaml:"retention" doc:"How long the bulky part is kept. What is reported from is kept for ever."`
 
+	hasFile bool                // a file was read
 	sources map[string]source   // path → where its value is from; no entry: a default
 	unset   map[string][]string // path → variables in its value that are not set
 	unread  map[string]bool     // paths whose value was reported as unreadable
@@ -164,6 +165,7 @@ func (a *app) readConfig() (c *config, used []string, problems []error, err erro
 	if errors.Is(err, fs.ErrNotExist) && !named {
 		err = nil
 	} else if err == nil {
+		c.hasFile = true
 		problems, err = c.readYAML(name, text, func(variable string) string {
 			used = append(used, variable)
 			return a.getenv(variable)

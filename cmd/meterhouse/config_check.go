@@ -66,7 +66,11 @@ func (c *config) validate(n need, now time.Time) []error {
 func (c *checker) database(n need) {
 	switch url := c.cfg.Database.URL.text(); {
 	case url == "" && n.database:
-		c.empty("database.url", "postgres://user:password@host/database, or local for a private Postgres (METERHOUSE_DATABASE_URL)")
+		want := "postgres://user:password@host/database, or local for a private Postgres (METERHOUSE_DATABASE_URL)"
+		if !c.cfg.hasFile {
+			want += "; there is no configuration file: `meterhouse init` writes one"
+		}
+		c.empty("database.url", want)
 	case url != "" && url != localDatabase:
 		c.postgresURL("database.url", url)
 	}

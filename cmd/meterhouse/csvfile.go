@@ -23,7 +23,8 @@ type csvColumn struct {
 // rows, calls bad for each value that it refuses, and applies nothing unless err is nil: whoever
 // wrote the file sees all of it at once.
 type csvFile struct {
-	rows []csvRow
+	rows       []csvRow
+	semicolons bool // part the fields, as where the comma is decimal
 
 	name     string
 	problems []error
@@ -89,7 +90,7 @@ func readCSV(r io.Reader, name string, columns ...csvColumn) (*csvFile, error) {
 		}
 		return nil, f.err()
 	}
-	f := &csvFile{name: name}
+	f := &csvFile{name: name, semicolons: in.Comma == ';'}
 	for {
 		record, err := in.Read()
 		if errors.Is(err, io.EOF) {

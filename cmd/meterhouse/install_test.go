@@ -584,7 +584,7 @@ func TestInstallGuide(t *testing.T) {
 		if language, lines, _ := strings.Cut(block, "\n"); i%2 == 1 && language != "sql" {
 			for line := range strings.Lines(lines) {
 				line, _, _ = strings.Cut(line, " #")
-				if m := regexp.MustCompile(`(?:^| )meterhouse ([a-z][a-z -]*)$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil {
+				if m := regexp.MustCompile(`(?:^|[ /])meterhouse(?:-as-configured)? ([a-z][a-z -]*)$`).FindStringSubmatch(strings.TrimSpace(line)); m != nil {
 					found = append(found, m[1])
 				}
 			}

@@ -242,7 +242,11 @@ func (l *loader) loadUnloaded(ctx context.Context, job etl.Job) (total etl.Outco
 	if err != nil {
 		return total, err
 	}
-	results, err := l.replay(ctx, runs)
+	repairs, err := l.session.plan(ctx, job.Dataset, runs, etl.Window{})
+	if err != nil {
+		return total, err
+	}
+	results, err := l.replay(ctx, repairs)
 	for _, r := range results {
 		total.Add(r.out)
 		err = errors.Join(err, r.err)

@@ -60,6 +60,8 @@ func (a *app) getenv(name string) string { return a.env[name] }
 
 // run is the whole program for one command line. It returns the exit code.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	out := &watchedWriter{Writer: stdout}
+	stdout = out
 	a := &app{env: map[string]string{}, stdin: stdin, stdout: stdout, stderr: stderr, progress: newProgress(stderr)}
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
@@ -74,12 +76,29 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	if err == nil {
 		err = a.helpless
 	}
+	if err == nil && out.err != nil {
+		err = fmt.Errorf("write the output: %w", out.err)
+	}
 	a.progress.clear()
 	code := a.exitCode(err)
 	if text := message(err); text != "" {
 		fmt.Fprintf(stderr, "meterhouse: %s\n", text)
 	}
 	return code
+}
+
+// watchedWriter remembers that something could not be written: a result that nobody got is a failure.
+type watchedWriter struct {
+	io.Writer
+	err error
+}
+
+func (w *watchedWriter) Write(p []byte) (int, error) {
+	n, err := w.Writer.Write(p)
+	if err != nil && w.err == nil {
+		w.err = err
+	}
+	return n, err
 }
 
 func (a *app) rootCommand() *cobra.Command {

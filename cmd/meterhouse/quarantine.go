@@ -132,12 +132,14 @@ now is loaded and settles its record; what is refused still stays open, with exi
 			if err := s.checkOpen(cmd.Context(), ids); err != nil {
 				return err
 			}
-			runs, err := s.wh.LandedRefused(cmd.Context(), ids)
+			repairs, err := s.planRetry(cmd.Context(), ids)
 			if err != nil {
 				return err
 			}
-			results, err := s.replay(cmd.Context(), runs)
-			if err := s.reportReplay(results, err, f); err != nil && a.exitCode(err) != exitPartial {
+			results, err := s.replay(cmd.Context(), repairs)
+			err = s.reportReplay(results, err, f)
+			failed := slices.ContainsFunc(results, func(r result) bool { return r.err != nil })
+			if failed || err != nil && a.exitCode(err) != exitPartial {
 				return err
 			}
 			return s.reportRetried(cmd.Context(), ids)
@@ -145,6 +147,33 @@ now is loaded and settles its record; what is refused still stays open, with exi
 	}
 	formatFlag(cmd, &f)
 	return cmd
+}
+
+// planRetry finds what has to be read again for the records: each piece once.
+func (s *session) planRetry(ctx context.Context, ids []int64) (all []repair, err error) {
+	refusals, err := s.wh.Refusals(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range refusals {
+		runs, err := s.wh.Landed(ctx, r.Dataset, r.Scope, r.Days)
+		if err != nil {
+			return nil, err
+		}
+		repairs, err := s.plan(ctx, r.Dataset, runs, r.Days)
+		if err != nil {
+			return nil, err
+		}
+		for _, piece := range repairs {
+			if !slices.ContainsFunc(all, func(other repair) bool {
+				return other.dataset == piece.dataset && other.scope == piece.scope && other.window == piece.window &&
+					(piece.rebuild || other.runs[0].ID == piece.runs[0].ID)
+			}) {
+				all = append(all, piece)
+			}
+		}
+	}
+	return all, nil
 }
 
 func (a *app) quarantineDismissCommand() *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -86,6 +87,10 @@ func (s *session) readImports(ctx context.Context, file *csvFile) ([]*readingImp
 		if err := w.LearnOperation(ctx); err != nil {
 			return nil, err
 		}
+		if w.Operation() == "" { // a slip in a file must not decide whose readings are accepted from now on
+			return nil, usagef("account %s: its operation is not known yet: want a reading first (`meterhouse run %s`), or operation in the configuration",
+				w.cfg.Account, wolkvox.Dataset)
+		}
 	}
 	type key struct {
 		account string
@@ -107,8 +112,8 @@ func (s *session) readImports(ctx context.Context, file *csvFile) ([]*readingImp
 		told := wolkvox.ImportedRow{
 			Operation: or(row.get("operation"), w.Operation()), Description: row.get("description"), Items: row.get("items"), Date: row.get("date"),
 		}
-		if told.Operation == "" {
-			file.bad(row, "operation", "is empty, and account %s has no reading yet: want the operation's name as the vendor writes it", w.cfg.Account)
+		if file.semicolons && thousands.MatchString(told.Items) {
+			file.bad(row, "items", "%q: a decimal, or thousands? want it without a point, or with fewer or more digits behind it", told.Items)
 			ok = false
 		}
 		if !ok || !judgeImport(file, w, product, readAt, []wolkvox.ImportedRow{told}, []csvRow{row}) {
@@ -168,8 +173,12 @@ func importTime(file *csvFile, row csvRow, zone *time.Location, now time.Time) (
 		file.bad(row, "date", "%q: want the local day as YYYY-MM-DD", row.get("date"))
 		return readAt, false
 	}
+	if now.Sub(day) > 20*365*24*time.Hour {
+		file.bad(row, "date", "%s: want a day of the last 20 years", row.get("date"))
+		return readAt, false
+	}
 	column := "date"
-	readAt = day.AddDate(0, 0, 1).Add(-time.Second)
+	readAt = time.Date(day.Year(), day.Month(), day.Day(), 23, 59, 59, 0, zone)
 	if text := row.get("read_at"); text != "" {
 		column = "read_at"
 		if readAt, err = time.Parse(time.RFC3339, text); err != nil {
@@ -183,6 +192,9 @@ func importTime(file *csvFile, row csvRow, zone *time.Location, now time.Time) (
 	}
 	return readAt, true
 }
+
+// thousands looks like 62.610: where commas are decimal, a person may mean sixty-two thousand.
+var thousands = regexp.MustCompile(`^\d{1,3}(\.\d{3})+$`)
 
 // wantedReading says what would have been accepted.
 var wantedReading = map[string]string{
@@ -213,7 +225,7 @@ func judgeImport(file *csvFile, w *wolkvoxAccount, product string, readAt time.T
 		file.bad(lines[n], or(column, "items"), "%q: %s: want %s", r.Excerpt, r.Reason, or(wantedReading[r.Reason], "what the vendor writes there"))
 	}
 	if err != nil && len(refused) == 0 {
-		file.bad(lines[0], "operation", "%q: %w: want %s", rows[0].Operation, err, wantedReading["wrong_operation"])
+		file.bad(lines[0], "operation", "%q: wrong_operation: want %q, %s", rows[0].Operation, w.Operation(), wantedReading["wrong_operation"])
 	}
 	return err == nil && len(refused) == 0
 }
@@ -229,37 +241,32 @@ func (*refusals) Readings(etl.Readings) error      { return nil }
 func (*refusals) History(etl.History) error        { return nil }
 func (*refusals) License(etl.LicenseReading) error { return nil }
 
-// loadImports loads what was accepted: one result for every account.
+// loadImports loads what was accepted, each account in one transaction: one result for every account.
 func (s *session) loadImports(ctx context.Context, imports []*readingImport, from string) (results []result, err error) {
 	if err := s.saveProducts(ctx); err != nil {
 		return nil, err
 	}
-	pipeline := etl.Pipeline{Warehouse: watched{s.wh, s}, Log: s.app.log, Now: s.app.now}
-	for _, i := range imports {
+	for len(imports) > 0 {
 		if ctx.Err() != nil {
 			return results, ctx.Err()
 		}
-		job := i.account.job(s.app.now())
-		job.SlotOpen, job.Snapshot, job.Products = true, false, slices.Sorted(maps.Keys(i.rows))
-		if n := len(results); n == 0 || results[n-1].job.Account != job.Account {
-			first := job
-			first.Windows = nil
-			results = append(results, result{job: first})
-		}
-		source := landedSource{i.account, s.wh, map[string]*etl.Answer{}}
-		for _, product := range job.Products {
-			ans, err := wolkvox.Imported(job.Account, product, from, i.readAt, i.rows[product])
-			if err != nil {
-				return results, err
+		w := imports[0].account
+		var answers []*etl.Answer
+		for len(imports) > 0 && imports[0].account == w {
+			i := imports[0]
+			imports = imports[1:]
+			for _, product := range slices.Sorted(maps.Keys(i.rows)) {
+				ans, err := wolkvox.Imported(w.cfg.Account, product, from, i.readAt, i.rows[product])
+				if err != nil {
+					return results, err
+				}
+				answers = append(answers, ans)
 			}
-			defer ans.Body.Close()
-			source.answers[product] = ans
 		}
-		r := &results[len(results)-1]
-		out, err := pipeline.Run(ctx, source, job)
-		r.job.Windows = append(r.job.Windows, job.Windows...)
-		r.out.Add(out)
-		r.err = errors.Join(r.err, err)
+		job := w.job(s.app.now())
+		job.SlotOpen = true // for how the result is shown, too
+		out, err := s.loadAtHand(ctx, w, job, answers)
+		results = append(results, result{job: job, out: out, err: err})
 	}
 	return results, nil
 }

@@ -73,6 +73,12 @@ func TestReadingsImportRefusesTheWholeFile(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	header := "product,description,date,items,operation,read_at,account\n"
+	o := w.runWith(header+"chat_licenses,chat,2026-03-31,25,op,,\n", "readings", "import", "-")
+	wantContains(t, "before any reading", o.stderr, "account calls: its operation is not known yet: want a reading first")
+	if o.code != exitUsage { // a slip in a file must not pin an operation
+		t.Errorf("exit code %d, want 2", o.code)
+	}
+	w.must(exitDone, "run", "wolkvox.billing")
 	before := w.snapshot()
 	refused := func(rows string, wanted ...string) {
 		t.Helper()
@@ -82,15 +88,14 @@ func TestReadingsImportRefusesTheWholeFile(t *testing.T) {
 		}
 		wantContains(t, "stderr", o.stderr, wanted...)
 	}
-	refused("chat_licenses,chat,2026-03-31,25,,,\n", `stdin:2: operation: is empty, and account calls has no reading yet`)
-	refused("chat_licence,chat,2026-03-31,25,op,,\n"+
-		"ivr_minutes,,2026-03-31,25,op,,\n"+
-		"ivr_minutes,ivr,31.03.2026,25,op,,\n"+
-		"ivr_minutes,ivr,2026-03-31,\"1.043,5\",op,,\n"+
-		"ivr_minutes,ivr,2026-03-31,10,op,2026-04-02T00:00:00-05:00,\n"+
-		"ivr_minutes,ivr,2026-05-20,10,op,,\n"+
-		"ivr_minutes,ivr,2026-03-31,10,op,,acme\n"+
-		"ivr_minutes,ivr,2026-03-31,10,op,noon,\n",
+	refused("chat_licence,chat,2026-03-31,25,,,\n"+
+		"ivr_minutes,,2026-03-31,25,,,\n"+
+		"ivr_minutes,ivr,31.03.2026,25,,,\n"+
+		"ivr_minutes,ivr,2026-03-31,\"1.043,5\",,,\n"+
+		"ivr_minutes,ivr,2026-03-31,10,,2026-04-02T00:00:00-05:00,\n"+
+		"ivr_minutes,ivr,2026-05-20,10,,,\n"+
+		"ivr_minutes,ivr,2026-03-31,10,,,acme\n"+
+		"ivr_minutes,ivr,2026-03-31,10,,noon,\n",
 		`stdin: 8 problems, nothing is imported`,
 		`stdin:2: product: "chat_licence" (did you mean "chat_licenses"?): want`,
 		`stdin:3: description: "": value_missing: want a value`,
@@ -100,11 +105,13 @@ func TestReadingsImportRefusesTheWholeFile(t *testing.T) {
 		`stdin:7: date: 2026-05-20T23:59:59-05:00 is in the future`,
 		`stdin:8: account: "acme"`,
 		`stdin:9: read_at: "noon": want RFC 3339`)
-	refused("ivr_minutes,ivr,2026-03-31,10,op,,\nivr_minutes,ivr,2026-03-31,11,op,,\n", `stdin:2: items: "10": conflicting_duplicate`, `stdin:3: items: "11"`)
+	refused("ivr_minutes,ivr,2026-03-31,10,,,\nivr_minutes,ivr,2026-03-31,11,,,\n", `stdin:2: items: "10": conflicting_duplicate`, `stdin:3: items: "11"`)
 	refused("", "no rows below the header")
+	refused("ivr_minutes,ivr,2026-03-31,10,op,,\n", `stdin:2: operation: "op": wrong_operation: want "`)
+	refused("ivr_minutes,ivr,0026-03-31,10,,,\n", `stdin:2: date: 0026-03-31: want a day of the last 20 years`)
+	o = w.runWith("product;description;date;items\nivr_minutes;ivr;2026-03-31;62.610\n", "readings", "import", "-")
+	wantContains(t, "thousands", o.stderr, `stdin:2: items: "62.610": a decimal, or thousands?`)
 	if after := w.snapshot(); after != before {
 		t.Errorf("from %s to %s", before, after)
 	}
-	w.must(exitDone, "run", "wolkvox.billing")
-	refused("ivr_minutes,ivr,2026-03-31,10,op,,\n", `stdin:2: operation: "op": wrong_operation`)
 }

@@ -54,18 +54,22 @@ repeat. Figures that are read differently now replace the old ones, which stay i
 			if len(args) == 0 {
 				args = datasets
 			}
-			var runs []warehouse.LandedRun
+			var repairs []repair
 			for _, dataset := range args {
-				landed, err := s.wh.Landed(cmd.Context(), dataset, days)
+				runs, err := s.wh.Landed(cmd.Context(), dataset, "", days)
 				if err != nil {
 					return err
 				}
-				runs = append(runs, landed...)
+				more, err := s.plan(cmd.Context(), dataset, runs, days)
+				if err != nil {
+					return err
+				}
+				repairs = append(repairs, more...)
 			}
 			if planOnly {
-				return a.printLanded(runs, f)
+				return a.printRepairs(repairs, f)
 			}
-			results, err := s.replay(cmd.Context(), runs)
+			results, err := s.replay(cmd.Context(), repairs)
 			return s.reportReplay(results, err, f)
 		},
 	}
@@ -102,106 +106,170 @@ type vendor interface {
 	Recognize(*etl.Answer) error
 }
 
-// landedSource gives out answers that are at hand in place of asking the vendor.
-type landedSource struct {
-	vendor
-	wh      *warehouse.Warehouse
-	answers map[string]*etl.Answer // by product
+// atHand gives out answers that are at hand, one after the other, in place of asking the vendor.
+type atHand struct {
+	etl.Source
+	answers []*etl.Answer
+	next    int
 }
 
-func (s landedSource) Extract(ctx context.Context, req etl.Request) (*etl.Answer, error) {
-	ans := s.answers[req.Product]
-	if ans.PayloadID != 0 { // an import is not landed yet
-		if err := s.wh.StillLanded(ctx, ans.PayloadID); err != nil {
-			return nil, err
+func (s *atHand) Extract(context.Context, etl.Request) (*etl.Answer, error) {
+	s.next++
+	return s.answers[s.next-1], nil
+}
+
+// load loads answers that are at hand in one run and one transaction.
+func (s *session) loadAtHand(ctx context.Context, source etl.Source, job etl.Job, answers []*etl.Answer) (etl.Outcome, error) {
+	job.Products = nil
+	for _, ans := range answers {
+		job.Products = append(job.Products, ans.Request.Product)
+	}
+	job.SlotOpen, job.Snapshot, job.Aside = true, false, true
+	pipeline := etl.Pipeline{Warehouse: watched{s.wh, s}, Log: s.app.log, Now: s.app.now}
+	return pipeline.Run(ctx, &atHand{Source: source, answers: answers}, job)
+}
+
+// repair is one piece of a replay: landed bodies that are read again together.
+type repair struct {
+	dataset, scope string
+	runs           []warehouse.LandedRun
+	// rebuild: the runs are everything that is landed about the window, and what they say takes the place
+	// of what is stored. Otherwise it is one run that is loaded again by itself.
+	rebuild bool
+	window  etl.Window
+}
+
+// plan divides runs of one dataset into pieces. What has versions is read again as a whole, because
+// what a version is depends on the ones before it: all that was loaded about a month of history, or
+// ever about a customer's subscriptions. Before that, and for readings, which stand for themselves,
+// each run is a piece of its own.
+func (s *session) plan(ctx context.Context, dataset string, runs []warehouse.LandedRun, days etl.Window) (repairs []repair, err error) {
+	isRebuilt := dataset == keystone.History || dataset == keystone.Subscriptions
+	for _, run := range runs {
+		if !isRebuilt || !run.Loaded {
+			repairs = append(repairs, repair{dataset: dataset, scope: run.Scope, runs: []warehouse.LandedRun{run}, window: run.Window})
 		}
 	}
-	return ans, nil
+	if !isRebuilt {
+		return repairs, nil
+	}
+	for _, scope := range scopesOf(runs) {
+		loaded, windows := runs, []etl.Window{{}}
+		if dataset == keystone.History {
+			windows = backfillWindows(days)
+		} else if loaded, err = s.wh.AllLanded(ctx, dataset, scope); err != nil {
+			return nil, err
+		}
+		for _, window := range slices.Backward(windows) {
+			r := repair{dataset: dataset, scope: scope, rebuild: true, window: window}
+			for _, run := range loaded {
+				overlaps := window.IsZero() || run.Window.From < window.Until && run.Window.Until > window.From
+				if run.Scope == scope && run.Loaded && overlaps {
+					r.runs = append(r.runs, run)
+				}
+			}
+			if len(r.runs) > 0 {
+				repairs = append(repairs, r)
+			}
+		}
+	}
+	return repairs, nil
 }
 
-// replay loads the bodies of runs of the past again, dataset by dataset and each scope in the order
-// in which it was fetched. There is one result for every dataset and scope. The error is of the
-// database, or that ctx ended; what could not be loaded is in the results.
-func (s *session) replay(ctx context.Context, runs []warehouse.LandedRun) (results []result, err error) {
-	if slices.ContainsFunc(runs, func(r warehouse.LandedRun) bool { return !isKeystone(r.Dataset) }) {
+func scopesOf(runs []warehouse.LandedRun) (scopes []string) {
+	for _, r := range runs {
+		if !slices.Contains(scopes, r.Scope) {
+			scopes = append(scopes, r.Scope)
+		}
+	}
+	return scopes
+}
+
+// replay carries out repairs. There is one result for every dataset and scope, and none of a scope is
+// begun after one of it failed. The error says that ctx ended; what could not be loaded is in the
+// results.
+func (s *session) replay(ctx context.Context, repairs []repair) (results []result, err error) {
+	if slices.ContainsFunc(repairs, func(r repair) bool { return !isKeystone(r.dataset) }) {
 		if err := s.saveProducts(ctx); err != nil {
 			return nil, err
 		}
 	}
-	slices.SortStableFunc(runs, func(a, b warehouse.LandedRun) int {
-		return slices.Index(datasets, a.Dataset) - slices.Index(datasets, b.Dataset)
-	})
-	for _, run := range runs {
+	for _, piece := range repairs {
 		if ctx.Err() != nil {
 			return results, ctx.Err()
 		}
-		source, job, known := s.landedJob(run)
-		if !known {
-			s.app.log.Warn("the account of a landed body is not configured any more: it is not read",
-				"dataset", run.Dataset, "scope", run.Scope, "account", run.Account)
+		i := slices.IndexFunc(results, func(r result) bool { return r.job.Dataset == piece.dataset && r.job.Scope == piece.scope })
+		if i < 0 {
+			i = len(results)
+			results = append(results, result{job: etl.Job{Dataset: piece.dataset, Scope: piece.scope, SlotOpen: true}})
+		}
+		r := &results[i]
+		if r.err != nil {
 			continue
 		}
-		if n := len(results); n == 0 || results[n-1].job.Dataset != job.Dataset || results[n-1].job.Scope != job.Scope {
-			first := job
-			first.Windows = nil
-			results = append(results, result{job: first})
-		}
-		r := &results[len(results)-1]
-		out, err := s.replayRun(ctx, source, job, run)
-		r.job.Windows = append(r.job.Windows, run.Window)
+		out, err := s.readAgain(ctx, piece)
+		r.job.Windows = append(r.job.Windows, piece.window)
 		r.out.Add(out)
-		r.err = errors.Join(r.err, err)
+		r.err = err
 	}
 	return results, nil
 }
 
+// readAgain loads the bodies of one piece. Answers by which the vendor refused hold nothing to load.
+func (s *session) readAgain(ctx context.Context, piece repair) (out etl.Outcome, err error) {
+	newest := piece.runs[len(piece.runs)-1]
+	source, job, err := s.landedJob(ctx, newest)
+	defer func() {
+		if err != nil && out.Received == 0 { // failures of a run are logged by the pipeline
+			s.app.log.Error("failed", "dataset", piece.dataset, "scope", piece.scope, "error", err)
+		}
+	}()
+	if err != nil {
+		return out, err
+	}
+	var answers []*etl.Answer
+	for _, run := range piece.runs {
+		for _, id := range run.Payloads {
+			ans, err := s.wh.Payload(ctx, id)
+			if err != nil {
+				return out, err
+			}
+			var refused *etl.RejectError
+			if err := source.Recognize(ans); err != nil && !errors.As(err, &refused) {
+				return out, err
+			} else if err != nil {
+				s.app.log.Debug("not read: the vendor refused", "payload", id, "refusal", err)
+				continue
+			}
+			answers = append(answers, ans)
+		}
+	}
+	if len(answers) == 0 {
+		return out, nil
+	}
+	job.Windows, job.ReplayOf, job.Rebuild = []etl.Window{piece.window}, newest.ID, piece.rebuild
+	out, err = s.loadAtHand(ctx, source, job, answers)
+	var reject *etl.RejectError
+	if errors.As(err, &reject) && !newest.Loaded { // evidence of a run that failed, refused as it was then
+		s.app.log.Warn("refused still", "dataset", piece.dataset, "scope", piece.scope, "run", newest.ID, "reason", reject.Reason)
+		return out, nil
+	}
+	return out, err
+}
+
 // landedJob is the source that can read the bodies of a run of the past, and the job to load them.
-// The schedule's slots are not done by it.
-func (s *session) landedJob(run warehouse.LandedRun) (source vendor, job etl.Job, known bool) {
+func (s *session) landedJob(ctx context.Context, run warehouse.LandedRun) (vendor, etl.Job, error) {
 	for _, k := range s.keystone {
 		if k.cfg.Account == run.Account && isKeystone(run.Dataset) {
-			source, job, known = k, k.job(run.Dataset, run.Scope, s.app.now()), true
+			return k, k.job(run.Dataset, run.Scope, s.app.now()), nil
 		}
 	}
 	for _, w := range s.wolkvox {
 		if w.cfg.Account == run.Account && run.Dataset == wolkvox.Dataset {
-			source, job, known = w, w.job(s.app.now()), true
+			return w, w.job(s.app.now()), w.LearnOperation(ctx)
 		}
 	}
-	job.Windows, job.SlotOpen, job.Snapshot, job.ReplayOf = []etl.Window{run.Window}, true, false, run.ID
-	return source, job, known
-}
-
-// replayRun loads the bodies of one run of the past. Answers by which the vendor refused hold nothing
-// to load.
-func (s *session) replayRun(ctx context.Context, source vendor, job etl.Job, run warehouse.LandedRun) (etl.Outcome, error) {
-	landed := landedSource{source, s.wh, map[string]*etl.Answer{}}
-	job.Products = nil
-	for _, id := range run.Payloads {
-		ans, err := s.wh.Payload(ctx, id)
-		if err != nil {
-			return etl.Outcome{}, err
-		}
-		defer ans.Body.Close()
-		if err := source.Recognize(ans); err != nil {
-			s.app.log.Debug("not read: the vendor refused", "payload", id, "refusal", err)
-			continue
-		}
-		landed.answers[ans.Request.Product] = ans
-		job.Products = append(job.Products, ans.Request.Product)
-	}
-	if len(job.Products) == 0 {
-		return etl.Outcome{}, nil
-	}
-	for _, w := range s.wolkvox {
-		if w == source {
-			if err := w.LearnOperation(ctx); err != nil {
-				return etl.Outcome{}, err
-			}
-		}
-	}
-	pipeline := etl.Pipeline{Warehouse: watched{s.wh, s}, Log: s.app.log, Now: s.app.now}
-	return pipeline.Run(ctx, landed, job)
+	return nil, etl.Job{}, fmt.Errorf("account %q of the landed answers is not configured: want it back in the configuration, its token can stay empty", run.Account)
 }
 
 // reportReplay prints the results; the error carries the exit code.
@@ -215,20 +283,26 @@ func (s *session) reportReplay(results []result, err error, f format) error {
 	return errors.Join(s.app.printResults(results, f), verdict(results, err, s.app.told))
 }
 
-// printLanded lists what a replay would read.
-func (a *app) printLanded(runs []warehouse.LandedRun, f format) error {
+// printRepairs lists what a replay would read.
+func (a *app) printRepairs(repairs []repair, f format) error {
 	t := warehouse.Table{
-		Columns: []string{"dataset", "scope", "account", "run_id", "from", "until", "bodies", "bytes", "fetched_at"},
-		Numeric: []bool{false, false, false, true, false, false, true, true, false},
+		Columns: []string{"dataset", "scope", "from", "until", "runs", "bodies", "bytes", "fetched_from", "fetched_until"},
+		Numeric: []bool{false, false, false, false, true, true, true, false, false},
 	}
-	for _, r := range runs {
-		row := []string{r.Dataset, r.Scope, r.Account, fmt.Sprint(r.ID), "", "", fmt.Sprint(len(r.Payloads)), fmt.Sprint(r.Bytes), stamp(r.FetchedAt)}
-		if !r.Window.IsZero() {
-			row[4], row[5] = r.Window.From.String(), r.Window.Until.String()
+	for _, r := range repairs {
+		bodies, bytes := 0, int64(0)
+		for _, run := range r.runs {
+			bodies += len(run.Payloads)
+			bytes += run.Bytes
+		}
+		row := []string{r.dataset, r.scope, "", "", fmt.Sprint(len(r.runs)), fmt.Sprint(bodies), fmt.Sprint(bytes),
+			stamp(r.runs[0].FetchedAt), stamp(r.runs[len(r.runs)-1].FetchedAt)}
+		if !r.window.IsZero() {
+			row[2], row[3] = r.window.From.String(), r.window.Until.String()
 		}
 		t.Rows = append(t.Rows, row)
 	}
-	if len(runs) == 0 && f.isForPeople() {
+	if len(repairs) == 0 && f.isForPeople() {
 		f.line(a.stdout, "nothing is landed for that")
 		return nil
 	}

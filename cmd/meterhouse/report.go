@@ -88,6 +88,12 @@ func readParams(q queries.Query, params []string) (map[string]string, error) {
 			return nil, usagef("--param %q: %w", text, err)
 		}
 	}
+	for name, from := range values { // a span that ends before it begins looks like nothing to report
+		rest, isStart := strings.CutPrefix(name, "from_")
+		if until, given := values["until_"+rest]; isStart && given && until <= from {
+			return nil, usagef("--param %s=%s --param until_%s=%s: want the end after the start: it is the first that no longer counts", name, from, rest, until)
+		}
+	}
 	return values, nil
 }
 

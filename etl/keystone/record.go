@@ -529,12 +529,10 @@ func (p *pass) emit(rec *record) error {
 	for i := range total.rejects {
 		total.rejects[i].Subscription = rec.sub.Number
 	}
-	if !p.silent() {
-		if err := p.hand(rec, good); err != nil {
-			return err
-		}
+	if err := p.book(&total); err != nil || p.silent() { // what is refused of a record comes before the record
+		return err
 	}
-	return p.book(&total)
+	return p.hand(rec, good)
 }
 
 // findCollisions refuses levels whose names differ only in case or trimming: R21.

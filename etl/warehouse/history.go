@@ -26,7 +26,6 @@ type storedDay struct {
 	digest, pending      []byte
 	pendingAt            *time.Time
 	knownSince           time.Time
-	payload              int64
 	count                int
 	invoiced, uninvoiced int
 	absentSince          *time.Time
@@ -52,7 +51,7 @@ func (l *loader) theHistory() (*historyLoad, error) {
 	}
 	window := l.ans.Request.Window
 	rows, err := l.tx.Query(l.ctx, `
-		select d.service_level_key, d.usage_date, d.digest, d.pending_digest, d.pending_at, d.known_since, d.payload_id, d.sample_count,
+		select d.service_level_key, d.usage_date, d.digest, d.pending_digest, d.pending_at, d.known_since, d.sample_count,
 			d.invoiced_samples, d.uninvoiced_samples, d.absent_since
 		from dw.dim_service_level as v
 		cross join lateral (
@@ -67,7 +66,7 @@ func (l *loader) theHistory() (*historyLoad, error) {
 	var key int64
 	var day time.Time
 	var d storedDay
-	if _, err := pgx.ForEachRow(rows, []any{&key, &day, &d.digest, &d.pending, &d.pendingAt, &d.knownSince, &d.payload, &d.count,
+	if _, err := pgx.ForEachRow(rows, []any{&key, &day, &d.digest, &d.pending, &d.pendingAt, &d.knownSince, &d.count,
 		&d.invoiced, &d.uninvoiced, &d.absentSince}, func() error {
 		if h.stored[key] == nil {
 			h.stored[key] = map[etl.Day]*storedDay{}
@@ -109,6 +108,15 @@ func (l *loader) History(rec etl.History) error {
 	names := make([]string, len(rec.Levels))
 	days := make([][]seriesDay, len(rec.Levels))
 	for i := range rec.Levels {
+		for d := range rec.Levels[i].PartialDays {
+			whole, err := l.isWholeButDismissed(rec.Number, rec.Levels[i].Level, d)
+			if err != nil {
+				return err
+			}
+			if whole {
+				delete(rec.Levels[i].PartialDays, d)
+			}
+		}
 		names[i] = rec.Levels[i].Level
 		days[i] = splitDays(&rec.Levels[i])
 	}
@@ -119,7 +127,8 @@ func (l *loader) History(rec etl.History) error {
 	levels, err := l.theLevels(s, names, func(i int, v *level) int {
 		score := 0
 		for _, d := range days[i] {
-			if st := h.stored[v.key][d.day]; st != nil && st.digest != nil && bytes.Equal(st.digest, d.digest) {
+			if st := h.stored[v.key][d.day]; st != nil && st.digest != nil && bytes.Equal(st.digest, d.digest) ||
+				l.run.rebuilding.held(seriesDayKey{v.key, d.day}, d.digest) {
 				score += 2
 			}
 		}
@@ -206,6 +215,10 @@ func (h *historyLoad) day(v *level, in *seriesDay) error {
 	l := h.l
 	st := h.stored[v.key][in.day]
 	n := len(in.samples)
+	if !l.run.rebuilding.wants(seriesDayKey{v.key, in.day}) {
+		l.out.Ignored += n
+		return nil
+	}
 	later := l.nextSeen(in.day)
 	if st == nil {
 		l.out.Inserted += n
@@ -237,8 +250,6 @@ func (h *historyLoad) newestDay(v *level, in *seriesDay, st *storedDay) error {
 		return h.heldDay(v, in, st)
 	case bytes.Equal(st.digest, in.digest):
 		return h.sameDay(v, in, st)
-	case h.l.rereads(st.payload):
-		return h.rereadDay(v, in, st)
 	}
 	return h.differentDay(v, in, st)
 }
@@ -436,6 +447,9 @@ func (h *historyLoad) heldDay(v *level, in *seriesDay, st *storedDay) error {
 	if rest := len(in.samples) - diff.equal; rest > 0 {
 		h.l.out.Ignored += rest
 		h.l.warn("day_held", v.on(in.day))
+		if _, err := h.l.payload(); err != nil { // a retry that accepts what was refused needs the rest too
+			return err
+		}
 	}
 	return nil
 }
@@ -482,7 +496,8 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 		return h.writeFlags(v, in, &f)
 	case diff.different == 0 && len(in.samples) < st.count:
 		const confirmAfter = time.Hour
-		if !bytes.Equal(st.pending, in.digest) || l.ans.FetchedAt.Before(st.pendingAt.Add(confirmAfter)) {
+		confirmed := bytes.Equal(st.pending, in.digest) && !l.ans.FetchedAt.Before(st.pendingAt.Add(confirmAfter))
+		if !confirmed && !l.run.rebuilding.told(seriesDayKey{v.key, in.day}, l.ans.PayloadID) {
 			l.out.Unchanged += len(in.samples)
 			l.warn("day_shrunk", v.on(in.day))
 			if bytes.Equal(st.pending, in.digest) {
@@ -704,7 +719,7 @@ func (h *historyLoad) finish() error {
 		return err
 	}
 	l := h.l
-	if l.orphanRejects() {
+	if l.orphanRejects() || l.run.rebuilding != nil {
 		return nil
 	}
 	unsure := map[int64]bool{}

@@ -12,11 +12,10 @@ import (
 
 // dayVersion is what was held to be true of a series-day from one observation to the next.
 type dayVersion struct {
-	id      int64 // in the ledger; 0 is the current daily row
-	kind    string
-	from    time.Time
-	digest  []byte
-	payload int64 // the landed body that told it
+	id     int64 // in the ledger; 0 is the current daily row
+	kind   string
+	from   time.Time
+	digest []byte
 }
 
 // lateObservation enters what was observed before the newest observation of a series-day, so that
@@ -43,12 +42,6 @@ func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, la
 	if before >= 0 && bytes.Equal(versions[before].digest, in.digest) {
 		l.out.Unchanged += len(in.samples)
 		return h.lateFlag(v, in, st, versions[before], again)
-	}
-	if before >= 0 && versions[before].from.Equal(at) && l.rereads(versions[before].payload) {
-		if versions[before].id == 0 {
-			return h.rereadDay(v, in, st)
-		}
-		return h.rereadLedger(v, in, versions[before])
 	}
 	l.out.Ignored += len(in.samples)
 
@@ -127,17 +120,17 @@ func (h *historyLoad) wholeBeforePartial(v *level, in *seriesDay, st *storedDay,
 
 // versions are the ledger's rows of a day and the daily row, in order of time.
 func (h *historyLoad) versions(v *level, day etl.Day, st *storedDay) ([]dayVersion, error) {
-	rows, err := h.l.tx.Query(h.l.ctx, `select restatement_id, kind, known_from, digest, payload_id from dw.restatement
-		where customer_key = $1 and service_level_key = $2 and usage_date = $3 order by known_from, restatement_id`,
+	rows, err := h.l.tx.Query(h.l.ctx, `select restatement_id, kind, known_from, digest from dw.restatement
+		where customer_key = $1 and service_level_key = $2 and usage_date = $3 and kind <> 'reread' order by known_from, restatement_id`,
 		h.l.customer.key, v.key, day.Time())
 	if err != nil {
 		return nil, err
 	}
 	versions, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (d dayVersion, err error) {
-		err = row.Scan(&d.id, &d.kind, &d.from, &d.digest, &d.payload)
+		err = row.Scan(&d.id, &d.kind, &d.from, &d.digest)
 		return d, err
 	})
-	return append(versions, dayVersion{from: st.knownSince, digest: st.digest, payload: st.payload}), err
+	return append(versions, dayVersion{from: st.knownSince, digest: st.digest}), err
 }
 
 // betweenVersions: the next version was first seen at the very next look (or the day was absent

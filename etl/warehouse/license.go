@@ -34,10 +34,11 @@ func (l *loader) License(r etl.LicenseReading) error {
 		return fmt.Errorf("product %s: %w", r.Product, err)
 	}
 	var stored string
-	var imported bool
-	err = l.tx.QueryRow(l.ctx, `select items_text, is_imported from dw.fact_license_reading
+	var imported, same bool
+	var told int64
+	err = l.tx.QueryRow(l.ctx, `select items_text, items = $6::text::numeric and items_text = $7, is_imported, payload_id from dw.fact_license_reading
 		where operation_key = $1 and product_key = $2 and description = $3 and reading_date = $4 and read_at = $5`,
-		operation, product, r.Description, r.LocalDate.Time(), r.ReadAt).Scan(&stored, &imported)
+		operation, product, r.Description, r.LocalDate.Time(), r.ReadAt, r.Items.String(), r.ItemsText).Scan(&stored, &same, &imported, &told)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		l.out.Inserted++
@@ -46,12 +47,18 @@ func (l *loader) License(r etl.LicenseReading) error {
 	case l.ans.Imported() && !imported: // what the vendor's interface said is not replaced by hand
 		l.out.Ignored++
 		return nil
-	case stored == r.ItemsText && imported == l.ans.Imported():
+	case same && imported == l.ans.Imported():
 		l.out.Unchanged++
 		return nil
-	default: // two answers of one instant, as with a fixed clock: the later load counts
+	case l.ans.PayloadID != 0 && l.ans.PayloadID < told && imported == l.ans.Imported(): // a correction that came later counts
+		l.out.Ignored++
+		return nil
+	default: // the same answer read differently, a corrected import, or two answers of one instant
 		l.out.Restated++
 		l.warn("restated", "reading of "+r.Product+" "+r.Description)
+		if err := l.logReread(told, "reading of "+r.Product+" "+r.Description+" on "+r.LocalDate.String(), stored, r.ItemsText); err != nil {
+			return err
+		}
 	}
 	payload, err := l.payload()
 	if err != nil {
@@ -69,6 +76,70 @@ func (l *loader) License(r etl.LicenseReading) error {
 		return err
 	}
 	return l.writeSnapshot(operation, product, r.Description, r.LocalDate)
+}
+
+// dropUntold takes back what this very answer told when it was read before and does not tell now, as
+// when a name is read differently: kept beside the new reading it would count twice. Where anything of
+// the answer is refused, what was accepted before stays.
+func (l *loader) dropUntold() error {
+	if len(l.rejects) > 0 {
+		return nil
+	}
+	if l.ans.Request.Product == "" {
+		return l.supersedeUntold()
+	}
+	rows, err := l.tx.Query(l.ctx, `
+		select operation_key, product_key, description, reading_date, items_text
+		from dw.fact_license_reading
+		where operation_key in (select operation_key from dw.dim_operation where account = $1) and payload_id = $2`,
+		l.run.job.Account, l.ans.PayloadID)
+	if err != nil {
+		return err
+	}
+	type reading struct {
+		operation, product int64
+		description, items string
+		date               time.Time
+	}
+	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r reading, err error) {
+		err = row.Scan(&r.operation, &r.product, &r.description, &r.date, &r.items)
+		return r, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		day := etl.DayOf(r.date)
+		if l.readings[rowKey{description: r.description, day: day}] {
+			continue
+		}
+		l.warn("not_told_again", "reading of "+l.ans.Request.Product+" "+r.description)
+		if err := l.logReread(l.ans.PayloadID, "reading of "+l.ans.Request.Product+" "+r.description+" on "+day.String(), r.items, ""); err != nil {
+			return err
+		}
+		if _, err := l.tx.Exec(l.ctx, `delete from dw.fact_license_reading
+			where operation_key = $1 and product_key = $2 and description = $3 and reading_date = $4 and payload_id = $5`,
+			r.operation, r.product, r.description, r.date, l.ans.PayloadID); err != nil {
+			return err
+		}
+		if _, err := l.tx.Exec(l.ctx, `delete from dw.fact_license_snapshot
+			where operation_key = $1 and product_key = $2 and description = $3 and snapshot_date = $4`,
+			r.operation, r.product, r.description, r.date); err != nil {
+			return err
+		}
+		if err := l.writeSnapshot(r.operation, r.product, r.description, day); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// logReread keeps a figure that gives way because its answer is read differently now. An empty new
+// value says that it is not told any more.
+func (l *loader) logReread(payload int64, subject, was, is string) error {
+	_, err := l.tx.Exec(l.ctx, `insert into ops.reread (run_id, payload_id, subject, old_value, new_value, reread_at)
+		values ($1, $2, $3, $4, $5, $6)`, l.run.id, payload, subject, was, orNull(is), l.run.w.cfg.Now())
+	return err
 }
 
 // foreign refuses a reading of another operation than the account's first good reading named,

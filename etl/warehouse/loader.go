@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,10 +25,10 @@ type loader struct {
 
 	out     etl.Outcome
 	rejects []etl.Reject
-	// refusals are the fingerprints of the rejects; listed are those that are in quarantine already,
-	// dismissed those that a person settled.
-	refusals          [][sha256.Size]byte
-	listed, dismissed map[[sha256.Size]byte]bool
+	// refusals are the fingerprints of the rejects; listed are those that are in quarantine already.
+	refusals   [][sha256.Size]byte
+	listed     map[[sha256.Size]byte]bool
+	dismissals map[dismissal]bool // what a person settled; nil until it is looked up
 
 	landed int64 // id under which the answer is landed by this load; 0 while it brings no news
 
@@ -72,8 +74,10 @@ func (l *loader) begin() error {
 		readings:        map[rowKey]bool{},
 		goodDays:        map[rowKey]bool{},
 	}
-	if err := l.findNewer(); err != nil {
-		return err
+	if l.run.rebuilding == nil {
+		if err := l.findNewer(); err != nil {
+			return err
+		}
 	}
 	if n := len(l.newer); n > 0 {
 		l.warn("older_observation", "fetched before "+l.newer[n-1].at.UTC().Format(time.RFC3339))
@@ -134,7 +138,7 @@ func (l *loader) finish(report etl.Report) error {
 	l.out.Mismatch = report.Mismatch
 
 	l.doubtRejected()
-	if report.Records == 0 && !l.ans.NoData {
+	if report.Records == 0 && !l.ans.NoData && !l.run.loadedBefore[l.ans.PayloadID] {
 		if err := l.checkEmpty(); err != nil {
 			return err
 		}
@@ -147,6 +151,11 @@ func (l *loader) finish(report etl.Report) error {
 	if l.history != nil {
 		if err := l.history.finish(); err != nil {
 			return err
+		}
+	}
+	if l.run.job.Aside && !l.ans.Imported() {
+		if err := l.dropUntold(); err != nil {
+			return fmt.Errorf("readings that are not told any more: %w", err)
 		}
 	}
 	if err := l.quarantine(report); err != nil {
@@ -244,7 +253,12 @@ func (l *loader) cover(report etl.Report) error {
 		}
 		for i := range l.rejects {
 			day := *l.rejects[i].Day
-			if _, accepted := status[day]; !accepted || !l.dismissed[l.refusals[i]] {
+			_, accepted := status[day]
+			dismissed, err := l.isDismissed(&l.rejects[i])
+			if err != nil {
+				return err
+			}
+			if !accepted || !dismissed {
 				status[day] = "partial"
 			}
 		}
@@ -331,14 +345,23 @@ func (l *loader) quarantine(report etl.Report) error {
 	if err := l.findListed(); err != nil {
 		return err
 	}
-	for _, print := range l.refusals {
+	for i, print := range l.refusals {
+		dismissed, err := l.isDismissed(&l.rejects[i])
+		if err != nil {
+			return err
+		}
+		if dismissed {
+			l.listed[print] = true
+			l.out.Quarantined--
+			l.out.Ignored++
+			l.warn("dismissed", l.rejects[i].Path)
+		}
 		if l.listed[print] {
 			continue
 		}
 		if _, err := l.payload(); err != nil {
 			return err
 		}
-		break
 	}
 	if l.landed != 0 {
 		if err := l.run.insertPayload(l.ctx, l.tx, l.landed, l.ans); err != nil {
@@ -351,8 +374,73 @@ func (l *loader) quarantine(report etl.Report) error {
 	return l.settleOpen(report)
 }
 
-// findListed tells the rejects that are in quarantine already: open ones, those of this very answer
-// when it is read again, and those that a person dismissed, which are ignored.
+// dismissal is what a person settled for good: ignored while the vendor repeats it letter by letter.
+// The day counts where a refused record has one of its own, and the path where nothing better tells
+// records apart: it shifts with the window asked.
+type dismissal struct {
+	path, reason, excerpt, subscription, level, description string
+	day                                                     etl.Day
+}
+
+func (l *loader) dismissalOf(r *etl.Reject) dismissal {
+	d := dismissal{r.Path, r.Reason, r.Excerpt, r.Subscription, r.Level, r.Description, 0}
+	if !l.ans.Request.Window.IsZero() && r.Day != nil {
+		d.day = *r.Day
+		if r.Subscription != "" && r.Level != "" {
+			d.path = ""
+		}
+	}
+	return d
+}
+
+func (l *loader) isDismissed(r *etl.Reject) (bool, error) {
+	if l.dismissals == nil {
+		l.dismissals = map[dismissal]bool{}
+		rows, err := l.tx.Query(l.ctx, `
+			select path, reason, excerpt, coalesce(subscription_number, ''), coalesce(service_level, ''), coalesce(description, ''), day
+			from ops.quarantine
+			where dataset = $1 and scope = $2 and product = $3 and is_dismissed`,
+			l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product)
+		if err != nil {
+			return false, err
+		}
+		var was etl.Reject
+		var day *time.Time
+		if _, err := pgx.ForEachRow(rows, []any{&was.Path, &was.Reason, &was.Excerpt, &was.Subscription, &was.Level, &was.Description, &day}, func() error {
+			was.Day = nil
+			if day != nil {
+				d := etl.DayOf(*day)
+				was.Day = &d
+			}
+			l.dismissals[l.dismissalOf(&was)] = true
+			return nil
+		}); err != nil {
+			return false, err
+		}
+	}
+	return l.dismissals[l.dismissalOf(r)], nil
+}
+
+// isWholeButDismissed tells that all that was refused of a series-day is dismissed: it holds the day's
+// other samples no more.
+func (l *loader) isWholeButDismissed(number, level string, day etl.Day) (bool, error) {
+	found := false
+	for i := range l.rejects {
+		r := &l.rejects[i]
+		if r.Subscription != number || r.Level != level || r.Day == nil || *r.Day != day {
+			continue
+		}
+		dismissed, err := l.isDismissed(r)
+		if err != nil || !dismissed {
+			return false, err
+		}
+		found = true
+	}
+	return found, nil
+}
+
+// findListed tells which rejects are in quarantine already: open ones, and those of this very answer
+// when it is read again.
 func (l *loader) findListed() error {
 	if len(l.rejects) == 0 {
 		return nil
@@ -366,33 +454,20 @@ func (l *loader) findListed() error {
 		prints[i] = l.refusals[i][:]
 		repeats[base]++
 	}
-	rows, err := l.tx.Query(l.ctx, `select fingerprint, is_dismissed from ops.quarantine
+	rows, err := l.tx.Query(l.ctx, `select fingerprint from ops.quarantine
 		where dataset = $1 and scope = $2 and product = $3 and fingerprint = any ($4)
-			and (resolved_at is null or is_dismissed or payload_id = $5)`,
+			and (resolved_at is null or payload_id = $5)`,
 		l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, prints, l.ans.PayloadID)
 	if err != nil {
 		return err
 	}
-	l.listed, l.dismissed = map[[sha256.Size]byte]bool{}, map[[sha256.Size]byte]bool{}
+	l.listed = map[[sha256.Size]byte]bool{}
 	var print []byte
-	var dismissed bool
-	if _, err := pgx.ForEachRow(rows, []any{&print, &dismissed}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&print}, func() error {
 		l.listed[[sha256.Size]byte(print)] = true
-		if dismissed {
-			l.dismissed[[sha256.Size]byte(print)] = true
-		}
 		return nil
-	}); err != nil {
-		return err
-	}
-	for i := range l.rejects {
-		if l.dismissed[l.refusals[i]] {
-			l.out.Quarantined--
-			l.out.Ignored++
-			l.warn("dismissed", l.rejects[i].Path)
-		}
-	}
-	return nil
+	})
+	return err
 }
 
 func (l *loader) writeRejects() error {
@@ -410,7 +485,7 @@ func (l *loader) writeRejects() error {
 			t := r.Day.Time()
 			day = &t
 		}
-		if len(l.newer) > 0 && (r.Day == nil || len(l.nextSeen(*r.Day)) > 0) {
+		if l.isOutdated() && (r.Day == nil || len(l.nextSeen(*r.Day)) > 0) {
 			resolved, resolution = &l.newer[0].at, orNull("a newer answer was loaded before")
 		}
 		batch.Queue(`
@@ -432,6 +507,7 @@ type openRow struct {
 	window  etl.Window
 	run     int64
 	payload int64
+	path    string
 	print   []byte // fingerprint of the refusal
 }
 
@@ -439,7 +515,7 @@ type openRow struct {
 // open keeps its days partial.
 func (l *loader) settleOpen(report etl.Report) error {
 	rows, err := l.tx.Query(l.ctx, `
-		select quarantine_id, run_id, coalesce(payload_id, 0), fingerprint,
+		select quarantine_id, run_id, coalesce(payload_id, 0), path, fingerprint,
 			coalesce(subscription_number, ''), coalesce(service_level, ''), coalesce(description, ''),
 			day, coalesce(window_from, day), coalesce(window_until, day + 1)
 		from ops.quarantine
@@ -451,7 +527,7 @@ func (l *loader) settleOpen(report etl.Report) error {
 	var open []openRow
 	var row openRow
 	var day, from, until *time.Time
-	if _, err := pgx.ForEachRow(rows, []any{&row.id, &row.run, &row.payload, &row.print, &row.key.subscription, &row.key.level, &row.key.description, &day, &from, &until}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&row.id, &row.run, &row.payload, &row.path, &row.print, &row.key.subscription, &row.key.level, &row.key.description, &day, &from, &until}, func() error {
 		r := row
 		if r.hasDay = day != nil; r.hasDay {
 			r.key.day = etl.DayOf(*day)
@@ -464,28 +540,63 @@ func (l *loader) settleOpen(report etl.Report) error {
 	}); err != nil {
 		return err
 	}
-	var settled []int64
+	batch := &pgx.Batch{}
 	for i := range open {
-		good, err := l.madeGood(&open[i], report)
+		row := &open[i]
+		good, err := l.madeGood(row, report)
 		if err != nil {
 			return err
 		}
-		if good && open[i].run != l.run.id {
-			settled = append(settled, open[i].id)
-		} else {
-			l.openDays = append(l.openDays, open[i].window)
+		if !good || row.run == l.run.id {
+			l.openDays = append(l.openDays, row.window)
+			continue
 		}
+		at, resolution := l.ans.FetchedAt, fmt.Sprintf("superseded by run %d", l.run.id)
+		if l.rereads(row.payload) {
+			at, resolution = l.run.w.cfg.Now(), fmt.Sprintf("accepted by run %d, which read the same answer again", l.run.id)
+			if l.refusedOtherwise(row) {
+				resolution = fmt.Sprintf("refused by another rule in run %d, which read the same answer again", l.run.id)
+			}
+		}
+		batch.Queue(`update ops.quarantine set resolved_at = $2, resolution = $3 where quarantine_id = $1`, row.id, at, resolution)
 	}
-	if len(settled) == 0 {
-		return nil
+	return l.tx.SendBatch(l.ctx, batch).Close()
+}
+
+// refusedOtherwise tells that this answer, read again, still has the record of the row refused, or what
+// it is part of, or a part of it.
+func (l *loader) refusedOtherwise(row *openRow) bool {
+	record := recordPath(row.path)
+	return slices.ContainsFunc(l.rejects, func(r etl.Reject) bool {
+		other := recordPath(r.Path)
+		return other == record || strings.HasPrefix(record, other+"/")
+	})
+}
+
+// recordPath is the path of the innermost list element that a path leads through.
+func recordPath(path string) string {
+	for path != "" {
+		parent, last := cutLast(path)
+		if _, err := strconv.Atoi(last); err == nil {
+			return path
+		}
+		path = parent
 	}
-	_, err = l.tx.Exec(l.ctx, `
-		update ops.quarantine
-		set resolved_at = case when payload_id = $4 then $5 else $2::timestamptz end,
-			resolution = case when payload_id = $4 then format('accepted by run %s, which read the same answer again', $3::bigint)
-				else format('superseded by run %s', $3::bigint) end
-		where quarantine_id = any ($1)`, settled, l.ans.FetchedAt, l.run.id, l.ans.PayloadID, l.run.w.cfg.Now())
-	return err
+	return ""
+}
+
+func cutLast(path string) (parent, last string) {
+	i := strings.LastIndexByte(path, '/')
+	if i < 0 {
+		return "", path
+	}
+	return path[:i], path[i+1:]
+}
+
+// isOutdated tells that a later answer told the same: what is refused here needs nobody's attention.
+// Readings of the present cannot be told again, and what is read again is meant to be looked at.
+func (l *loader) isOutdated() bool {
+	return len(l.newer) > 0 && l.ans.Request.Product == "" && l.run.job.Dataset != datasetCurrent && !l.run.loadedBefore[l.ans.PayloadID]
 }
 
 // madeGood tells whether what was refused is in this answer and acceptable.
@@ -494,7 +605,7 @@ func (l *loader) madeGood(row *openRow, report etl.Report) (bool, error) {
 	switch {
 	case l.rereads(row.payload): // the body that was refused, read again: is it refused still?
 		return !slices.ContainsFunc(l.refusals, func(print [sha256.Size]byte) bool { return bytes.Equal(print[:], row.print) }), nil
-	case report.Records == 0 || len(l.newer) > 0:
+	case report.Records == 0 || len(l.newer) > 0 || l.ans.Imported():
 		return false, nil
 	case l.ans.Request.Product != "":
 		if row.key.description == "" { // nobody knows which row it was: a day without any refusal settles it
@@ -584,7 +695,7 @@ func orNull(s string) *string {
 // markAbsent flags what was there before and is not in this answer. Nothing is ever deleted, and
 // an answer that came late says nothing about absence.
 func (l *loader) markAbsent() error {
-	if len(l.newer) > 0 || l.orphanRejects() {
+	if len(l.newer) > 0 || l.run.rebuilding != nil || l.orphanRejects() {
 		return nil
 	}
 	var sql string
@@ -660,4 +771,6 @@ func keys(set map[int64]bool) []int64 {
 const (
 	datasetCustomers     = "keystone.customers"
 	datasetSubscriptions = "keystone.subscriptions"
+	datasetCurrent       = "keystone.current"
+	datasetHistory       = "keystone.history"
 )

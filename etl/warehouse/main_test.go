@@ -115,6 +115,31 @@ func (h *house) read(job etl.Job, w etl.Window, payload int64, feed func(etl.Sin
 	return out, ans.PayloadID, err
 }
 
+// rebuild reads landed answers again, in their order.
+func (h *house) rebuild(job etl.Job, w etl.Window, payloads []int64, feed func(payload int64, sink etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
+	h.t.Helper()
+	ctx := context.Background()
+	job.Source, job.Account, job.Aside, job.Rebuild = "keystone", "acme", true, true
+	var answers []*etl.Answer
+	for _, id := range payloads {
+		ans, err := h.Payload(ctx, id)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		answers = append(answers, ans)
+	}
+	lease, err := h.Lease(ctx, job.Dataset, job.Scope)
+	if err != nil {
+		return etl.Outcome{}, err
+	}
+	defer lease.Release(ctx)
+	run, err := h.StartRun(ctx, lease, job, w, h.now)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return run.Load(ctx, answers, nil, func(ans *etl.Answer, sink etl.Sink) (etl.Report, error) { return feed(ans.PayloadID, sink) })
+}
+
 // history loads levels of one subscription for the customer C-1.
 func (h *house) history(w etl.Window, levels ...etl.LevelHistory) (etl.Outcome, error) {
 	h.t.Helper()

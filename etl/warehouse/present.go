@@ -119,6 +119,9 @@ func (l *loader) observeTerms(s *subscription, rec etl.Subscription) error {
 	}
 	told := terms{Subscription: rec, run: l.run.id}
 	told.Start, told.End = micros(rec.Start), micros(rec.End)
+	if !l.run.rebuilding.wantsTerms(s.key) {
+		return nil
+	}
 	after, changed := observe(history, l.ans.FetchedAt, told, l.again(), sameTerms)
 	if !changed {
 		if len(l.newer) > 0 {
@@ -204,6 +207,10 @@ func (l *loader) observeCommitment(v *level, number string, tib etl.Decimal) err
 		return nil
 	}); err != nil {
 		return err
+	}
+	if !l.run.rebuilding.wantsCommitment(v.key) {
+		l.out.Ignored++
+		return nil
 	}
 	after, changed := observe(history, l.ans.FetchedAt, commitment{tib: tib, run: l.run.id}, l.again(),
 		func(a, b commitment) bool { return a.tib.Equal(b.tib) })
@@ -370,7 +377,7 @@ func (l *loader) observeReading(v *level, number string, in etl.LevelReading, at
 	}
 	for i := range stored {
 		if l.rereads(stored[i].payload) {
-			return l.rereadReading(v, number, in, at)
+			return l.rereadReading(v, number, in, at, &stored[i])
 		}
 	}
 	switch {
@@ -403,9 +410,13 @@ func (l *loader) observeReading(v *level, number string, in etl.LevelReading, at
 }
 
 // rereadReading replaces the figures that this very answer told by what it is read to say now.
-func (l *loader) rereadReading(v *level, number string, in etl.LevelReading, at time.Time) error {
+func (l *loader) rereadReading(v *level, number string, in etl.LevelReading, at time.Time, was *reading) error {
 	l.out.Restated++
 	l.warn("reread", "reading of "+number+" "+v.name)
+	is := reading{committed: decimalText(&in.CommittedTiB), consumed: decimalText(&in.ConsumedTiB), burst: decimalText(in.BurstTiB), accrue: decimalText(in.AccruedTiB)}
+	if err := l.logReread(l.ans.PayloadID, "reading of "+number+" "+v.name+" at "+at.UTC().Format(time.RFC3339), was.String(), is.String()); err != nil {
+		return err
+	}
 	_, err := l.tx.Exec(l.ctx, `
 		update dw.fact_service_level
 		set committed_tib = $5::text::numeric, consumed_tib = $6::text::numeric, burst_tib = $7::text::numeric,
@@ -414,6 +425,37 @@ func (l *loader) rereadReading(v *level, number string, in etl.LevelReading, at 
 		l.customer.key, v.key, at, l.ans.PayloadID,
 		in.CommittedTiB.String(), in.ConsumedTiB.String(), decimalText(in.BurstTiB), decimalText(in.AccruedTiB), l.run.id)
 	return err
+}
+
+// supersedeUntold is dropUntold for readings of the present: they stay as versions that hold no more.
+func (l *loader) supersedeUntold() error {
+	if l.customer == nil || l.run.job.Dataset != datasetCurrent {
+		return nil
+	}
+	rows, err := l.tx.Query(l.ctx, `
+		update dw.fact_service_level
+		set superseded_at = $4
+		where customer_key = $1 and payload_id = $2 and superseded_at is null and service_level_key <> all ($3)
+		returning service_level_key`, l.customer.key, l.ans.PayloadID, keys(l.deliveredLevels), l.run.w.cfg.Now())
+	if err != nil {
+		return err
+	}
+	untold, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	for range untold {
+		l.warn("not_told_again", "reading of the present")
+	}
+	return err
+}
+
+// String spells a reading for the log of rereadings.
+func (r *reading) String() string {
+	text := func(d *string) string {
+		if d == nil {
+			return "unknown"
+		}
+		return *d
+	}
+	return fmt.Sprintf("committed %s, consumed %s, burst %s, accrued %s", text(r.committed), text(r.consumed), text(r.burst), text(r.accrue))
 }
 
 func decimalText(d *etl.Decimal) *string {

@@ -195,7 +195,11 @@ func (w *Warehouse) judgePayloads(ctx context.Context) (string, error) {
 			from old
 			join ops.run as r using (run_id)
 			join ops.quarantine as q on q.dataset = $1 and q.scope = $2 and q.resolved_at is null
-				and (q.payload_id = old.payload_id or q.payload_id < old.payload_id and r.quarantined > 0)
+				and (
+					q.payload_id = old.payload_id
+					or r.quarantined > 0
+					or exists (select from ops.run as again where again.replay_of = r.run_id and again.quarantined > 0)
+				)
 		),
 
 		-- An answer of a run that failed, or of which a part was refused as a whole, may still become facts.

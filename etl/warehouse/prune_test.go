@@ -274,19 +274,22 @@ func TestLateAnswersAboutPrunedDays(t *testing.T) {
 	t.Run("a replay that reads fewer samples", func(t *testing.T) {
 		h := pruned(t)
 		h.mustHistory(january, extreme(invoiced(first, "110", etl.True), invoiced(second, "120", etl.True)))
-		payload := h.rows(`select payload_id from dw.fact_daily_consumption`)[0]
-		var id int64
-		fmt.Sscan(payload, &id)
 		h.now = at("2025-03-01T00:00:00Z")
-		out, _, err := h.read(etl.Job{Dataset: "keystone.history", Scope: "C-1", Expected: day("2025-01-01"), ReplayOf: 1}, january, id,
-			func(sink etl.Sink) (etl.Report, error) {
+		var payloads []int64
+		for _, row := range h.rows(`select payload_id from raw.payload order by 1`) {
+			var id int64
+			fmt.Sscan(row, &id)
+			payloads = append(payloads, id)
+		}
+		out, err := h.rebuild(etl.Job{Dataset: "keystone.history", Scope: "C-1", Expected: day("2025-01-01")}, january, payloads,
+			func(payload int64, sink etl.Sink) (etl.Report, error) {
 				return etl.Report{Records: 1, Received: 1, Warnings: etl.Warnings{}},
 					sink.History(etl.History{Subscription: subscription1(), Levels: []etl.LevelHistory{extreme(sample(first, "110"))}})
 			})
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantCounts(t, out, "received 1 inserted 0 restated 1 unchanged 0 ignored 0 quarantined 0 absent 0")
+		wantCounts(t, out, "received 2 inserted 0 restated 1 unchanged 1 ignored 0 quarantined 0 absent 0")
 		h.want(`select sample_count, consumed_avg_tib, is_invoiced::integer from dw.fact_daily_consumption`, "1|110|1")
 		h.want(`select kind, consumed_avg_tib from dw.restatement`, "reread|115")
 	})

@@ -19,6 +19,9 @@ type run struct {
 	job    etl.Job
 	window etl.Window
 	id     int64
+
+	rebuilding   *rebuild       // while a rebuild applies answers
+	loadedBefore map[int64]bool // landed answers of this run that were loaded by an earlier one
 }
 
 // StartRun records the run and, for windows, makes the partitions it may need. Both are committed
@@ -257,6 +260,24 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 
 	landed := map[*etl.Answer]int64{} // bodies that this transaction stores
 	loaded := 0
+	if r.job.Aside {
+		if err := r.stillLanded(ctx, tx, answers); err != nil {
+			return out, nil, fmt.Errorf("load: %w", err)
+		}
+	}
+	hasVersions := r.job.Dataset == datasetHistory || r.job.Dataset == datasetSubscriptions
+	for _, ans := range answers {
+		if hasVersions && r.loadedBefore[ans.PayloadID] != r.job.Rebuild && r.job.Aside {
+			return out, nil, fmt.Errorf("load: payload %d: what has versions is rebuilt from all answers that were loaded, and from no other", ans.PayloadID)
+		}
+	}
+	if r.job.Rebuild {
+		if out, err = r.rebuild(ctx, tx, answers, transform); err != nil {
+			return out, nil, fmt.Errorf("rebuild: %w", err)
+		}
+		loaded = len(answers)
+		answers = nil // the run stands for many: it is no observation of its own
+	}
 	for _, ans := range answers {
 		one, payload, err := r.loadAnswer(ctx, tx, ans, transform)
 		var reject *etl.RejectError
@@ -355,11 +376,11 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 	var payload *int64
 	var sum []byte
 	var size int64
-	var fetched time.Time
+	var fetched *time.Time
 	for _, ans := range answers {
 		size += ans.Body.Size()
-		if ans.FetchedAt.After(fetched) {
-			fetched = ans.FetchedAt
+		if fetched == nil || ans.FetchedAt.After(*fetched) {
+			fetched = &ans.FetchedAt
 		}
 	}
 	if len(answers) == 1 {
@@ -390,7 +411,7 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
-	if err := r.moveWatermark(ctx, tx, &fetched); err != nil {
+	if err := r.moveWatermark(ctx, tx, fetched); err != nil {
 		return err
 	}
 	return r.lease.renewHeld(ctx, tx)
@@ -400,6 +421,9 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 // watermark, which never moves back: for windows to the first expected day without an answer, for
 // readings of the present to the time of the answer.
 func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success *time.Time) error {
+	if r.job.Aside {
+		return nil
+	}
 	zone := r.job.Zone
 	if zone == "" {
 		zone = "UTC"
