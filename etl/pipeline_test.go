@@ -130,6 +130,22 @@ func TestPipelineLog(t *testing.T) {
 	}
 }
 
+// An unavailable vendor is asked for two windows in a row, not for every one of a long history.
+func TestPipelineGivesUpOnAnUnavailableVendor(t *testing.T) {
+	windows := []etl.Window{{From: 0, Until: 1}, {From: 1, Until: 2}, {From: 2, Until: 3}, {From: 3, Until: 4}, {From: 4, Until: 5}}
+	for answered, asked := range map[etl.Day]int{-1: 2, 0: 3, 1: 4} { // the window that is answered
+		v := &vendor{extract: func(req etl.Request) error {
+			if req.Window.From == answered {
+				return nil
+			}
+			return etl.ErrUnavailable
+		}}
+		if _, err := runPipeline(t, &house{}, v, etl.Job{Windows: windows}); !errors.Is(err, etl.ErrUnavailable) || len(v.asked) != asked {
+			t.Errorf("window %d answered: asked for %d, want %d; %v", answered, len(v.asked), asked, err)
+		}
+	}
+}
+
 func TestPipelineGoesOnAfterAFailedWindowButNotWithoutRights(t *testing.T) {
 	for class, asked := range map[error]int{etl.ErrUnavailable: 2, etl.ErrContract: 2, etl.ErrUnauthorized: 1, etl.ErrThrottled: 1} {
 		h, v := &house{}, &vendor{extract: func(etl.Request) error { return class }}

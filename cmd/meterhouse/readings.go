@@ -140,12 +140,38 @@ func (s *session) readImports(ctx context.Context, file *csvFile) ([]*readingImp
 	if len(imports) == 0 {
 		return nil, usagef("%s: no rows below the header: want at least one reading", file.name)
 	}
+	if err := s.warnOfStrangers(ctx, file); err != nil {
+		return nil, err
+	}
 	return slices.SortedFunc(maps.Values(imports), func(a, b *readingImport) int {
 		if c := strings.Compare(a.account.cfg.Account, b.account.cfg.Account); c != 0 {
 			return c
 		}
 		return a.readAt.Compare(b.readAt)
 	}), nil
+}
+
+// warnOfStrangers names what the vendor never told of a product that it does tell about: spelled
+// otherwise, a description would count beside the one that is meant.
+func (s *session) warnOfStrangers(ctx context.Context, file *csvFile) error {
+	t, err := s.wh.Query(ctx, `select distinct product, description from mart.license_snapshot where not is_imported`)
+	if err != nil {
+		return err
+	}
+	known := map[string][]string{}
+	for _, row := range t.Rows {
+		known[row[0]] = append(known[row[0]], row[1])
+	}
+	warned := map[[2]string]bool{}
+	for _, row := range file.rows {
+		product, description := row.get("product"), row.get("description")
+		if told := known[product]; len(told) > 0 && !slices.Contains(told, description) && !warned[[2]string{product, description}] {
+			warned[[2]string{product, description}] = true
+			s.app.log.Warn(fmt.Sprintf("%s:%d: the vendor tells nothing of %s called %q%s: it counts as a series of its own",
+				file.name, row.line, product, description, nearest(description, told)))
+		}
+	}
+	return nil
 }
 
 // importAccount is the account of a row: the one it names, or the only one there is.
@@ -251,7 +277,7 @@ func (s *session) loadImports(ctx context.Context, imports []*readingImport, fro
 			return results, ctx.Err()
 		}
 		w := imports[0].account
-		var answers []*etl.Answer
+		var answers []answer
 		for len(imports) > 0 && imports[0].account == w {
 			i := imports[0]
 			imports = imports[1:]
@@ -260,7 +286,7 @@ func (s *session) loadImports(ctx context.Context, imports []*readingImport, fro
 				if err != nil {
 					return results, err
 				}
-				answers = append(answers, ans)
+				answers = append(answers, answer{ans, nil})
 			}
 		}
 		job := w.job(s.app.now())

@@ -109,20 +109,30 @@ type vendor interface {
 // atHand gives out answers that are at hand, one after the other, in place of asking the vendor.
 type atHand struct {
 	etl.Source
-	answers []*etl.Answer
+	answers []answer
 	next    int
+}
+
+// answer is one that is at hand, or why it cannot be read.
+type answer struct {
+	*etl.Answer
+	err error
 }
 
 func (s *atHand) Extract(context.Context, etl.Request) (*etl.Answer, error) {
 	s.next++
-	return s.answers[s.next-1], nil
+	a := s.answers[s.next-1]
+	if a.err != nil {
+		return nil, a.err
+	}
+	return a.Answer, nil
 }
 
-// load loads answers that are at hand in one run and one transaction.
-func (s *session) loadAtHand(ctx context.Context, source etl.Source, job etl.Job, answers []*etl.Answer) (etl.Outcome, error) {
+// loadAtHand loads answers that are at hand in one run and one transaction.
+func (s *session) loadAtHand(ctx context.Context, source etl.Source, job etl.Job, answers []answer) (etl.Outcome, error) {
 	job.Products = nil
-	for _, ans := range answers {
-		job.Products = append(job.Products, ans.Request.Product)
+	for _, a := range answers {
+		job.Products = append(job.Products, a.Request.Product)
 	}
 	job.SlotOpen, job.Snapshot, job.Aside = true, false, true
 	pipeline := etl.Pipeline{Warehouse: watched{s.wh, s}, Log: s.app.log, Now: s.app.now}
@@ -219,15 +229,16 @@ func (s *session) replay(ctx context.Context, repairs []repair) (results []resul
 func (s *session) readAgain(ctx context.Context, piece repair) (out etl.Outcome, err error) {
 	newest := piece.runs[len(piece.runs)-1]
 	source, job, err := s.landedJob(ctx, newest)
+	started := false
 	defer func() {
-		if err != nil && out.Received == 0 { // failures of a run are logged by the pipeline
+		if err != nil && !started { // failures of a run are logged by the pipeline
 			s.app.log.Error("failed", "dataset", piece.dataset, "scope", piece.scope, "error", err)
 		}
 	}()
 	if err != nil {
 		return out, err
 	}
-	var answers []*etl.Answer
+	var answers []answer
 	for _, run := range piece.runs {
 		for _, id := range run.Payloads {
 			ans, err := s.wh.Payload(ctx, id)
@@ -235,19 +246,19 @@ func (s *session) readAgain(ctx context.Context, piece repair) (out etl.Outcome,
 				return out, err
 			}
 			var refused *etl.RejectError
-			if err := source.Recognize(ans); err != nil && !errors.As(err, &refused) {
-				return out, err
-			} else if err != nil {
+			err = source.Recognize(ans)
+			if errors.As(err, &refused) {
 				s.app.log.Debug("not read: the vendor refused", "payload", id, "refusal", err)
 				continue
 			}
-			answers = append(answers, ans)
+			answers = append(answers, answer{ans, err})
 		}
 	}
 	if len(answers) == 0 {
 		return out, nil
 	}
 	job.Windows, job.ReplayOf, job.Rebuild = []etl.Window{piece.window}, newest.ID, piece.rebuild
+	started = true
 	out, err = s.loadAtHand(ctx, source, job, answers)
 	var reject *etl.RejectError
 	if errors.As(err, &reject) && !newest.Loaded { // evidence of a run that failed, refused as it was then

@@ -257,3 +257,81 @@ func TestQuarantineDismiss(t *testing.T) {
 		t.Errorf("%s open records, want the new one", n)
 	}
 }
+
+// Only some days are replayed after an upgrade that reads a figure differently, and the bodies of other
+// runs tell the same day: it is our reading that changed, and no restatement of the vendor.
+func TestReplayOfSomeDaysAfterAnUpgrade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(exitDone, "run", "keystone.customers")
+	w.must(exitDone, "run", "keystone.history")
+	w.setNow("2026-05-21T12:00:00Z")
+	w.must(exitDone, "run", "keystone.history")
+	w.setNow("2026-05-22T12:00:00Z")
+	w.must(exitDone, "run", "keystone.history")
+	others := `select md5(string_agg(format('%s %s %s', d, d.xmin, d.ctid), ',' order by service_level_key, usage_date))
+		from dw.fact_daily_consumption as d where usage_date <> '2026-05-19'`
+	before := w.value(others)
+
+	// The figure of a day that every one of the three answers told.
+	figure := regexp.MustCompile(`(?s)"consumed_tib":([0-9.]+),"timestamp_utc":"2026-05-19T[^"]*"`)
+	old := ""
+	for _, payload := range strings.Fields(w.value(`select string_agg(payload_id::text, ' ' order by payload_id) from raw.payload
+		where dataset = 'keystone.history' and scope = '0042117'`)) {
+		nth := w.value(`select count(*)::text from raw.payload where dataset = 'keystone.history' and payload_id <= $1::text::bigint`, payload)
+		m := figure.FindStringSubmatch(w.body(nth, "keystone.history"))
+		if m == nil {
+			t.Fatalf("payload %s does not tell 19 May", payload)
+		}
+		old = m[1]
+		w.rewrite(payload, m[0], strings.Replace(m[0], old, "1"+old, 1))
+	}
+	o := w.must(exitDone, "replay", "keystone.history", "--from", "2026-05-19", "--until", "2026-05-20")
+	wantContains(t, "replay", o.stdout, "warning keystone.history 0042117: reread 1")
+	if o.lastLine()[:len("inserted 0, restated 1, unchanged ")] != "inserted 0, restated 1, unchanged " {
+		t.Errorf("replay: %s", o.lastLine())
+	}
+	if got := w.value(`select string_agg(format('%s %s %s %s', kind, usage_date, old_value, new_value), ', ')
+		from mart.restatement where column_name = 'consumed_max_tib'`); got != "reread 2026-05-19 "+old+" 1"+old {
+		t.Errorf("ledger: %s", got)
+	}
+	if got := w.value(`select sum(restatement_count)::text from dw.fact_daily_consumption`); got != "0" {
+		t.Errorf("%s restatements of the vendor", got)
+	}
+	if after := w.value(others); after != before {
+		t.Error("other days were touched")
+	}
+	if again := w.must(exitDone, "replay", "--from", "2026-05-01", "--until", "2026-06-01"); !strings.HasPrefix(again.lastLine(), "inserted 0, restated 0, ") {
+		t.Errorf("replayed again: %s", again.lastLine())
+	}
+}
+
+// A body that cannot be read is no refusal: it is said, with exit code 1 or 3, and nothing is settled.
+func TestReplayOfADamagedBody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: "chat_licenses", Body: []byte("none"), Count: 1})
+	w.must(exitPartial, "run", "wolkvox.billing")
+	id := w.value(`select quarantine_id::text from mart.quarantine`)
+	w.exec(`update raw.payload set body_sha256 = sha256('x')`)
+	o := w.must(exitFailed, "quarantine", "retry", id)
+	wantContains(t, "stderr", o.stderr, "does not have the hash it was landed with: want the row from a backup")
+	if n := w.value(`select count(*)::text from mart.quarantine where resolved_at is null`); n != "1" {
+		t.Errorf("%s open records, want 1", n)
+	}
+}
+
+// Freshness speaks of the vendor's answers: a replay and an import leave it alone.
+func TestReplayAndImportLeaveFreshnessAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(exitDone, "run")
+	fresh := `select string_agg(f::text, E'\n' order by f::text) from ops.watermark as f`
+	before := w.value(fresh)
+	file := writeFile(t, "r.csv", "product,description,date,items\nivr_minutes,ivr,2026-05-19,5\n")
+	w.must(exitDone, "readings", "import", file)
+	w.must(exitDone, "replay", "--from", "2026-05-01", "--until", "2026-06-01")
+	if after := w.value(fresh); after != before {
+		t.Errorf("from\n%s\nto\n%s", before, after)
+	}
+}

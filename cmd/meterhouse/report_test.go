@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 
 	"meterhouse/queries"
+
+	"meterhouse/etl/warehouse/warehousetest"
 )
 
 func TestReport(t *testing.T) {
@@ -86,3 +89,32 @@ func TestQueriesReadmeCommands(t *testing.T) {
 		w.must(exitDone, strings.Fields(line[1])...)
 	}
 }
+
+// A reader of the tables can use the reports, and nothing that changes anything.
+func TestReportAsReader(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(exitDone, "migrate", "up") // grants
+	env := map[string]string{"METERHOUSE_DATABASE_URL": warehousetest.Role(t, w.database, "grant bi_reader to ROLE")}
+	if o := invoke(t, env, "", "report", "missing_days"); o.code != exitDone {
+		t.Errorf("exit code %d: %s", o.code, o.stderr)
+	}
+	if o := invoke(t, env, "", "prune"); o.code == exitDone && strings.Contains(o.stdout, "deleted") {
+		t.Errorf("a reader pruned: %s", o.stdout)
+	}
+}
+
+// A result that nobody got is a failure.
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	var stderr strings.Builder
+	code := run(t.Context(), []string{"version"}, nil, strings.NewReader(""), full{}, &stderr)
+	if code != exitFailed || !strings.Contains(stderr.String(), "write the output: no space left") {
+		t.Errorf("exit code %d, %s", code, stderr.String())
+	}
+}
+
+// full is a disk without space.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }

@@ -271,6 +271,9 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 			return out, nil, fmt.Errorf("load: payload %d: what has versions is rebuilt from all answers that were loaded, and from no other", ans.PayloadID)
 		}
 	}
+	if r.job.Rebuild && len(unanswered) > 0 { // with an answer missing the end would be another
+		return out, nil, fmt.Errorf("rebuild: %w", errors.Join(unanswered...))
+	}
 	if r.job.Rebuild {
 		if out, err = r.rebuild(ctx, tx, answers, transform); err != nil {
 			return out, nil, fmt.Errorf("rebuild: %w", err)
