@@ -23,7 +23,7 @@ func (a *app) backfillCommand() *cobra.Command {
 		Long: `Asks the vendor for the days from --from up to but not including --until (UTC), newest first.
 Only keystone.history can be asked for the past: the other reports tell the present.`,
 		Example: "  meterhouse backfill keystone.history --from 2026-01-01 --until 2026-04-01\n" +
-			"  meterhouse backfill keystone.history --from 2026-03-01 --until 2026-03-08 --customer 0042117 --plan",
+			"  meterhouse backfill keystone.history --from 2026-03-01 --until 2026-03-08 --customer C-1001 --plan",
 		Args: oneArgument("a dataset such as keystone.history"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			window, err := backfillWindow(args[0], from, until)

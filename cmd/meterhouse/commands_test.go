@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"meterhouse/etl"
 	"meterhouse/etl/keystone/keystonesim"
@@ -791,4 +794,34 @@ func TestLocalDatabase(t *testing.T) {
 	cancel()
 	<-done
 	w.must(exitDone, "status")
+}
+
+// What check would refuse afterwards is not begun.
+func TestMigrateUpRefusesWhatCannotBeUsed(t *testing.T) {
+	t.Parallel()
+	admin := warehousetest.Empty(t)
+	u, err := url.Parse(admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimPrefix(u.Path, "/") + "_ascii"
+	conn, err := pgx.Connect(t.Context(), admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, err := conn.Exec(context.Background(), "drop database "+name)
+		if err = errors.Join(err, conn.Close(context.Background())); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := conn.Exec(t.Context(), "create database "+name+" encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'"); err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/" + name
+	o := invoke(t, map[string]string{"METERHOUSE_DATABASE_URL": u.String()}, "", "migrate", "up")
+	if o.code != exitFailed || o.stdout != "" {
+		t.Errorf("exit code %d, %s", o.code, o.stdout)
+	}
+	wantContains(t, "stderr", o.stderr, "migrate up: database encoding is SQL_ASCII, want UTF8: create it with")
 }

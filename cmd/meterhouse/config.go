@@ -97,7 +97,7 @@ type alertsConfig struct {
 
 type retentionConfig struct {
 	Payload span `yaml:"payload" doc:"Answers of the vendors as sent. 0d: for ever. What a figure refers to stays in any case."`
-	Samples span `yaml:"samples" doc:"Samples within the day, at least history.reread and 62d. 0d: for ever. Daily figures stay."`
+	Samples span `yaml:"samples" doc:"Samples within the day, at least history.reread plus 62d. 0d: for ever. Daily figures stay."`
 }
 
 func newConfig() *config {

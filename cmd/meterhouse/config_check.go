@@ -296,6 +296,6 @@ func (c *checker) rest() {
 		least = max(least, k.History.Reread+span(62*day))
 	}
 	if s := cfg.Retention.Samples; s != 0 && s < least {
-		c.bad("retention.samples", "%s: want 0d (keep), or at least %s (reread and 62d)", s, least)
+		c.bad("retention.samples", "%s: want 0d (keep), or at least %s (reread plus 62d)", s, least)
 	}
 }

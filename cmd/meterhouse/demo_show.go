@@ -96,7 +96,8 @@ func (d *demo) show(ctx context.Context, s *session, url string, serve bool) err
 		}
 		fmt.Fprintf(out, "  %s    (keeps Postgres up; then in another terminal)\n", again)
 	}
-	fmt.Fprintf(out, "  psql '%s'\n\n", url)
+	fmt.Fprintf(out, "  psql '%s'\n", url)
+	fmt.Fprintf(out, "  export METERHOUSE_DATABASE_URL='%s'    (then: meterhouse report)\n\n", url)
 	return nil
 }
 

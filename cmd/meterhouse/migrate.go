@@ -88,7 +88,10 @@ func (a *app) withDirectURL(do func(ctx context.Context, url string, server ware
 	}
 }
 
-func (a *app) migrateUp(ctx context.Context, url string, _ warehouse.Server) error {
+func (a *app) migrateUp(ctx context.Context, url string, server warehouse.Server) error {
+	if err := server.Migratable(); err != nil {
+		return fmt.Errorf("migrate up: %w", err)
+	}
 	applied, notes, err := migrations.Up(ctx, url)
 	a.printApplied("applied", applied)
 	if err != nil {

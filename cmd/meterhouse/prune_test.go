@@ -59,7 +59,7 @@ func TestPruneBusyAndWrong(t *testing.T) {
 	w := newWorld(t)
 	w.configure("retention: {payload: 12h, samples: 64d}\n")
 	o := w.must(exitUsage, "prune")
-	wantContains(t, "too short", o.stderr, "retention.payload", "12h: want 0d (keep), or at least 1d", "retention.samples", "want 0d (keep), or at least 65d (reread and 62d)")
+	wantContains(t, "too short", o.stderr, "retention.payload", "12h: want 0d (keep), or at least 1d", "retention.samples", "want 0d (keep), or at least 65d (reread plus 62d)")
 
 	w.configure("retention: {payload: 30d}\n")
 	conn := warehousetest.Connect(t, w.database)

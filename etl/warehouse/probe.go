@@ -158,6 +158,14 @@ func (s Server) usable() error {
 	return nil
 }
 
+// Migratable is nil when the schema of the database may be brought up or down by this binary.
+func (s Server) Migratable() error {
+	if s.Schema < s.Head { // that is what migrating is for
+		s.Schema = s.Head
+	}
+	return s.usable()
+}
+
 // where names a database without its password.
 func where(cfg *pgx.ConnConfig) string {
 	return fmt.Sprintf("%s@%s:%d/%s", cfg.User, cfg.Host, cfg.Port, cfg.Database)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -317,7 +318,8 @@ func ParseFault(text string) (Fault, error) {
 			}
 		}
 		if !found {
-			return bad("a status from 200 to 599 or a kind such as close or truncate first")
+			names := slices.Sorted(maps.Values(faultNames))
+			return bad("a status from 200 to 599 or one of " + strings.Join(names, ", ") + " first")
 		}
 	}
 	if len(fields) > 1 {
