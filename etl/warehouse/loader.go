@@ -28,7 +28,8 @@ type loader struct {
 	// refusals are the fingerprints of the rejects; listed are those that are in quarantine already.
 	refusals   [][sha256.Size]byte
 	listed     map[[sha256.Size]byte]bool
-	dismissals map[dismissal]bool // what a person settled; nil until it is looked up
+	settled    map[[sha256.Size]byte]bool // of those, refusals of this very answer that were settled
+	dismissals map[dismissal]bool         // what a person settled; nil until it is looked up
 
 	landed int64 // id under which the answer is landed by this load; 0 while it brings no news
 
@@ -352,9 +353,11 @@ func (l *loader) quarantine(report etl.Report) error {
 		}
 		if dismissed {
 			l.listed[print] = true
+			l.warn("dismissed", l.rejects[i].Path)
+		}
+		if dismissed || l.settled[print] {
 			l.out.Quarantined--
 			l.out.Ignored++
-			l.warn("dismissed", l.rejects[i].Path)
 		}
 		if l.listed[print] {
 			continue
@@ -454,17 +457,19 @@ func (l *loader) findListed() error {
 		prints[i] = l.refusals[i][:]
 		repeats[base]++
 	}
-	rows, err := l.tx.Query(l.ctx, `select fingerprint from ops.quarantine
+	rows, err := l.tx.Query(l.ctx, `select fingerprint, bool_and(resolved_at is not null) from ops.quarantine
 		where dataset = $1 and scope = $2 and product = $3 and fingerprint = any ($4)
-			and (resolved_at is null or payload_id = $5)`,
+			and (resolved_at is null or payload_id = $5)
+		group by fingerprint`,
 		l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, prints, l.ans.PayloadID)
 	if err != nil {
 		return err
 	}
-	l.listed = map[[sha256.Size]byte]bool{}
+	l.listed, l.settled = map[[sha256.Size]byte]bool{}, map[[sha256.Size]byte]bool{}
 	var print []byte
-	_, err = pgx.ForEachRow(rows, []any{&print}, func() error {
-		l.listed[[sha256.Size]byte(print)] = true
+	var settled bool
+	_, err = pgx.ForEachRow(rows, []any{&print, &settled}, func() error {
+		l.listed[[sha256.Size]byte(print)], l.settled[[sha256.Size]byte(print)] = true, settled
 		return nil
 	})
 	return err

@@ -24,8 +24,12 @@ type rebuild struct {
 	days        map[seriesDayKey]*pastDay
 	terms       map[int64]*past // by subscription
 	commitments map[int64]*past // by level
-	pass        int
-	echo        *echo // being applied
+	// levels and subscriptions that are known from before. Others are made by each pass anew, and
+	// whatever is told of them is news.
+	levels, subscriptions map[int64]bool
+	window                etl.Window
+	pass                  int
+	echo                  *echo // being applied
 }
 
 // echo is an answer that was not landed, since it brought no news: it said the same as one that was.
@@ -62,23 +66,30 @@ func (b *rebuild) wants(k seriesDayKey) bool {
 	if b == nil {
 		return true
 	}
-	d := b.days[k]
-	if d == nil { // new to us
-		return b.pass == 1 && b.echo == nil
+	var p *past
+	if d := b.days[k]; d != nil {
+		p = &d.past
 	}
-	return b.applies(&d.past)
+	return b.window.Contains(k.day) && b.applies(p, b.levels[k.level])
 }
 
 func (b *rebuild) wantsTerms(key int64) bool {
-	return b == nil || b.terms[key] == nil && b.pass == 1 && b.echo == nil || b.applies(b.terms[key])
+	return b == nil || b.applies(b.terms[key], b.subscriptions[key])
 }
 
 func (b *rebuild) wantsCommitment(key int64) bool {
-	return b == nil || b.commitments[key] == nil && b.pass == 1 && b.echo == nil || b.applies(b.commitments[key])
+	return b == nil || b.applies(b.commitments[key], b.levels[key])
 }
 
-func (b *rebuild) applies(p *past) bool {
-	return p != nil && (b.pass == 1 || p.isDirty) && (b.echo == nil || b.echo.of[p])
+// applies tells whether something is to be applied, of which p is the past; nil when it has none.
+func (b *rebuild) applies(p *past, isKnown bool) bool {
+	switch {
+	case b.echo != nil && !b.echo.of[p]:
+		return false
+	case b.pass == 1 || !isKnown:
+		return true
+	}
+	return p != nil && p.isDirty
 }
 
 // held tells whether a version of the day had this digest: by that an instance is recognised among
@@ -162,9 +173,12 @@ func (r *run) rebuild(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, tra
 	if r.job.Dataset != datasetHistory && r.job.Dataset != datasetSubscriptions {
 		return out, fmt.Errorf("%s: only histories are rebuilt", r.job.Dataset)
 	}
-	b := &rebuild{pass: 1}
+	b := &rebuild{pass: 1, window: r.window}
 	if err := r.readPast(ctx, tx, b); err != nil {
 		return out, fmt.Errorf("read what is stored: %w", err)
+	}
+	if b.levels, b.subscriptions, err = r.knownSeries(ctx, tx); err != nil {
+		return out, fmt.Errorf("read the known series: %w", err)
 	}
 	answers, echoes, err := b.observations(answers)
 	if err != nil {
@@ -206,6 +220,25 @@ func (r *run) rebuild(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, tra
 	}
 	b.count(fresh, &out)
 	return out, nil
+}
+
+// knownSeries are the levels and subscriptions of the customer.
+func (r *run) knownSeries(ctx context.Context, tx pgx.Tx) (levels, subscriptions map[int64]bool, err error) {
+	levels, subscriptions = map[int64]bool{}, map[int64]bool{}
+	rows, err := tx.Query(ctx, `
+		select s.subscription_key, coalesce(v.service_level_key, 0)
+		from dw.dim_subscription as s
+		left join dw.dim_service_level as v using (subscription_key)
+		where s.customer_key = `+theCustomerKey, r.job.Scope)
+	if err != nil {
+		return nil, nil, err
+	}
+	var subscription, level int64
+	_, err = pgx.ForEachRow(rows, []any{&subscription, &level}, func() error {
+		subscriptions[subscription], levels[level] = true, true
+		return nil
+	})
+	return levels, subscriptions, err
 }
 
 // apply loads the answers one after the other. They were loaded before, so one that is refused as a
@@ -319,6 +352,9 @@ func (b *rebuild) compare(fresh *rebuild) (untold int) {
 		}
 	}
 	for k, is := range fresh.days {
+		if !b.levels[k.level] {
+			continue // it has another key in the second pass
+		}
 		if b.days[k] == nil {
 			b.days[k] = &pastDay{}
 		}
@@ -329,8 +365,14 @@ func (b *rebuild) compare(fresh *rebuild) (untold int) {
 			judge(&was.past, nil)
 		}
 	}
-	for _, pair := range []struct{ was, is map[int64]*past }{{b.terms, fresh.terms}, {b.commitments, fresh.commitments}} {
+	for _, pair := range []struct {
+		was, is map[int64]*past
+		known   map[int64]bool
+	}{{b.terms, fresh.terms, b.subscriptions}, {b.commitments, fresh.commitments, b.levels}} {
 		for k, is := range pair.is {
+			if !pair.known[k] {
+				continue
+			}
 			if pair.was[k] == nil {
 				pair.was[k] = &past{}
 			}
@@ -503,6 +545,7 @@ func (r *run) restore(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 // count says what the rebuild did, in samples or commitments of what is true now: what came to be
 // known, what came out differently, and the rest of what was read, which is as it was.
 func (b *rebuild) count(fresh *rebuild, out *etl.Outcome) {
+	out.Mismatch = false // said when the answer came
 	read := out.Received - out.Quarantined
 	out.Inserted, out.Restated, out.Ignored = 0, 0, 0
 	var reread etl.Warning
@@ -516,6 +559,16 @@ func (b *rebuild) count(fresh *rebuild, out *etl.Outcome) {
 		out.Restated += is.count - added
 		if len(was.versions) > 0 {
 			reread.Count++
+		}
+	}
+	for k, is := range fresh.days {
+		if !b.levels[k.level] {
+			out.Inserted += is.count
+		}
+	}
+	for k := range fresh.commitments {
+		if !b.levels[k] {
+			out.Inserted++
 		}
 	}
 	for _, was := range b.commitments {

@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -254,4 +255,35 @@ func TestRereadPresent(t *testing.T) {
 	h.want(`select inserted, restated, unchanged from ops.run order by run_id`, "1|0|0", "0|1|0", "0|0|1")
 	h.want(`select old_value, new_value from ops.reread`,
 		"committed 100, consumed 91, burst unknown, accrued unknown|committed 100, consumed 91.5, burst unknown, accrued unknown")
+}
+
+// A subscription that was refused as a whole, and is accepted when it is read again, is all news.
+func TestRereadFindsNewSeries(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	job := etl.Job{Dataset: "keystone.history", Scope: "C-1", Expected: day("2026-05-14")}
+	days := window("2026-05-14", "2026-05-15")
+	second := subscription1()
+	second.Number = "A-S2"
+	feed := func(sink etl.Sink, accepted bool) (etl.Report, error) {
+		report := etl.Report{Records: 2, Received: 2, Warnings: etl.Warnings{}}
+		err := sink.History(etl.History{Subscription: subscription1(), Levels: []etl.LevelHistory{extreme(sample("2026-05-14T00:00:00Z", "10"))}})
+		if accepted && err == nil {
+			return report, sink.History(etl.History{Subscription: second, Levels: []etl.LevelHistory{extreme(sample("2026-05-14T00:00:00Z", "20"))}})
+		}
+		report.Quarantined = 1
+		return report, errors.Join(err, sink.Reject(etl.Reject{Path: "/results/records/1", Reason: "key_empty", Excerpt: "x"}))
+	}
+	_, payload, err := h.read(job, days, 0, func(sink etl.Sink) (etl.Report, error) { return feed(sink, false) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 2 {
+		out, err := h.rebuild(job, days, []int64{payload}, func(_ int64, sink etl.Sink) (etl.Report, error) { return feed(sink, true) })
+		if err != nil || out.Inserted != 1-n || out.Unchanged != 1+n || out.Quarantined != 0 {
+			t.Errorf("%+v, %v", out, err)
+		}
+	}
+	h.want(`select subscription_number, consumed_last_tib from mart.daily_consumption order by 1`, "A-S1|10", "A-S2|20")
+	h.want(`select resolution from ops.quarantine`, "accepted by run 2, which read the same answer again")
 }
