@@ -227,6 +227,11 @@ func (s *session) replay(ctx context.Context, repairs []repair) (results []resul
 
 // readAgain loads the bodies of one piece. Answers by which the vendor refused hold nothing to load.
 func (s *session) readAgain(ctx context.Context, piece repair) (out etl.Outcome, err error) {
+	if piece.rebuild { // what was loaded since the plan was made belongs to it
+		if piece, err = s.anew(ctx, piece); err != nil {
+			return out, err
+		}
+	}
 	newest := piece.runs[len(piece.runs)-1]
 	source, job, err := s.landedJob(ctx, newest)
 	started := false
@@ -266,6 +271,19 @@ func (s *session) readAgain(ctx context.Context, piece repair) (out etl.Outcome,
 		return out, nil
 	}
 	return out, err
+}
+
+// anew looks again for the runs of a rebuild.
+func (s *session) anew(ctx context.Context, piece repair) (repair, error) {
+	runs, err := s.wh.Landed(ctx, piece.dataset, piece.scope, piece.window)
+	if piece.window.IsZero() {
+		runs, err = s.wh.AllLanded(ctx, piece.dataset, piece.scope)
+	}
+	piece.runs = slices.DeleteFunc(runs, func(r warehouse.LandedRun) bool { return !r.Loaded })
+	if err == nil && len(piece.runs) == 0 {
+		err = fmt.Errorf("%s %s: what was landed is gone: repeat the command", piece.dataset, piece.scope)
+	}
+	return piece, err
 }
 
 // landedJob is the source that can read the bodies of a run of the past, and the job to load them.

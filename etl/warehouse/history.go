@@ -155,6 +155,10 @@ func (l *loader) History(rec etl.History) error {
 			if !days[i][j].partial {
 				l.goodDays[rowKey{subscription: rec.Number, level: v.name, day: days[i][j].day}] = true
 			}
+			if !l.run.rebuilding.wantsDay(rec.Number, v, days[i][j].day) {
+				l.out.Ignored += len(days[i][j].samples)
+				continue
+			}
 			if err := h.day(v, &days[i][j]); err != nil {
 				return fmt.Errorf("%s %s: %w", rec.Number, v.on(days[i][j].day), err)
 			}
@@ -215,10 +219,6 @@ func (h *historyLoad) day(v *level, in *seriesDay) error {
 	l := h.l
 	st := h.stored[v.key][in.day]
 	n := len(in.samples)
-	if !l.run.rebuilding.wants(seriesDayKey{v.key, in.day}) {
-		l.out.Ignored += n
-		return nil
-	}
 	later := l.nextSeen(in.day)
 	if st == nil {
 		l.out.Inserted += n
@@ -497,7 +497,10 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 	case diff.different == 0 && len(in.samples) < st.count:
 		const confirmAfter = time.Hour
 		confirmed := bytes.Equal(st.pending, in.digest) && !l.ans.FetchedAt.Before(st.pendingAt.Add(confirmAfter))
-		if !confirmed && !l.run.rebuilding.told(seriesDayKey{v.key, in.day}, l.ans.PayloadID) {
+		if b := l.run.rebuilding; b != nil { // what denied it may not have been landed
+			confirmed = b.told(seriesDayKey{v.key, in.day}, l.ans.PayloadID)
+		}
+		if !confirmed {
 			l.out.Unchanged += len(in.samples)
 			l.warn("day_shrunk", v.on(in.day))
 			if bytes.Equal(st.pending, in.digest) {

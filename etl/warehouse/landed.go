@@ -171,18 +171,19 @@ func (r *run) stillLanded(ctx context.Context, tx pgx.Tx, answers []*etl.Answer)
 	rows, err := tx.Query(ctx, `
 		select p.payload_id, r.status in ('ok', 'partial') or exists (
 				select from ops.run as replay where replay.replay_of = r.run_id and replay.status in ('ok', 'partial')
-			)
+			),
+			r.quarantined > 0 or exists (select from ops.run as replay where replay.replay_of = r.run_id and replay.quarantined > 0)
 		from raw.payload as p
 		join ops.run as r using (run_id)
 		where p.payload_id = any ($1)`, ids)
 	if err != nil {
 		return err
 	}
-	r.loadedBefore = map[int64]bool{}
+	r.loadedBefore, r.refusedBefore = map[int64]bool{}, map[int64]bool{}
 	var id int64
-	var loaded bool
-	if _, err := pgx.ForEachRow(rows, []any{&id, &loaded}, func() error {
-		r.loadedBefore[id] = loaded
+	var loaded, refused bool
+	if _, err := pgx.ForEachRow(rows, []any{&id, &loaded, &refused}, func() error {
+		r.loadedBefore[id], r.refusedBefore[id] = loaded, refused
 		return nil
 	}); err != nil {
 		return err

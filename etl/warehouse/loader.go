@@ -459,9 +459,9 @@ func (l *loader) findListed() error {
 	}
 	rows, err := l.tx.Query(l.ctx, `select fingerprint, bool_and(resolved_at is not null) from ops.quarantine
 		where dataset = $1 and scope = $2 and product = $3 and fingerprint = any ($4)
-			and (resolved_at is null or payload_id = $5)
+			and (resolved_at is null or payload_id = $5 or $6)
 		group by fingerprint`,
-		l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, prints, l.ans.PayloadID)
+		l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, prints, l.ans.PayloadID, l.run.loadedBefore[l.ans.PayloadID])
 	if err != nil {
 		return err
 	}

@@ -117,9 +117,9 @@ func (l *loader) observeTerms(s *subscription, rec etl.Subscription) error {
 	}); err != nil {
 		return err
 	}
-	told := terms{Subscription: rec, run: l.run.id}
+	told := terms{Subscription: rec, run: l.run.id, payload: l.landedAs()}
 	told.Start, told.End = micros(rec.Start), micros(rec.End)
-	if !l.run.rebuilding.wantsTerms(s.key) {
+	if !l.run.rebuilding.wantsTerms(rec.Number, s.key) {
 		return nil
 	}
 	after, changed := observe(history, l.ans.FetchedAt, told, l.again(), sameTerms)
@@ -141,7 +141,7 @@ func (l *loader) observeTerms(s *subscription, rec etl.Subscription) error {
 	batch := &pgx.Batch{}
 	batch.Queue(`delete from dw.fact_subscription where customer_key = $1 and subscription_key = $2`, l.customer.key, s.key)
 	for i, v := range after {
-		if v.value.run == l.run.id {
+		if v.value.run == l.run.id && v.value.payload == nil {
 			v.value.payload = &payload
 		}
 		batch.Queue(`insert into dw.fact_subscription
@@ -156,6 +156,14 @@ func (l *loader) observeTerms(s *subscription, rec etl.Subscription) error {
 			where subscription_key = $1 and (start_at, end_at) is distinct from ($2, $3)`, s.key, s.start, s.end)
 	}
 	return l.tx.SendBatch(l.ctx, batch).Close()
+}
+
+// landedAs is the body of the answer where it is landed already; nil while it is not.
+func (l *loader) landedAs() *int64 {
+	if l.ans.PayloadID == 0 {
+		return nil
+	}
+	return &l.ans.PayloadID
 }
 
 // again is when a later run looked at the same present again; nil in the normal order of things.
@@ -208,11 +216,11 @@ func (l *loader) observeCommitment(v *level, number string, tib etl.Decimal) err
 	}); err != nil {
 		return err
 	}
-	if !l.run.rebuilding.wantsCommitment(v.key) {
+	if !l.run.rebuilding.wantsCommitment(number, v) {
 		l.out.Ignored++
 		return nil
 	}
-	after, changed := observe(history, l.ans.FetchedAt, commitment{tib: tib, run: l.run.id}, l.again(),
+	after, changed := observe(history, l.ans.FetchedAt, commitment{tib: tib, run: l.run.id, payload: l.landedAs()}, l.again(),
 		func(a, b commitment) bool { return a.tib.Equal(b.tib) })
 	if !changed {
 		l.out.Unchanged++
@@ -239,7 +247,7 @@ func (l *loader) observeCommitment(v *level, number string, tib etl.Decimal) err
 	batch := &pgx.Batch{}
 	batch.Queue(`delete from dw.fact_commitment where customer_key = $1 and service_level_key = $2`, l.customer.key, v.key)
 	for i, version := range after {
-		if version.value.run == l.run.id {
+		if version.value.run == l.run.id && version.value.payload == nil {
 			version.value.payload = &payload
 		}
 		batch.Queue(`insert into dw.fact_commitment (customer_key, service_level_key, valid_from, valid_to, committed_tib, run_id, payload_id, absent_since)

@@ -1,10 +1,8 @@
 package warehouse
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,22 +12,30 @@ import (
 	"meterhouse/etl"
 )
 
-// rebuild applies everything that is landed of a scope again, in the order in which it was fetched,
-// in place of what is stored: our reading of an answer may have changed. It goes in two passes. The
-// first applies all answers to an empty past and is taken back; where the versions of a series-day, of
-// terms or of a commitment come out as they are stored, they are left alone. The second takes the others
-// away and applies the answers to them for good. The versions that gave way stay as kind reread in
-// the ledger of the days, and in ops.reread.
+// rebuild applies everything that was loaded of a scope again, in the order in which it was fetched,
+// in place of what is stored: our reading of an answer may have changed. First the answers are only
+// scanned: a version whose own answer still says the same is right, and where all versions of a day, of
+// terms or of a commitment are, they are left alone, whatever led to them. The others are taken away
+// and the answers applied to them. What gave way stays as kind reread in the ledger of the days, and in
+// ops.reread.
 type rebuild struct {
 	days        map[seriesDayKey]*pastDay
 	terms       map[int64]*past // by subscription
 	commitments map[int64]*past // by level
-	// levels and subscriptions that are known from before. Others are made by each pass anew, and
-	// whatever is told of them is news.
-	levels, subscriptions map[int64]bool
-	window                etl.Window
-	pass                  int
-	echo                  *echo // being applied
+	levels      map[int64]series
+	numbers     map[int64]string // of the subscriptions
+	dirty       map[subject]bool
+	echo        *echo // being applied
+}
+
+// series is a level by name: equal-named instances are one, and so are subscriptions of one number.
+type series struct{ number, level string }
+
+// subject is what an answer speaks of: a day of a series. Day 0 stands for its commitment, and an empty
+// level for the terms of the subscription.
+type subject struct {
+	series
+	day etl.Day
 }
 
 // echo is an answer that was not landed, since it brought no news: it said the same as one that was.
@@ -46,65 +52,167 @@ type seriesDayKey struct {
 	day   etl.Day
 }
 
-// past is what was held to be true, one version after the other, spelled so that equal is equal.
+// past is what was held to be true, one version after the other.
 type past struct {
 	versions []version[int64] // since when, and by which landed answer
-	values   []string
+	values   []string         // spelled so that equal is equal; empty for a partial day
 	absent   *time.Time
 	isDirty  bool
 }
 
 type pastDay struct {
 	past
-	digests  [][]byte
 	count    int  // samples of the current version
 	invoiced bool // all of them
 }
 
-// wants tells whether a series-day is to be applied. Without a rebuild everything is.
-func (b *rebuild) wants(k seriesDayKey) bool {
+// wants tells whether something of a series is to be applied, of which p is the past; nil when it has
+// none. Without a rebuild everything is.
+func (b *rebuild) wants(of subject, p *past) bool {
+	return b == nil || b.dirty[of] && (b.echo == nil || b.echo.of[p])
+}
+
+func (b *rebuild) wantsDay(number string, v *level, day etl.Day) bool {
 	if b == nil {
 		return true
 	}
 	var p *past
-	if d := b.days[k]; d != nil {
+	if d := b.days[seriesDayKey{v.key, day}]; d != nil {
 		p = &d.past
 	}
-	return b.window.Contains(k.day) && b.applies(p, b.levels[k.level])
+	return b.wants(subject{series{number, v.name}, day}, p)
 }
 
-func (b *rebuild) wantsTerms(key int64) bool {
-	return b == nil || b.applies(b.terms[key], b.subscriptions[key])
+func (b *rebuild) wantsTerms(number string, key int64) bool {
+	return b == nil || b.wants(subject{series{number, ""}, 0}, b.terms[key])
 }
 
-func (b *rebuild) wantsCommitment(key int64) bool {
-	return b == nil || b.applies(b.commitments[key], b.levels[key])
-}
-
-// applies tells whether something is to be applied, of which p is the past; nil when it has none.
-func (b *rebuild) applies(p *past, isKnown bool) bool {
-	switch {
-	case b.echo != nil && !b.echo.of[p]:
-		return false
-	case b.pass == 1 || !isKnown:
-		return true
-	}
-	return p != nil && p.isDirty
+func (b *rebuild) wantsCommitment(number string, v *level) bool {
+	return b == nil || b.wants(subject{series{number, v.name}, 0}, b.commitments[v.key])
 }
 
 // held tells whether a version of the day had this digest: by that an instance is recognised among
 // levels of one name.
 func (b *rebuild) held(k seriesDayKey, digest []byte) bool {
-	if b == nil || b.days[k] == nil {
-		return false
-	}
-	return slices.ContainsFunc(b.days[k].digests, func(d []byte) bool { return bytes.Equal(d, digest) })
+	return b != nil && b.days[k] != nil && slices.Contains(b.days[k].values, fmt.Sprintf("%x", digest))
 }
 
 // told tells whether a version of the day came from this answer: what was taken for true once needs
-// no second answer to confirm it.
+// no second answer to confirm it, and what was not is not confirmed now.
 func (b *rebuild) told(k seriesDayKey, payload int64) bool {
-	return b != nil && b.days[k] != nil && slices.ContainsFunc(b.days[k].versions, func(v version[int64]) bool { return v.value == payload })
+	return b.days[k] != nil && slices.ContainsFunc(b.days[k].versions, func(v version[int64]) bool { return v.value == payload })
+}
+
+// scan is a sink that notes what an answer says, and writes nothing.
+type scan struct {
+	said    map[subject][]string
+	partial map[subject]bool // something of it is refused
+	doubt   map[series]bool  // something of any day is
+	rejects int
+}
+
+func newScan() *scan {
+	return &scan{said: map[subject][]string{}, partial: map[subject]bool{}, doubt: map[series]bool{}}
+}
+
+func (s *scan) Restart() error                   { *s = *newScan(); return nil }
+func (s *scan) Reject(etl.Reject) error          { s.rejects++; return nil }
+func (*scan) Customer(etl.Customer) error        { return nil }
+func (*scan) Readings(etl.Readings) error        { return nil }
+func (*scan) License(r etl.LicenseReading) error { return nil }
+
+func (s *scan) History(rec etl.History) error {
+	for i := range rec.Levels {
+		of := series{rec.Number, rec.Levels[i].Level}
+		for day := range rec.Levels[i].PartialDays {
+			s.partial[subject{of, day}] = true
+		}
+		s.doubt[of] = s.doubt[of] || rec.Levels[i].AllPartial || rec.Partial
+		for _, d := range splitDays(&rec.Levels[i]) {
+			at := subject{of, d.day}
+			s.partial[at] = s.partial[at] || d.partial
+			if !d.partial {
+				s.said[at] = append(s.said[at], fmt.Sprintf("%x", d.digest))
+			}
+		}
+	}
+	return nil
+}
+
+func (s *scan) Terms(rec etl.Terms) error {
+	at := subject{series{rec.Number, ""}, 0}
+	s.said[at] = append(s.said[at], spellTerms(rec.AccountName, rec.StartText, rec.EndText))
+	for _, c := range rec.Levels {
+		at := subject{series{rec.Number, c.Level}, 0}
+		s.said[at] = append(s.said[at], c.CommittedTiB.String())
+		s.partial[at] = s.partial[at] || rec.Partial
+	}
+	return nil
+}
+
+func spellTerms(account, start, end *string) string {
+	text := func(s *string) string {
+		if s == nil {
+			return "?"
+		}
+		return *s
+	}
+	return text(account) + " | " + text(start) + " | " + text(end)
+}
+
+// judge finds what the answers do not say any more, or say only now. said is what each answer says.
+func (r *run) judge(b *rebuild, said map[int64]*scan) (untold int) {
+	b.dirty = map[subject]bool{}
+	stored := map[subject][]string{}
+	check := func(of subject, p *past) {
+		for i, v := range p.versions {
+			stored[of] = append(stored[of], p.values[i])
+			now := said[v.value]
+			switch doubtful := now.partial[of] || now.doubt[of.series]; {
+			case p.values[i] != "" && slices.Contains(now.said[of], p.values[i]), doubtful:
+			case len(now.said[of]) == 0 && now.rejects > 0: // refused now: nobody wants to lose it
+				untold++
+			default:
+				b.dirty[of] = true
+			}
+		}
+	}
+	for k, d := range b.days {
+		check(subject{b.levels[k.level], k.day}, &d.past)
+	}
+	for k, p := range b.commitments {
+		check(subject{b.levels[k], 0}, p)
+	}
+	for k, p := range b.terms {
+		check(subject{series{b.numbers[k], ""}, 0}, p)
+	}
+	// What nobody knew, or was refused and is accepted now. Another day of an answer of which nothing was
+	// refused was held back for a reason.
+	for payload, now := range said {
+		for of, values := range now.said {
+			for _, value := range values {
+				mayBeNews := of.day == 0 || len(stored[of]) == 0 || r.refusedBefore[payload]
+				if mayBeNews && !slices.Contains(stored[of], value) {
+					b.dirty[of] = true
+				}
+			}
+		}
+		for of := range now.partial {
+			if len(stored[of]) == 0 && r.refusedBefore[payload] {
+				b.dirty[of] = true
+			}
+		}
+	}
+	for k, d := range b.days {
+		d.isDirty = b.dirty[subject{b.levels[k.level], k.day}]
+	}
+	for k, p := range b.commitments {
+		p.isDirty = b.dirty[subject{b.levels[k], 0}]
+	}
+	for k, p := range b.terms {
+		p.isDirty = b.dirty[subject{series{b.numbers[k], ""}, 0}]
+	}
+	return untold
 }
 
 // observations are the answers and the echoes in order of time. An echo comes before an answer of its
@@ -124,7 +232,7 @@ func (b *rebuild) observations(answers []*etl.Answer) (all []*etl.Answer, echoes
 			ans := byPayload[v.value]
 			switch {
 			case ans == nil:
-				err = fmt.Errorf("payload %d, which told what was known from %s, is not landed any more: what it said cannot be read again",
+				err = fmt.Errorf("payload %d, which told what was known from %s, is not among the answers: if a run loaded it just now, repeat the command",
 					v.value, v.from.UTC().Format(time.RFC3339))
 			case !ans.FetchedAt.Truncate(time.Microsecond).Equal(v.from):
 				at := instant{v.from.UnixMicro(), v.value}
@@ -167,78 +275,85 @@ func (b *rebuild) observations(answers []*etl.Answer) (all []*etl.Answer, echoes
 	return all, echoes, nil
 }
 
-// rebuild carries out both passes. The outcome counts samples, or commitments, of what was told: new,
-// replaced or as before.
+// rebuild scans the answers and applies them where they say something else than is stored. The outcome
+// counts samples, or commitments, of what is true now: new, replaced, or as before.
 func (r *run) rebuild(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, err error) {
 	if r.job.Dataset != datasetHistory && r.job.Dataset != datasetSubscriptions {
 		return out, fmt.Errorf("%s: only histories are rebuilt", r.job.Dataset)
 	}
-	b := &rebuild{pass: 1, window: r.window}
+	b := &rebuild{}
 	if err := r.readPast(ctx, tx, b); err != nil {
 		return out, fmt.Errorf("read what is stored: %w", err)
 	}
-	if b.levels, b.subscriptions, err = r.knownSeries(ctx, tx); err != nil {
-		return out, fmt.Errorf("read the known series: %w", err)
-	}
-	answers, echoes, err := b.observations(answers)
+	observed, echoes, err := b.observations(answers)
 	if err != nil {
 		return out, err
 	}
-	r.rebuilding = b
-	defer func() { r.rebuilding = nil }()
-
-	fresh := &rebuild{}
-	trial, err := tx.Begin(ctx)
-	if err != nil {
-		return out, err
-	}
-	if err = r.clear(ctx, trial, b, func(*past) bool { return true }); err == nil {
-		if _, err = r.apply(ctx, trial, answers, echoes, transform); err == nil {
-			err = r.readPast(ctx, trial, fresh)
+	said := map[int64]*scan{}
+	for _, ans := range answers {
+		said[ans.PayloadID] = newScan()
+		if ans.NoData {
+			continue
+		}
+		if _, err := transform(ans, said[ans.PayloadID]); err != nil { // it was loaded: nobody wants to lose its figures
+			return out, fmt.Errorf("payload %d: %w", ans.PayloadID, err)
+		}
+		for of := range said[ans.PayloadID].said { // of other windows
+			if of.day != 0 && !r.window.Contains(of.day) {
+				delete(said[ans.PayloadID].said, of)
+			}
+		}
+		for of := range said[ans.PayloadID].partial {
+			if of.day != 0 && !r.window.Contains(of.day) {
+				delete(said[ans.PayloadID].partial, of)
+			}
 		}
 	}
-	if err = errors.Join(err, trial.Rollback(ctx)); err != nil {
-		return out, err
-	}
-
-	b.pass = 2
-	untold := b.compare(fresh)
+	untold := r.judge(b, said)
 	if err := r.setAside(ctx, tx, b); err != nil {
 		return out, fmt.Errorf("set aside: %w", err)
 	}
-	if err := r.clear(ctx, tx, b, func(p *past) bool { return p.isDirty }); err != nil {
+	if err := r.clear(ctx, tx, b); err != nil {
 		return out, err
 	}
-	if out, err = r.apply(ctx, tx, answers, echoes, transform); err != nil {
+	r.rebuilding = b
+	out, err = r.apply(ctx, tx, observed, echoes, transform)
+	r.rebuilding = nil
+	if err != nil {
 		return out, err
 	}
 	if err := r.restore(ctx, tx, b); err != nil {
 		return out, fmt.Errorf("restore what only later answers told: %w", err)
 	}
+	is := &rebuild{}
+	if err := r.readPast(ctx, tx, is); err != nil {
+		return out, fmt.Errorf("read what came of it: %w", err)
+	}
 	if untold > 0 {
 		out.Warnings["not_told_again"] = etl.Warning{Count: untold}
 	}
-	b.count(fresh, &out)
+	b.count(is, &out)
 	return out, nil
 }
 
-// knownSeries are the levels and subscriptions of the customer.
-func (r *run) knownSeries(ctx context.Context, tx pgx.Tx) (levels, subscriptions map[int64]bool, err error) {
-	levels, subscriptions = map[int64]bool{}, map[int64]bool{}
+// readNames reads what the levels and subscriptions of the customer are called.
+func (r *run) readNames(ctx context.Context, tx pgx.Tx, b *rebuild) error {
+	b.levels, b.numbers = map[int64]series{}, map[int64]string{}
 	rows, err := tx.Query(ctx, `
-		select s.subscription_key, coalesce(v.service_level_key, 0)
+		select s.subscription_key, s.subscription_number, coalesce(v.service_level_key, 0), coalesce(v.service_level, '')
 		from dw.dim_subscription as s
 		left join dw.dim_service_level as v using (subscription_key)
 		where s.customer_key = `+theCustomerKey, r.job.Scope)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	var subscription, level int64
-	_, err = pgx.ForEachRow(rows, []any{&subscription, &level}, func() error {
-		subscriptions[subscription], levels[level] = true, true
+	var number, name string
+	_, err = pgx.ForEachRow(rows, []any{&subscription, &number, &level, &name}, func() error {
+		b.numbers[subscription], b.levels[level] = number, series{number, name}
 		return nil
 	})
-	return levels, subscriptions, err
+	return err
 }
 
 // apply loads the answers one after the other. They were loaded before, so one that is refused as a
@@ -262,10 +377,13 @@ func (r *run) apply(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, echoe
 // readPast reads the versions of what the run is about.
 func (r *run) readPast(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 	b.days, b.terms, b.commitments = map[seriesDayKey]*pastDay{}, map[int64]*past{}, map[int64]*past{}
+	if err := r.readNames(ctx, tx, b); err != nil {
+		return err
+	}
 	if r.job.Dataset == datasetSubscriptions {
 		if err := r.readVersions(ctx, tx, b.terms, `
-			select subscription_key, valid_from, coalesce(payload_id, 0), concat_ws(' | ', coalesce(account_name, '?'), coalesce(start_text, '?'), coalesce(end_text, '?'),
-				coalesce(start_at::text, '?'), coalesce(end_at::text, '?')), absent_since
+			select subscription_key, valid_from, coalesce(payload_id, 0),
+				coalesce(account_name, '?') || ' | ' || coalesce(start_text, '?') || ' | ' || coalesce(end_text, '?'), absent_since
 			from dw.fact_subscription where customer_key = (select customer_key from dw.dim_customer where customer_id = $1)
 			order by subscription_key, valid_from`); err != nil {
 			return err
@@ -307,10 +425,7 @@ func (r *run) readPast(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 			b.days[k] = d
 		}
 		d.versions = append(d.versions, version[int64]{from, payload})
-		d.values = append(d.values, fmt.Sprintf("%x %d", digest, count))
-		if digest != nil {
-			d.digests = append(d.digests, bytes.Clone(digest))
-		}
+		d.values = append(d.values, fmt.Sprintf("%x", digest))
 		d.absent, d.count, d.invoiced = absent, count, invoiced // the current row comes last
 		return nil
 	})
@@ -338,68 +453,19 @@ func (r *run) readVersions(ctx context.Context, tx pgx.Tx, into map[int64]*past,
 	return err
 }
 
-// compare marks what comes out differently. What no answer tells any more stays as it is; compare
-// returns how much that is.
-func (b *rebuild) compare(fresh *rebuild) (untold int) {
-	judge := func(was, is *past) {
-		switch {
-		case is == nil:
-			untold++
-		default:
-			// Versions that differ in flags only tell when an invoice was given and taken back: no reading
-			// of ours changes that.
-			was.isDirty = !slices.Equal(slices.Compact(was.values), slices.Compact(is.values))
-		}
-	}
-	for k, is := range fresh.days {
-		if !b.levels[k.level] {
-			continue // it has another key in the second pass
-		}
-		if b.days[k] == nil {
-			b.days[k] = &pastDay{}
-		}
-		judge(&b.days[k].past, &is.past)
-	}
-	for k, was := range b.days {
-		if fresh.days[k] == nil {
-			judge(&was.past, nil)
-		}
-	}
-	for _, pair := range []struct {
-		was, is map[int64]*past
-		known   map[int64]bool
-	}{{b.terms, fresh.terms, b.subscriptions}, {b.commitments, fresh.commitments, b.levels}} {
-		for k, is := range pair.is {
-			if !pair.known[k] {
-				continue
-			}
-			if pair.was[k] == nil {
-				pair.was[k] = &past{}
-			}
-			judge(pair.was[k], is)
-		}
-		for k, was := range pair.was {
-			if pair.is[k] == nil {
-				judge(was, nil)
-			}
-		}
-	}
-	return untold
-}
-
-// dirty are the series-days that were stored and come out differently, as columns.
-func (b *rebuild) columns(which func(*past) bool) (levels []int64, days []time.Time) {
+// dirtyDays are the series-days that come out differently, as columns.
+func (b *rebuild) dirtyDays() (levels []int64, days []time.Time) {
 	for k, d := range b.days {
-		if which(&d.past) && len(d.versions) > 0 {
+		if d.isDirty {
 			levels, days = append(levels, k.level), append(days, k.day.Time())
 		}
 	}
 	return levels, days
 }
 
-func keysOfPast(all map[int64]*past, which func(*past) bool) (keys []int64) {
+func dirtyKeys(all map[int64]*past) (keys []int64) {
 	for k, p := range all {
-		if which(p) && len(p.versions) > 0 {
+		if p.isDirty {
 			keys = append(keys, k)
 		}
 	}
@@ -413,8 +479,7 @@ const (
 
 // setAside keeps what gives way: days as rows of the ledger that nobody held to be true for any time.
 func (r *run) setAside(ctx context.Context, tx pgx.Tx, b *rebuild) error {
-	isDirty := func(p *past) bool { return p.isDirty }
-	levels, days := b.columns(isDirty)
+	levels, days := b.dirtyDays()
 	if _, err := tx.Exec(ctx, `
 		update dw.restatement as r
 		set kind = 'reread', known_until = known_from, run_id = $4
@@ -447,13 +512,13 @@ func (r *run) setAside(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 		from dw.fact_subscription as f
 		join dw.dim_subscription as s using (subscription_key)
 		where f.customer_key = `+theCustomerKey+` and f.subscription_key = any ($5)`,
-		r.job.Scope, r.id, r.w.cfg.Now(), keysOfPast(b.commitments, isDirty), keysOfPast(b.terms, isDirty))
+		r.job.Scope, r.id, r.w.cfg.Now(), dirtyKeys(b.commitments), dirtyKeys(b.terms))
 	return err
 }
 
-// clear takes away what is stored of the chosen series-days, terms and commitments.
-func (r *run) clear(ctx context.Context, tx pgx.Tx, b *rebuild, which func(*past) bool) error {
-	levels, days := b.columns(which)
+// clear takes away what is stored and comes out differently.
+func (r *run) clear(ctx context.Context, tx pgx.Tx, b *rebuild) error {
+	levels, days := b.dirtyDays()
 	for _, sql := range []string{
 		`delete from dw.restatement as f using ` + theseDays + `
 			where f.customer_key = ` + theCustomerKey + ` and f.service_level_key = these.service_level_key and f.usage_date = these.usage_date
@@ -475,11 +540,11 @@ func (r *run) clear(ctx context.Context, tx pgx.Tx, b *rebuild, which func(*past
 		}
 	}
 	if _, err := tx.Exec(ctx, `delete from dw.fact_commitment where customer_key = `+theCustomerKey+` and service_level_key = any ($2)`,
-		r.job.Scope, keysOfPast(b.commitments, which)); err != nil {
+		r.job.Scope, dirtyKeys(b.commitments)); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `delete from dw.fact_subscription where customer_key = `+theCustomerKey+` and subscription_key = any ($2)`,
-		r.job.Scope, keysOfPast(b.terms, which))
+		r.job.Scope, dirtyKeys(b.terms))
 	return err
 }
 
@@ -504,10 +569,10 @@ func (r *run) restore(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 		return err
 	}
 	for k, d := range b.days {
-		if !d.isDirty || len(d.versions) == 0 {
+		if !d.isDirty {
 			continue
 		}
-		if _, err := tx.Exec(ctx, `update dw.fact_daily_consumption set absent_since = $4,
+		if _, err := tx.Exec(ctx, `update dw.fact_daily_consumption set absent_since = $4, pending_digest = null, pending_at = null,
 				is_invoiced = is_invoiced or $5, invoiced_samples = case when $5 then sample_count else invoiced_samples end,
 				uninvoiced_samples = case when $5 then 0 else uninvoiced_samples end
 			where customer_key = `+theCustomerKey+` and service_level_key = $2 and usage_date = $3`,
@@ -544,41 +609,42 @@ func (r *run) restore(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 
 // count says what the rebuild did, in samples or commitments of what is true now: what came to be
 // known, what came out differently, and the rest of what was read, which is as it was.
-func (b *rebuild) count(fresh *rebuild, out *etl.Outcome) {
+func (b *rebuild) count(is *rebuild, out *etl.Outcome) {
 	out.Mismatch = false // said when the answer came
 	read := out.Received - out.Quarantined
 	out.Inserted, out.Restated, out.Ignored = 0, 0, 0
-	var reread etl.Warning
-	for k, was := range b.days {
-		if !was.isDirty {
-			continue
-		}
-		is := fresh.days[k]
-		added := max(0, is.count-was.count)
-		out.Inserted += added
-		out.Restated += is.count - added
-		if len(was.versions) > 0 {
-			reread.Count++
-		}
-	}
-	for k, is := range fresh.days {
-		if !b.levels[k.level] {
-			out.Inserted += is.count
-		}
-	}
-	for k := range fresh.commitments {
-		if !b.levels[k] {
-			out.Inserted++
-		}
-	}
-	for _, was := range b.commitments {
+	reread := 0
+	for k, now := range is.days {
+		was := b.days[k]
 		switch {
-		case !was.isDirty:
-		case len(was.versions) == 0:
+		case was == nil:
+			out.Inserted += now.count
+		case was.isDirty && !slices.Equal(was.values, now.values):
+			added := max(0, now.count-was.count)
+			out.Inserted += added
+			out.Restated += now.count - added
+			reread++
+		}
+	}
+	for k, was := range b.days {
+		if is.days[k] == nil { // by its former name
+			out.Restated += was.count
+			reread++
+		}
+	}
+	for k, now := range is.commitments {
+		was := b.commitments[k]
+		switch {
+		case was == nil:
 			out.Inserted++
-		default:
+		case was.isDirty && !slices.Equal(was.values, now.values):
 			out.Restated++
-			reread.Count++
+			reread++
+		}
+	}
+	for k, now := range is.terms {
+		if was := b.terms[k]; was != nil && was.isDirty && !slices.Equal(was.values, now.values) {
+			reread++
 		}
 	}
 	out.Unchanged = max(0, read-out.Inserted-out.Restated)
@@ -586,7 +652,7 @@ func (b *rebuild) count(fresh *rebuild, out *etl.Outcome) {
 	for _, name := range []string{"restated", "day_shrunk", "samples_pruned", "invoiced_value_changed", "terms_changed"} {
 		delete(out.Warnings, name) // of the past, and said then
 	}
-	if reread.Count > 0 {
-		out.Warnings["reread"] = reread
+	if reread > 0 {
+		out.Warnings["reread"] = etl.Warning{Count: reread}
 	}
 }

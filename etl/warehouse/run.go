@@ -22,6 +22,8 @@ type run struct {
 
 	rebuilding   *rebuild       // while a rebuild applies answers
 	loadedBefore map[int64]bool // landed answers of this run that were loaded by an earlier one
+	// refusedBefore are those of which something was refused then.
+	refusedBefore map[int64]bool
 }
 
 // StartRun records the run and, for windows, makes the partitions it may need. Both are committed
