@@ -176,6 +176,20 @@ type Sink interface {
 	Restart() error
 }
 
+// Discard takes everything and keeps nothing. Sinks that want only some of it embed it.
+type Discard struct{}
+
+var _ Sink = Discard{}
+
+// Each of these does nothing.
+func (Discard) Customer(Customer) error      { return nil }
+func (Discard) Terms(Terms) error            { return nil }
+func (Discard) Readings(Readings) error      { return nil }
+func (Discard) History(History) error        { return nil }
+func (Discard) License(LicenseReading) error { return nil }
+func (Discard) Reject(Reject) error          { return nil }
+func (Discard) Restart() error               { return nil }
+
 // Report is what a transform says about a whole answer that it read to the end.
 type Report struct {
 	Received    int // records at the dataset's grain, the ignored and the quarantined included

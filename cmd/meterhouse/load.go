@@ -61,7 +61,7 @@ type loaded struct {
 // is in the results. An account that cannot be planned does not stop the others.
 func (s *session) load(ctx context.Context, o order) (loaded, error) {
 	l := &loader{session: s, order: o, slots: make(chan struct{}, s.parallel()), claimed: map[string]string{}}
-	l.pipeline = etl.Pipeline{Warehouse: watched{s.wh, s}, Log: s.app.log, Now: s.app.now}
+	l.pipeline = s.pipeline()
 	var g errgroup.Group
 	for _, k := range s.keystone {
 		g.Go(func() error { return l.loadKeystone(ctx, k) })
@@ -80,6 +80,11 @@ func (s *session) load(ctx context.Context, o order) (loaded, error) {
 		err = ctx.Err()
 	}
 	return loaded{l.results, l.notes}, err
+}
+
+// pipeline loads into the session's warehouse and tells of it.
+func (s *session) pipeline() etl.Pipeline {
+	return etl.Pipeline{Warehouse: watched{s.wh, s}, Log: s.app.log, Now: s.app.now}
 }
 
 func (l *loader) loadKeystone(ctx context.Context, k *keystoneAccount) error {

@@ -243,29 +243,27 @@ func judgeImport(file *csvFile, w *wolkvoxAccount, product string, readAt time.T
 	defer ans.Body.Close()
 	var refused refusals
 	_, err = w.Transform(ans, &refused)
-	for _, r := range refused {
+	for _, r := range refused.all {
 		_, index, _ := strings.Cut(r.Path, "/data/")
 		index, column, _ := strings.Cut(index, "/")
 		n := 0
 		_, _ = fmt.Sscan(index, &n) // our own rows: the path has their number
 		file.bad(lines[n], or(column, "items"), "%q: %s: want %s", r.Excerpt, r.Reason, or(wantedReading[r.Reason], "what the vendor writes there"))
 	}
-	if err != nil && len(refused) == 0 {
+	if err != nil && len(refused.all) == 0 {
 		file.bad(lines[0], "operation", "%q: wrong_operation: want %q, %s", rows[0].Operation, w.Operation(), wantedReading["wrong_operation"])
 	}
-	return err == nil && len(refused) == 0
+	return err == nil && len(refused.all) == 0
 }
 
 // refusals is a sink that keeps what is refused.
-type refusals []etl.Reject
+type refusals struct {
+	etl.Discard
+	all []etl.Reject
+}
 
-func (r *refusals) Reject(reject etl.Reject) error { *r = append(*r, reject); return nil }
-func (r *refusals) Restart() error                 { *r = nil; return nil }
-func (*refusals) Customer(etl.Customer) error      { return nil }
-func (*refusals) Terms(etl.Terms) error            { return nil }
-func (*refusals) Readings(etl.Readings) error      { return nil }
-func (*refusals) History(etl.History) error        { return nil }
-func (*refusals) License(etl.LicenseReading) error { return nil }
+func (r *refusals) Reject(reject etl.Reject) error { r.all = append(r.all, reject); return nil }
+func (r *refusals) Restart() error                 { r.all = nil; return nil }
 
 // loadImports loads what was accepted, each account in one transaction: one result for every account.
 func (s *session) loadImports(ctx context.Context, imports []*readingImport, from string) (results []result, err error) {

@@ -135,7 +135,7 @@ func (s *session) loadAtHand(ctx context.Context, source etl.Source, job etl.Job
 		job.Products = append(job.Products, a.Request.Product)
 	}
 	job.SlotOpen, job.Snapshot, job.Aside = true, false, true
-	pipeline := etl.Pipeline{Warehouse: watched{s.wh, s}, Log: s.app.log, Now: s.app.now}
+	pipeline := s.pipeline()
 	return pipeline.Run(ctx, &atHand{Source: source, answers: answers}, job)
 }
 
@@ -164,22 +164,17 @@ func (s *session) plan(ctx context.Context, dataset string, runs []warehouse.Lan
 		return repairs, nil
 	}
 	for _, scope := range scopesOf(runs) {
-		loaded, windows := runs, []etl.Window{{}}
+		windows := []etl.Window{{}}
 		if dataset == keystone.History {
 			windows = backfillWindows(days)
-		} else if loaded, err = s.wh.AllLanded(ctx, dataset, scope); err != nil {
-			return nil, err
 		}
 		for _, window := range slices.Backward(windows) {
-			r := repair{dataset: dataset, scope: scope, rebuild: true, window: window}
-			for _, run := range loaded {
-				overlaps := window.IsZero() || run.Window.From < window.Until && run.Window.Until > window.From
-				if run.Scope == scope && run.Loaded && overlaps {
-					r.runs = append(r.runs, run)
-				}
+			loaded, err := s.loadedAbout(ctx, dataset, scope, window)
+			if err != nil {
+				return nil, err
 			}
-			if len(r.runs) > 0 {
-				repairs = append(repairs, r)
+			if len(loaded) > 0 {
+				repairs = append(repairs, repair{dataset: dataset, scope: scope, runs: loaded, rebuild: true, window: window})
 			}
 		}
 	}
@@ -227,19 +222,23 @@ func (s *session) replay(ctx context.Context, repairs []repair) (results []resul
 
 // readAgain loads the bodies of one piece. Answers by which the vendor refused hold nothing to load.
 func (s *session) readAgain(ctx context.Context, piece repair) (out etl.Outcome, err error) {
-	if piece.rebuild { // what was loaded since the plan was made belongs to it
-		if piece, err = s.anew(ctx, piece); err != nil {
-			return out, err
-		}
-	}
-	newest := piece.runs[len(piece.runs)-1]
-	source, job, err := s.landedJob(ctx, newest)
 	started := false
 	defer func() {
 		if err != nil && !started { // failures of a run are logged by the pipeline
 			s.app.log.Error("failed", "dataset", piece.dataset, "scope", piece.scope, "error", err)
 		}
 	}()
+	if piece.rebuild { // what was loaded since the plan was made belongs to it
+		piece.runs, err = s.loadedAbout(ctx, piece.dataset, piece.scope, piece.window)
+		if err == nil && len(piece.runs) == 0 {
+			err = fmt.Errorf("%s %s: what was landed is gone: repeat the command", piece.dataset, piece.scope)
+		}
+		if err != nil {
+			return out, err
+		}
+	}
+	newest := piece.runs[len(piece.runs)-1]
+	source, job, err := s.landedJob(ctx, newest)
 	if err != nil {
 		return out, err
 	}
@@ -273,17 +272,15 @@ func (s *session) readAgain(ctx context.Context, piece repair) (out etl.Outcome,
 	return out, err
 }
 
-// anew looks again for the runs of a rebuild.
-func (s *session) anew(ctx context.Context, piece repair) (repair, error) {
-	runs, err := s.wh.Landed(ctx, piece.dataset, piece.scope, piece.window)
-	if piece.window.IsZero() {
-		runs, err = s.wh.AllLanded(ctx, piece.dataset, piece.scope)
+// loadedAbout are the runs of a rebuild: all of a scope that were loaded and speak of the window, or of
+// any time when there is none.
+func (s *session) loadedAbout(ctx context.Context, dataset, scope string, window etl.Window) (runs []warehouse.LandedRun, err error) {
+	if window.IsZero() {
+		runs, err = s.wh.AllLanded(ctx, dataset, scope)
+	} else {
+		runs, err = s.wh.Landed(ctx, dataset, scope, window)
 	}
-	piece.runs = slices.DeleteFunc(runs, func(r warehouse.LandedRun) bool { return !r.Loaded })
-	if err == nil && len(piece.runs) == 0 {
-		err = fmt.Errorf("%s %s: what was landed is gone: repeat the command", piece.dataset, piece.scope)
-	}
-	return piece, err
+	return slices.DeleteFunc(runs, func(r warehouse.LandedRun) bool { return !r.Loaded }), err
 }
 
 // landedJob is the source that can read the bodies of a run of the past, and the job to load them.

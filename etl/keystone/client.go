@@ -526,16 +526,14 @@ func (a *Account) ping(ctx context.Context) (string, error) {
 		return "", about(call, err)
 	}
 	return fmt.Sprintf("%s answers; the access token works until %s and shows %d customers",
-		a.base.Host, held.until.UTC().Format(time.RFC3339), int(seen)), nil
+		a.base.Host, held.until.UTC().Format(time.RFC3339), seen.n), nil
 }
 
 // customerCount is a sink that counts customers.
-type customerCount int
+type customerCount struct {
+	etl.Discard
+	n int
+}
 
-func (n *customerCount) Customer(etl.Customer) error    { *n++; return nil }
-func (n *customerCount) Restart() error                 { *n = 0; return nil }
-func (*customerCount) Terms(etl.Terms) error            { return nil }
-func (*customerCount) Readings(etl.Readings) error      { return nil }
-func (*customerCount) History(etl.History) error        { return nil }
-func (*customerCount) License(etl.LicenseReading) error { return nil }
-func (*customerCount) Reject(etl.Reject) error          { return nil }
+func (c *customerCount) Customer(etl.Customer) error { c.n++; return nil }
+func (c *customerCount) Restart() error              { c.n = 0; return nil }

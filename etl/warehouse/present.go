@@ -457,13 +457,15 @@ func (l *loader) supersedeUntold() error {
 
 // String spells a reading for the log of rereadings.
 func (r *reading) String() string {
-	text := func(d *string) string {
-		if d == nil {
-			return "unknown"
-		}
-		return *d
-	}
+	text := func(d *string) string { return textOr(d, "unknown") }
 	return fmt.Sprintf("committed %s, consumed %s, burst %s, accrued %s", text(r.committed), text(r.consumed), text(r.burst), text(r.accrue))
+}
+
+func textOr(s *string, otherwise string) string {
+	if s == nil {
+		return otherwise
+	}
+	return *s
 }
 
 func decimalText(d *etl.Decimal) *string {

@@ -105,33 +105,37 @@ func (b *rebuild) told(k seriesDayKey, payload int64) bool {
 
 // scan is a sink that notes what an answer says, and writes nothing.
 type scan struct {
+	etl.Discard
+	window  etl.Window // days outside are not noted
 	said    map[subject][]string
 	partial map[subject]bool // something of it is refused
 	doubt   map[series]bool  // something of any day is
 	rejects int
 }
 
-func newScan() *scan {
-	return &scan{said: map[subject][]string{}, partial: map[subject]bool{}, doubt: map[series]bool{}}
+func newScan(window etl.Window) *scan {
+	return &scan{window: window, said: map[subject][]string{}, partial: map[subject]bool{}, doubt: map[series]bool{}}
 }
 
-func (s *scan) Restart() error                   { *s = *newScan(); return nil }
-func (s *scan) Reject(etl.Reject) error          { s.rejects++; return nil }
-func (*scan) Customer(etl.Customer) error        { return nil }
-func (*scan) Readings(etl.Readings) error        { return nil }
-func (*scan) License(r etl.LicenseReading) error { return nil }
+func (s *scan) Restart() error          { *s = *newScan(s.window); return nil }
+func (s *scan) Reject(etl.Reject) error { s.rejects++; return nil }
 
 func (s *scan) History(rec etl.History) error {
 	for i := range rec.Levels {
 		of := series{rec.Number, rec.Levels[i].Level}
 		for day := range rec.Levels[i].PartialDays {
-			s.partial[subject{of, day}] = true
+			if s.window.Contains(day) {
+				s.partial[subject{of, day}] = true
+			}
 		}
 		s.doubt[of] = s.doubt[of] || rec.Levels[i].AllPartial || rec.Partial
 		for _, d := range splitDays(&rec.Levels[i]) {
 			at := subject{of, d.day}
-			s.partial[at] = s.partial[at] || d.partial
-			if !d.partial {
+			switch {
+			case !s.window.Contains(d.day):
+			case d.partial:
+				s.partial[at] = true
+			default:
 				s.said[at] = append(s.said[at], fmt.Sprintf("%x", d.digest))
 			}
 		}
@@ -145,19 +149,15 @@ func (s *scan) Terms(rec etl.Terms) error {
 	for _, c := range rec.Levels {
 		at := subject{series{rec.Number, c.Level}, 0}
 		s.said[at] = append(s.said[at], c.CommittedTiB.String())
-		s.partial[at] = s.partial[at] || rec.Partial
+		if rec.Partial {
+			s.partial[at] = true
+		}
 	}
 	return nil
 }
 
 func spellTerms(account, start, end *string) string {
-	text := func(s *string) string {
-		if s == nil {
-			return "?"
-		}
-		return *s
-	}
-	return text(account) + " | " + text(start) + " | " + text(end)
+	return textOr(account, "?") + " | " + textOr(start, "?") + " | " + textOr(end, "?")
 }
 
 // judge finds what the answers do not say any more, or say only now. said is what each answer says.
@@ -291,22 +291,12 @@ func (r *run) rebuild(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, tra
 	}
 	said := map[int64]*scan{}
 	for _, ans := range answers {
-		said[ans.PayloadID] = newScan()
+		said[ans.PayloadID] = newScan(r.window)
 		if ans.NoData {
 			continue
 		}
 		if _, err := transform(ans, said[ans.PayloadID]); err != nil { // it was loaded: nobody wants to lose its figures
 			return out, fmt.Errorf("payload %d: %w", ans.PayloadID, err)
-		}
-		for of := range said[ans.PayloadID].said { // of other windows
-			if of.day != 0 && !r.window.Contains(of.day) {
-				delete(said[ans.PayloadID].said, of)
-			}
-		}
-		for of := range said[ans.PayloadID].partial {
-			if of.day != 0 && !r.window.Contains(of.day) {
-				delete(said[ans.PayloadID].partial, of)
-			}
 		}
 	}
 	untold := r.judge(b, said)
@@ -384,28 +374,24 @@ func (r *run) readPast(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 		if err := r.readVersions(ctx, tx, b.terms, `
 			select subscription_key, valid_from, coalesce(payload_id, 0),
 				coalesce(account_name, '?') || ' | ' || coalesce(start_text, '?') || ' | ' || coalesce(end_text, '?'), absent_since
-			from dw.fact_subscription where customer_key = (select customer_key from dw.dim_customer where customer_id = $1)
+			from dw.fact_subscription where customer_key = `+theCustomerKey+`
 			order by subscription_key, valid_from`); err != nil {
 			return err
 		}
 		return r.readVersions(ctx, tx, b.commitments, `
 			select service_level_key, valid_from, coalesce(payload_id, 0), trim_scale(committed_tib)::text, absent_since
-			from dw.fact_commitment where customer_key = (select customer_key from dw.dim_customer where customer_id = $1)
+			from dw.fact_commitment where customer_key = `+theCustomerKey+`
 			order by service_level_key, valid_from`)
 	}
 	rows, err := tx.Query(ctx, `
-		with one as (
-			select customer_key from dw.dim_customer where customer_id = $1
-		)
-
 		select service_level_key, usage_date, digest, sample_count, payload_id, null::timestamptz as absent_since, false as invoiced,
 			known_from, false as is_current, restatement_id
 		from dw.restatement
-		where customer_key = (select customer_key from one) and usage_date >= $2 and usage_date < $3 and kind <> 'reread'
+		where customer_key = `+theCustomerKey+` and usage_date >= $2 and usage_date < $3 and kind <> 'reread'
 		union all
 		select service_level_key, usage_date, digest, sample_count, payload_id, absent_since, invoiced_samples = sample_count, known_since, true, 0
 		from dw.fact_daily_consumption
-		where customer_key = (select customer_key from one) and usage_date >= $2 and usage_date < $3
+		where customer_key = `+theCustomerKey+` and usage_date >= $2 and usage_date < $3
 		order by 1, 2, 9, 8, 10`, r.job.Scope, r.window.From.Time(), r.window.Until.Time())
 	if err != nil {
 		return err
@@ -516,19 +502,13 @@ func (r *run) setAside(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 	return err
 }
 
-// clear takes away what is stored and comes out differently.
+// clear takes away what is stored and comes out differently. The ledger's rows are set aside by now.
 func (r *run) clear(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 	levels, days := b.dirtyDays()
-	for _, sql := range []string{
-		`delete from dw.restatement as f using ` + theseDays + `
-			where f.customer_key = ` + theCustomerKey + ` and f.service_level_key = these.service_level_key and f.usage_date = these.usage_date
-				and f.kind <> 'reread'`,
-		`delete from dw.fact_daily_consumption as f using ` + theseDays + `
-			where f.customer_key = ` + theCustomerKey + ` and f.service_level_key = these.service_level_key and f.usage_date = these.usage_date`,
-	} {
-		if _, err := tx.Exec(ctx, sql, r.job.Scope, levels, days); err != nil {
-			return err
-		}
+	if _, err := tx.Exec(ctx, `delete from dw.fact_daily_consumption as f using `+theseDays+`
+		where f.customer_key = `+theCustomerKey+` and f.service_level_key = these.service_level_key and f.usage_date = these.usage_date`,
+		r.job.Scope, levels, days); err != nil {
+		return err
 	}
 	if r.job.Dataset == datasetHistory { // the bounds of the window prune partitions
 		if _, err := tx.Exec(ctx, `delete from dw.fact_consumption_sample as f using `+theseDays+`
