@@ -61,3 +61,20 @@ func (e *BusyError) Error() string {
 
 // ErrFenced says that the lease was lost to another process before the load could commit.
 var ErrFenced = errors.New("lease lost to another process, nothing was written")
+
+// HeldError says that the vendor must not be asked for something before a time: because of its pace,
+// its quota, or something that it refused.
+type HeldError struct {
+	What   string    // what was to be asked
+	Reason string    // why not now, in words
+	Until  time.Time // real clock; when it may be tried again
+	// Class is ErrThrottled, ErrUnauthorized or ErrUnavailable where the vendor's own word is the
+	// reason; nil when it is only a matter of pace.
+	Class error
+}
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("%s: not asked before %s: %s", e.What, e.Until.UTC().Format(time.RFC3339), e.Reason)
+}
+
+func (e *HeldError) Unwrap() error { return e.Class }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,26 +95,10 @@ func (c *check) end() error {
 // config warns of what is valid and perhaps not meant.
 func (c *check) config() {
 	c.ok("config", "%s, %s", count(len(c.cfg.Keystone), "keystone account"), count(len(c.cfg.Wolkvox), "wolkvox account"))
-	c.reserved(reflect.TypeFor[config](), "")
 	for _, k := range c.cfg.Keystone {
 		if k.History.Reread == 0 {
 			c.warn("keystone "+k.Account, "take history.reread out of the configuration, or set it to 125d",
 				"history.reread is 0d: figures that the vendor restates are never seen")
-		}
-	}
-}
-
-// reserved names the keys that somebody set and nothing uses.
-func (c *check) reserved(t reflect.Type, path string) {
-	for i := range t.NumField() {
-		field := t.Field(i)
-		at := join(path, field.Tag.Get("yaml"))
-		if field.Tag.Get("reserved") == "true" {
-			if source, set := c.cfg.sources[at]; set {
-				c.warn(at, "", "not used by this version (%s)", source)
-			}
-		} else if field.Type.Kind() == reflect.Struct && !isLeaf(field.Type) {
-			c.reserved(field.Type, at)
 		}
 	}
 }

@@ -76,7 +76,6 @@ func TestCheckOddSettings(t *testing.T) {
 	o := w.must(exitDone, "check")
 	wantContains(t, "check", o.stdout,
 		`warn  wolkvox calls: product "ivr_minute" (did you mean "ivr_minutes"?) is not in our catalogue`,
-		"warn  state_dir: not used by this version ("+w.file+":14)\n", "warn  alerts.command: not used by this version ("+w.file+":15)\n",
 		"warn  keystone acme: history.reread is 0d: ", "      do: take history.reread out")
 	if strings.Contains(o.stdout, "console") || strings.Contains(o.stdout, "alerts.webhook") {
 		t.Errorf("defaults are warned of:\n%s", o.stdout)

@@ -22,8 +22,9 @@ import (
 // reserved key sets is checked, but nothing uses it yet.
 type config struct {
 	Database   databaseConfig   `yaml:"database" doc:"Where the warehouse is."`
-	StateDir   string           `yaml:"state_dir" reserved:"true" doc:"Folder for the answers to token exchanges and for bodies in flight, so that they survive a crash. Empty: none."`
+	StateDir   string           `yaml:"state_dir" doc:"Folder for the answers to token exchanges and for bodies in flight, so that they survive a crash. Empty: none."`
 	SecretsKey secret           `yaml:"secrets_key" doc:"Encrypts the tokens that the database keeps: 32 bytes in base64. Keep a copy: without it every Keystone account needs a new login."`
+	FormerKey  secret           `yaml:"former_secrets_key" doc:"While secrets_key is being changed: the one before, so that what it sealed still opens. Then token rekey, and take this out."`
 	Parallel   int              `yaml:"parallel" doc:"How many customers and accounts are loaded at once, 0 to 256. 0: as many as there are cores."`
 	HTTP       httpConfig       `yaml:"http" doc:"How the vendors are called."`
 	Keystone   []keystoneConfig `yaml:"keystone" doc:"One entry per NetApp Keystone login. No such login: delete this block."`
@@ -86,13 +87,14 @@ type wolkvoxConfig struct {
 }
 
 type consoleConfig struct {
-	Listen string            `yaml:"listen" reserved:"true" doc:"host:port. Off this machine only with users."`
-	Users  map[string]secret `yaml:"users" reserved:"true" doc:"Names and passwords, such as ann: ${ANN_PASSWORD}."`
+	Listen string            `yaml:"listen" doc:"host:port. Off this machine only with users."`
+	Users  map[string]secret `yaml:"users" doc:"Names and passwords, such as ann: ${ANN_PASSWORD}."`
 }
 
 type alertsConfig struct {
-	Webhook secret `yaml:"webhook" reserved:"true" doc:"https URL that is sent each alert; most services put a key into it."`
-	Command string `yaml:"command" reserved:"true" doc:"Program that is run for each alert."`
+	Webhook   secret `yaml:"webhook" doc:"https URL that is sent each alert; most services put a key into it."`
+	Command   string `yaml:"command" doc:"Program that is run for each alert."`
+	Heartbeat secret `yaml:"heartbeat" doc:"https URL that is asked every 5 minutes while loading goes on: a service that calls when it stays away."`
 }
 
 type retentionConfig struct {

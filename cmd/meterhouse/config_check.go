@@ -282,9 +282,11 @@ func (c *checker) rest() {
 			c.empty("console.users."+name, "a password")
 		}
 	}
-	if text := cfg.Alerts.Webhook.text(); text != "" {
-		if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
-			c.bad("alerts.webhook", "want https://host/…, or http to this machine")
+	for path, hook := range map[string]secret{"alerts.webhook": cfg.Alerts.Webhook, "alerts.heartbeat": cfg.Alerts.Heartbeat} {
+		if text := hook.text(); text != "" {
+			if u, err := url.Parse(text); err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
+				c.bad(path, "want https://host/…, or http to this machine")
+			}
 		}
 	}
 	if p := cfg.Retention.Payload; p != 0 && p < span(day) {

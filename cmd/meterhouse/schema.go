@@ -86,9 +86,6 @@ func demanded(s *schema) *schema {
 // docOf is what there is to say about a key, in sentences.
 func docOf(tags reflect.StructTag, path string) string {
 	doc := tags.Get("doc")
-	if tags.Get("reserved") == "true" {
-		doc += " Not used by this version."
-	}
 	if names := variablesOf(path); len(names) > 0 {
 		doc += " " + strings.Join(names, " or ") + "."
 	}
@@ -108,6 +105,7 @@ var texts = map[string]*regexp.Regexp{
 	"wolkvox.products":    productName,
 	"console.listen":      regexp.MustCompile(`:`),
 	"alerts.webhook":      regexp.MustCompile(`^https?://`),
+	"alerts.heartbeat":    regexp.MustCompile(`^https?://`),
 }
 
 // Spellings of the types that are read from a text. A plain 0 is as good as 0d.
