@@ -29,7 +29,7 @@ marked *null* may hold it.
 `
 
 // dictionarySchemas are in the order in which people need them.
-var dictionarySchemas = []string{"mart", "dw", "ops", "raw"}
+var dictionarySchemas = []string{"mart", "dw", "ops", "river", "raw"}
 
 type dictionaryRelation struct {
 	Name, Kind, Comment string

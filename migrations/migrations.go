@@ -1,5 +1,6 @@
-// Package migrations carries the schema of the warehouse as goose files and knows how to bring a
-// database to it. Files are numbered, applied in a transaction each, and never edited once shipped.
+// Package migrations carries the schema of the warehouse as goose files, and the queue's as
+// migrations in Go, and knows how to bring a database to it. Migrations are numbered, applied in a
+// transaction each, and never edited once shipped.
 package migrations
 
 import (
@@ -28,7 +29,7 @@ func FS() fs.FS { return files }
 // versionTable keeps clear of other tools' goose tables in the same database.
 const versionTable = "meterhouse_schema_version"
 
-// Head is the version of the newest file.
+// Head is the version of the newest migration.
 func Head() int64 {
 	names, err := fs.Glob(files, "*.sql")
 	if err != nil || len(names) == 0 {
@@ -38,7 +39,15 @@ func Head() int64 {
 	if _, err := fmt.Sscanf(names[len(names)-1], "%05d_", &head); err != nil {
 		panic("migrations: " + names[len(names)-1] + ": want a name like 00001_verb_object.sql")
 	}
-	return head
+	return max(head, riverHead)
+}
+
+// nameOf is what a migration is called: goose knows no file of one that is written in Go.
+func nameOf(s *goose.Source) string {
+	if part, ok := river[s.Version]; ok {
+		return part.name
+	}
+	return s.Path
 }
 
 // Applied is one migration that was run.
@@ -98,7 +107,7 @@ func Status(ctx context.Context, url string) (states []State, err error) {
 	err = withProvider(ctx, url, func(p *goose.Provider) error {
 		all, err := p.Status(ctx)
 		for _, s := range all {
-			states = append(states, State{Version: s.Source.Version, Name: s.Source.Path, AppliedAt: s.AppliedAt})
+			states = append(states, State{Version: s.Source.Version, Name: nameOf(s.Source), AppliedAt: s.AppliedAt})
 		}
 		return err
 	})
@@ -128,7 +137,7 @@ func collect(results []*goose.MigrationResult, err error) (applied []Applied) {
 		results = partial.Applied
 	}
 	for _, r := range results {
-		applied = append(applied, Applied{Version: r.Source.Version, Name: r.Source.Path, Took: r.Duration})
+		applied = append(applied, Applied{Version: r.Source.Version, Name: nameOf(r.Source), Took: r.Duration})
 	}
 	return applied
 }
@@ -154,7 +163,7 @@ func withProvider(ctx context.Context, url string, use func(*goose.Provider) err
 	if err != nil {
 		return err
 	}
-	provider, err := goose.NewProvider("", db, files, goose.WithStore(store), goose.WithSessionLocker(locker))
+	provider, err := goose.NewProvider("", db, files, goose.WithStore(store), goose.WithSessionLocker(locker), goose.WithGoMigrations(addRiver()...))
 	if err != nil {
 		return err
 	}

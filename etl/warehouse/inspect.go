@@ -112,7 +112,7 @@ func (i *inspection) role() string { return pgx.Identifier{i.server.Role}.Saniti
 const ours = `
     from pg_class as c
     join pg_namespace as n on n.oid = c.relnamespace
-    where n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing') and c.relkind in ('r', 'p', 'v', 'S') and not c.relispartition`
+    where n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing', 'river') and c.relkind in ('r', 'p', 'v', 'S') and not c.relispartition`
 
 // migrationRights asks what a migration needs: to create, and to own what it alters.
 func (i *inspection) migrationRights(ctx context.Context) error {
@@ -164,7 +164,7 @@ func (i *inspection) loadRights(ctx context.Context) error {
 		with lacking as (
 			select n.nspowner as owner, 1 as rank, 'usage of schema ' || n.nspname as what
 			from pg_namespace as n
-			where n.nspname in ('raw', 'ops', 'dw', 'mart') and not has_schema_privilege(n.oid, 'usage')
+			where n.nspname in ('raw', 'ops', 'dw', 'mart', 'river') and not has_schema_privilege(n.oid, 'usage')
 			union all
 			select c.relowner, 2, 'ownership of dw.fact_consumption_sample'
 			from pg_class as c
@@ -185,7 +185,7 @@ func (i *inspection) loadRights(ctx context.Context) error {
 					where not case when c.relkind = 'S' then has_sequence_privilege(c.oid, privilege) else has_table_privilege(c.oid, privilege) end
 				) as privileges
 			) as p
-			where n.nspname in ('raw', 'ops', 'dw', 'mart') and c.relkind in ('r', 'p', 'v', 'S') and not c.relispartition and privileges <> '{}'
+			where n.nspname in ('raw', 'ops', 'dw', 'mart', 'river') and c.relkind in ('r', 'p', 'v', 'S') and not c.relispartition and privileges <> '{}'
 		)
 
 		select pg_get_userbyid(owner), what
