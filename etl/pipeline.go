@@ -115,6 +115,7 @@ type Job struct {
 	Expected Day           // first day that is expected, for datasets of windows
 	Settle   time.Duration // how long after its end a day becomes due, for datasets of windows
 	NextDue  time.Time     // when the schedule asks for it again; zero when there is no schedule
+	Slot     time.Time     // which slot of the schedule this is done for; zero when a person asked
 	Zone     string        // IANA name of the zone that the vendor's days are filed in; empty is UTC
 	Server   string        // server code of the account, for dimensions that keep it
 	// Operation is the operation that readings must name; empty: the one that the account's first
@@ -175,11 +176,15 @@ type Pipeline struct {
 	Warehouse Warehouse
 	Log       *slog.Logger
 	Now       func() time.Time // business clock
+	// Stop, when set, is asked between two windows: what is left then is not begun, and Run returns
+	// ErrStopped.
+	Stop func() bool
 }
 
 // Run does one job, window by window: lease, extract, land, transform, load. Failed windows do
 // not stop the following ones unless the credential was refused, the vendor throttles, or it was
-// unavailable for two of them, one after the other. Repeating is safe. The error is nil when every window was loaded; a *BusyError when the lease is taken.
+// unavailable for two of them, one after the other. Repeating is safe.
+// The error is nil when every window was loaded; a *BusyError when the lease is taken.
 func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error) {
 	total := Outcome{Warnings: Warnings{}}
 	lease, err := p.Warehouse.Lease(ctx, job.Dataset, job.Scope)
@@ -191,7 +196,11 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 	var failed []error
 	inARow := 0 // windows that met an unavailable vendor
 	pending := job.Windows
-	for len(pending) > 0 {
+	for begun := false; len(pending) > 0; begun = true {
+		if begun && p.Stop != nil && p.Stop() {
+			failed = append(failed, fmt.Errorf("%s %s: %d windows are left: %w", job.Dataset, job.Scope, len(pending), ErrStopped))
+			break
+		}
 		window := pending[0]
 		pending = pending[1:]
 		part := job

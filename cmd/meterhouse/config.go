@@ -264,8 +264,9 @@ func inOrderOfFile(a, b error) int {
 // parallel is how many scopes are loaded at once.
 func (c *config) parallel() int { return cmp.Or(c.Parallel, runtime.GOMAXPROCS(0)) }
 
-// connections is how many a process takes at most.
-func (c *config) connections() int { return max(8, 2*c.parallel()+4) }
+// connections is how many a process takes at most: two for each load, and some for leases, tokens, the
+// queue and whoever asks.
+func (c *config) connections() int { return max(12, 2*c.parallel()+8) }
 
 // isLocal tells that the database is a private Postgres of this user.
 func (c *config) isLocal() bool { return c.Database.URL.text() == localDatabase }

@@ -12,9 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/robfig/cron/v3"
-
 	"meterhouse/etl"
+	"meterhouse/etl/schedule"
 )
 
 const day = 24 * time.Hour
@@ -186,69 +185,12 @@ func (d date) String() string {
 }
 
 // cronSpec is a schedule in UTC unless it names a zone.
-type cronSpec struct {
-	text     string
-	schedule cron.Schedule
-}
+type cronSpec struct{ schedule.Spec }
 
-func (c *cronSpec) UnmarshalText(text []byte) error {
-	parsed, err := parseCron(string(text))
-	*c = parsed
-	return err
-}
-
-func (c cronSpec) String() string { return c.text }
-
-var cronParser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
-
-// parseCron guards the library: it panics on a zone without a schedule, takes the machine's zone
-// for none, and accepts schedules that never fire.
-func parseCron(text string) (c cronSpec, err error) {
-	bad := func(why any) error {
-		return fmt.Errorf("schedule %q: %v: want five fields such as \"37 2 * * *\" (UTC, or after CRON_TZ=Area/City)", text, why)
-	}
-	defer func() {
-		if recover() != nil {
-			c, err = cronSpec{}, bad("no fields")
-		}
-	}()
-	spec := strings.TrimSpace(text)
-	zone, hasZone := "UTC", false
-	for _, prefix := range []string{"CRON_TZ=", "TZ="} {
-		if rest, ok := strings.CutPrefix(spec, prefix); ok {
-			hasZone = true
-			zone, spec, _ = strings.Cut(rest, " ")
-			break
-		}
-	}
-	if hasZone && (zone == "" || zone == "Local") {
-		return c, bad("no zone named")
-	}
-	schedule, err := cronParser.Parse("CRON_TZ=" + zone + " " + strings.TrimSpace(spec))
-	if err != nil {
-		return c, bad(err)
-	}
-	if schedule.Next(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).IsZero() {
-		return c, fmt.Errorf("schedule %q never fires: want a date that exists", text)
-	}
-	return cronSpec{text, schedule}, nil
-}
-
-func mustCron(text string) cronSpec {
-	c, err := parseCron(text)
-	if err != nil {
-		panic(err) // our own defaults
-	}
-	return c
-}
+func mustCron(text string) cronSpec { return cronSpec{schedule.Must(text)} }
 
 // next is the first time after t that the schedule fires, zero when it has none.
-func (c cronSpec) next(t time.Time) time.Time {
-	if c.schedule == nil {
-		return time.Time{}
-	}
-	return c.schedule.Next(t.UTC()).UTC()
-}
+func (c cronSpec) next(t time.Time) time.Time { return c.Next(t) }
 
 // setText gives a configured text to a value of one of the types above, a string or a number.
 func setText(v reflect.Value, text string) error {

@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/schedule"
 	"meterhouse/etl/warehouse/warehousetest"
 )
 
@@ -456,7 +457,7 @@ func TestKubernetes(t *testing.T) {
 		t.Errorf("the ConfigMap is not %s (-want +got):\n%s", exampleConfig, diff)
 	}
 	cron := manifests["CronJob"].Spec
-	if _, err := parseCron(cron.Schedule); err != nil || cron.Concurrency != "Forbid" {
+	if _, err := schedule.Parse(cron.Schedule); err != nil || cron.Concurrency != "Forbid" {
 		t.Errorf("schedule %q (%v), concurrency %q: want a schedule, and Forbid", cron.Schedule, err, cron.Concurrency)
 	}
 	pod := cron.JobTemplate.Spec.Template.Spec

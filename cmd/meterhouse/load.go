@@ -16,6 +16,7 @@ import (
 
 	"meterhouse/etl"
 	"meterhouse/etl/keystone"
+	"meterhouse/etl/schedule"
 	"meterhouse/etl/warehouse"
 	"meterhouse/etl/wolkvox"
 )
@@ -118,7 +119,7 @@ func (l *loader) loadKeystone(ctx context.Context, k *keystoneAccount) error {
 }
 
 func (l *loader) loadWolkvox(ctx context.Context, w *wolkvoxAccount) error {
-	wanted, err := l.isWanted(ctx, wolkvox.Dataset, w.cfg.Account, w.cfg.Schedule)
+	wanted, err := l.isWanted(ctx, wolkvox.Dataset, w.cfg.Account, w.timetable())
 	if err != nil || !wanted {
 		return err
 	}
@@ -136,10 +137,10 @@ func (l *loader) loadWolkvox(ctx context.Context, w *wolkvoxAccount) error {
 
 // customers of an account, as configured or else as the vendor listed them; known is false when
 // the list was never loaded.
-func (l *loader) customers(ctx context.Context, k *keystoneAccount) (ids []string, known bool, err error) {
+func (s *session) customers(ctx context.Context, k *keystoneAccount) (ids []string, known bool, err error) {
 	ids = k.cfg.Customers
 	if len(ids) == 0 {
-		if ids, err = l.wh.Customers(ctx, k.cfg.Account); err != nil {
+		if ids, err = s.wh.Customers(ctx, k.cfg.Account); err != nil {
 			return nil, false, err
 		}
 	}
@@ -184,11 +185,9 @@ func (l *loader) plan(ctx context.Context, k *keystoneAccount, dataset string, c
 		if dataset == keystone.History {
 			job.Windows, job.SlotOpen = l.order.windows, l.order.windows != nil
 			if job.Windows == nil {
-				covered, err := l.wh.Covered(ctx, dataset, id, etl.Window{From: k.cfg.History.Start.day, Until: horizon(now, k.cfg.History.Settle)})
-				if err != nil {
+				if job.Windows, err = l.windows(ctx, k, id, now); err != nil {
 					return nil, err
 				}
-				job.Windows = historyWindows(now, k.cfg.History, covered)
 			}
 		}
 		if len(job.Windows) > 0 {
@@ -198,17 +197,27 @@ func (l *loader) plan(ctx context.Context, k *keystoneAccount, dataset string, c
 	return jobs, nil
 }
 
+// windows of history that a regular run asks for.
+func (s *session) windows(ctx context.Context, k *keystoneAccount, customer string, now time.Time) ([]etl.Window, error) {
+	covered, err := s.wh.Covered(ctx, keystone.History, customer, etl.Window{From: k.cfg.History.Start.day, Until: horizon(now, k.cfg.History.Settle)})
+	if err != nil {
+		return nil, err
+	}
+	return historyWindows(now, k.cfg.History, covered), nil
+}
+
 // mayWant tells whether any scope of the dataset can be wanted.
 func (l *loader) mayWant(dataset string) bool {
 	return len(l.order.datasets) == 0 || slices.Contains(l.order.datasets, dataset)
 }
 
-func (l *loader) isWanted(ctx context.Context, dataset, scope string, schedule cronSpec) (bool, error) {
+func (l *loader) isWanted(ctx context.Context, dataset, scope string, s schedule.Schedule) (bool, error) {
 	if len(l.order.datasets) > 0 {
 		return slices.Contains(l.order.datasets, dataset), nil
 	}
 	last, succeeded, err := l.wh.LastSuccess(ctx, dataset, scope)
-	return err == nil && isDue(schedule, last, succeeded, l.app.now()), err
+	_, due := dueSlot(s, last, succeeded, l.app.now())
+	return err == nil && due, err
 }
 
 // run does the jobs side by side, begun in order as slots become free, and returns when all are

@@ -124,7 +124,7 @@ Postgres: exactly, without gaps or repeats, and with every restated figure kept.
 	flags.StringVar(&a.logLevel, "log-level", "", "least `level` to log: debug, info, warn or error (default info)")
 	flags.StringVar(&a.nowText, "now", "", "fix the business clock at this RFC 3339 `time`")
 	root.AddCommand(
-		a.demoCommand(), a.initCommand(), a.configCommand(), a.checkCommand(), a.migrateCommand(), a.runCommand(), a.backfillCommand(), a.replayCommand(),
+		a.demoCommand(), a.initCommand(), a.configCommand(), a.checkCommand(), a.migrateCommand(), a.runCommand(), a.serveCommand(), a.workerCommand(), a.backfillCommand(), a.replayCommand(),
 		a.statusCommand(), a.reportCommand(), a.tokenCommand(), a.quarantineCommand(), a.readingsCommand(), a.levelsCommand(), a.pruneCommand(), a.simulateCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	a.addCompletions(root)
@@ -172,9 +172,12 @@ Flags:
 Flags of every command: --config, --log-format, --log-level, --now; see meterhouse --help.{{end}}
 `
 
+// wallClock is the business clock unless --now fixes it. Tests in which days pass put another.
+var wallClock = time.Now
+
 // start reads the global flags. Whatever fails before it is wrong use.
 func (a *app) start() error {
-	a.now = time.Now
+	a.now = wallClock
 	if a.nowText != "" {
 		fixed, err := time.Parse(time.RFC3339, a.nowText)
 		if err != nil {

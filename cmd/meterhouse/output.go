@@ -314,6 +314,12 @@ func (p *progress) clear() {
 	p.line = ""
 }
 
+// off ends it for good, for a process that nobody watches.
+func (p *progress) off() {
+	p.clear()
+	p.tty = nil
+}
+
 func (p *progress) erase() {
 	if p.tty != nil && p.line != "" {
 		_, _ = io.WriteString(p.w, "\r\x1b[K")

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/schedule"
 )
 
 // maxWindowDays keeps a window at 31 days as sent: its end goes out as the midnight after it.
@@ -38,12 +39,15 @@ func backfillWindows(w etl.Window) []etl.Window {
 	return etl.Tile(wanted, maxWindowDays)
 }
 
-// isDue tells whether a slot of the schedule has come since the last success. What never succeeded
-// is due. Slots that were missed count once.
-func isDue(schedule cronSpec, last time.Time, succeeded bool, now time.Time) bool {
-	if !succeeded {
-		return true
+// dueSlot is the newest slot of the schedule that has come since the last success. What never succeeded
+// is due even before its first slot, which is then the zero of Unix time. Slots that were missed count
+// once.
+func dueSlot(s schedule.Schedule, last time.Time, succeeded bool, now time.Time) (slot time.Time, due bool) {
+	if succeeded {
+		return schedule.Newest(s, last, now)
 	}
-	next := schedule.next(last)
-	return !next.IsZero() && !next.After(now)
+	if slot, ok := schedule.Newest(s, now.AddDate(-1, 0, 0), now); ok {
+		return slot, true
+	}
+	return time.Unix(0, 0).UTC(), true
 }

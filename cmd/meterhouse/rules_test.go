@@ -71,6 +71,7 @@ var mayImport = map[string][]string{
 	"meterhouse/etl/wolkvox":                 {"meterhouse/etl", "meterhouse/etl/internal"},
 	"meterhouse/etl/warehouse":               {"meterhouse/etl", "meterhouse/migrations"},
 	"meterhouse/etl/warehouse/warehousetest": {"meterhouse/etl", "meterhouse/migrations"},
+	"meterhouse/etl/schedule":                {"meterhouse/etl"},
 	"meterhouse/etl/localpg/fetchpg":         {"meterhouse/etl/localpg"},
 	"meterhouse/etl/etltest":                 {"meterhouse/etl", "meterhouse/etl/internal"},
 }
@@ -82,6 +83,7 @@ var mayNotImport = map[string][]string{
 	"meterhouse/etl/wolkvox":   {"github.com/jackc", "github.com/robfig", "database/sql"},
 	"meterhouse/etl/internal":  {"github.com/jackc", "github.com/robfig", "database/sql"},
 	"meterhouse/etl/warehouse": {"net/http", "github.com/robfig"},
+	"meterhouse/etl/schedule":  {"net/http", "database/sql"},
 }
 
 func TestImportRules(t *testing.T) {

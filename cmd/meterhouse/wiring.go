@@ -13,6 +13,7 @@ import (
 	"meterhouse/etl"
 	"meterhouse/etl/keystone"
 	"meterhouse/etl/localpg"
+	"meterhouse/etl/schedule"
 	"meterhouse/etl/warehouse"
 	"meterhouse/etl/wolkvox"
 )
@@ -23,6 +24,9 @@ type database struct {
 	direct string // not through a pooler
 	stop   func() error
 }
+
+// leaseFor is how long a scope stays with a process that died; 0 is the warehouse's own. Tests shorten it.
+var leaseFor time.Duration
 
 // openDatabase finds the configured database, or starts the private one.
 func (a *app) openDatabase(ctx context.Context, cfg *config) (*database, error) {
@@ -102,7 +106,7 @@ func (a *app) openSessionOf(ctx context.Context, cfg *config) (*session, error) 
 func (a *app) newSession(ctx context.Context, cfg *config, db *database) (_ *session, err error) {
 	s := &session{app: a, cfg: cfg}
 	s.wh, err = warehouse.Open(ctx, warehouse.Config{
-		URL: db.url, Owner: owner(), Now: a.now, Fixed: a.fixed, Log: a.log, MaxConns: cfg.connections(),
+		URL: db.url, Owner: owner(), Now: a.now, Fixed: a.fixed, Log: a.log, MaxConns: cfg.connections(), LeaseFor: leaseFor,
 	})
 	if err != nil {
 		return nil, err
@@ -209,6 +213,9 @@ func (k *keystoneAccount) job(dataset, scope string, now time.Time) etl.Job {
 	return job
 }
 
+// timetable is when the account is read.
+func (w *wolkvoxAccount) timetable() schedule.Schedule { return w.cfg.Schedule }
+
 func (w *wolkvoxAccount) job(now time.Time) etl.Job {
 	products := w.cfg.Products
 	if len(products) == 0 {
@@ -217,7 +224,7 @@ func (w *wolkvoxAccount) job(now time.Time) etl.Job {
 	return etl.Job{
 		Source: "wolkvox", Dataset: wolkvox.Dataset, Scope: w.cfg.Account, Account: w.cfg.Account,
 		Windows: []etl.Window{{}}, Products: products, Snapshot: true,
-		NextDue: w.cfg.Schedule.next(now), Zone: w.cfg.Timezone, Server: w.cfg.Server, Operation: w.cfg.Operation,
+		NextDue: w.timetable().Next(now), Zone: w.cfg.Timezone, Server: w.cfg.Server, Operation: w.cfg.Operation,
 	}
 }
 

@@ -12,10 +12,8 @@ import (
 	"meterhouse/etl"
 )
 
-const (
-	leaseFor   = 30 * time.Second // a dead owner's scope is free after this
-	leaseRenew = 10 * time.Second
-)
+// leaseFor is how long a lease lasts unless it is renewed, which happens three times as often.
+const leaseFor = 30 * time.Second
 
 // lease is a fenced right to load one scope, renewed in the background until Release.
 type lease struct {
@@ -48,7 +46,7 @@ func (w *Warehouse) Lease(ctx context.Context, dataset, scope string) (etl.Lease
 			update ops.lease
 			set fence = fence + 1, owner = $3, acquired_at = clock_timestamp(), expires_at = clock_timestamp() + $4
 			from free where lease.dataset = free.dataset and lease.scope = free.scope
-			returning fence`, dataset, scope, w.cfg.Owner, leaseFor).Scan(&l.fence)
+			returning fence`, dataset, scope, w.cfg.Owner, w.cfg.LeaseFor).Scan(&l.fence)
 		if errors.Is(err, pgx.ErrNoRows) {
 			busy := &etl.BusyError{Dataset: dataset, Scope: scope}
 			err := tx.QueryRow(ctx, `select owner, expires_at from ops.lease where dataset = $1 and scope = $2`, dataset, scope).
@@ -81,7 +79,7 @@ func (w *Warehouse) Lease(ctx context.Context, dataset, scope string) (etl.Lease
 // others out as well, so a locked row is simply skipped.
 func (l *lease) renew(ctx context.Context) {
 	defer close(l.stopped)
-	tick := time.NewTicker(leaseRenew)
+	tick := time.NewTicker(l.w.cfg.LeaseFor / 3)
 	defer tick.Stop()
 	for {
 		select {
@@ -96,7 +94,7 @@ func (l *lease) renew(ctx context.Context) {
 				for update skip locked
 			)
 			update ops.lease set expires_at = clock_timestamp() + $4
-			from free where lease.dataset = free.dataset and lease.scope = free.scope`, l.dataset, l.scope, l.fence, leaseFor)
+			from free where lease.dataset = free.dataset and lease.scope = free.scope`, l.dataset, l.scope, l.fence, l.w.cfg.LeaseFor)
 		if err != nil && ctx.Err() == nil {
 			l.w.cfg.Log.Warn("lease not renewed", "dataset", l.dataset, "scope", l.scope, "error", err)
 		}
@@ -135,7 +133,7 @@ func (l *lease) hold(ctx context.Context, tx pgx.Tx) error {
 // renewHeld renews the lease from within the load that holds it.
 func (l *lease) renewHeld(ctx context.Context, tx pgx.Tx) error {
 	_, err := tx.Exec(ctx, `update ops.lease set expires_at = clock_timestamp() + $4 where dataset = $1 and scope = $2 and fence = $3`,
-		l.dataset, l.scope, l.fence, leaseFor)
+		l.dataset, l.scope, l.fence, l.w.cfg.LeaseFor)
 	return err
 }
 

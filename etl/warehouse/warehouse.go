@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"meterhouse/etl"
+	"meterhouse/migrations"
 )
 
 // Config says which database and as whom.
@@ -22,13 +23,15 @@ type Config struct {
 	Now      func() time.Time // business clock; default time.Now
 	Fixed    bool             // the business clock stands still (--now): views take it as now
 	MaxConns int              // default 8
+	LeaseFor time.Duration    // a dead owner's scope is free after this; default 30 s
 	Log      *slog.Logger     // default slog.Default
 }
 
 // Warehouse is an open warehouse. It is safe for concurrent use. Close it.
 type Warehouse struct {
-	cfg  Config
-	pool *pgxpool.Pool
+	cfg    Config
+	pool   *pgxpool.Pool
+	server Server
 }
 
 var _ etl.Warehouse = (*Warehouse)(nil)
@@ -41,6 +44,9 @@ func Open(ctx context.Context, cfg Config) (*Warehouse, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
+	}
+	if cfg.LeaseFor == 0 {
+		cfg.LeaseFor = leaseFor
 	}
 	if cfg.MaxConns == 0 {
 		cfg.MaxConns = 8
@@ -63,11 +69,36 @@ func Open(ctx context.Context, cfg Config) (*Warehouse, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open warehouse: %w", err)
 	}
-	return &Warehouse{cfg: cfg, pool: pool}, nil
+	return &Warehouse{cfg: cfg, pool: pool, server: server}, nil
 }
 
 // Close waits for borrowed connections and closes all.
 func (w *Warehouse) Close() { w.pool.Close() }
+
+// Pool is the connections of the warehouse, for the queue, which lives in the same database. It is
+// closed with the warehouse.
+func (w *Warehouse) Pool() *pgxpool.Pool { return w.pool }
+
+// IsPooled tells that a transaction pooler stands before the database: sessions keep nothing there, and
+// nobody can LISTEN.
+func (w *Warehouse) IsPooled() bool { return w.server.Pooler == TransactionPooler }
+
+// Ready returns an error when the database does not answer or its schema is not this binary's.
+func (w *Warehouse) Ready(ctx context.Context) error {
+	conn, err := w.pool.Acquire(ctx)
+	if err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	defer conn.Release()
+	version, err := migrations.Version(ctx, conn.Conn())
+	if err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	if head := migrations.Head(); version != head {
+		return fmt.Errorf("schema is at version %d, this binary works with %d", version, head)
+	}
+	return nil
+}
 
 // Table is a result as text: numbers exact, times in UTC, unknown as an empty cell.
 type Table struct {

@@ -1,0 +1,378 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"meterhouse/etl"
+	"meterhouse/etl/keystone"
+	"meterhouse/etl/schedule"
+	"meterhouse/etl/warehouse"
+	"meterhouse/etl/wolkvox"
+)
+
+func (a *app) serveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve",
+		Short: "Load everything when it is due, for months: scheduler, worker and HTTP",
+		Long: `Loads every dataset and scope when its schedule comes, and what was missed, until it is stopped.
+Any number of serve and worker processes share the work through the database; each slot is loaded
+once. Answers /healthz, /readyz and /metrics at console.listen, sends alerts, renews the tokens of
+idle accounts and applies the retention.
+
+SIGTERM ends it: what is being loaded is finished, or after 20 s given back. A second one ends it
+at once, which is safe too.`,
+		Example: "  meterhouse serve\n  meterhouse --log-format json --config prod.yaml serve",
+		Args:    noArguments,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), true) },
+	}
+}
+
+func (a *app) workerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "worker",
+		Short: "Only load what serve processes have found to be due",
+		Long: `Takes loads from the queue that serve processes of the same database fill, until it is stopped. It
+plans nothing and listens nowhere: start as many as there is work for. Stops as serve does.`,
+		Example: "  meterhouse worker",
+		Args:    noArguments,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), false) },
+	}
+}
+
+// service is a process that goes on until it is stopped.
+type service struct {
+	*session
+	queue *schedule.Queue
+	tick  time.Duration
+
+	mu       sync.Mutex
+	failing  string // what the last tick could not do; told once
+	replan   chan struct{}
+	reported map[string]bool // oddities of the configuration that were told
+}
+
+// Clocks of the service, which tests shorten.
+var (
+	tickEvery = time.Minute
+	queueTest = func(*schedule.Config) {}
+)
+
+// Queues, one per vendor, so that none waits for the other.
+const (
+	queueKeystone = "keystone"
+	queueWolkvox  = "wolkvox"
+)
+
+const (
+	// loadsEndAfter is how long a job begins further windows; what is left goes back to the queue.
+	loadsEndAfter = 8 * time.Minute
+	// readingTimeout lets every product take as long as the vendor allows it.
+	readingTimeout = 30 * time.Minute
+)
+
+func (a *app) serve(ctx context.Context, isScheduler bool) (err error) {
+	if a.fixed {
+		return usagef("--now: the clock of serve and worker goes on, it cannot be fixed")
+	}
+	a.progress.off()
+	s, err := a.openSession(ctx, need{database: true, vendors: true})
+	if err != nil {
+		return err
+	}
+	defer s.close(&err)
+	v := &service{session: s, tick: tickEvery, replan: make(chan struct{}, 1)}
+	config := schedule.Config{
+		Pool: s.wh.Pool(), PollOnly: s.wh.IsPooled(), Name: strings.ReplaceAll(owner(), "/", "-"),
+		Queues: map[string]schedule.Workers{
+			queueKeystone: {Loads: s.parallel()},
+			queueWolkvox:  {Loads: max(1, len(s.wolkvox)), Timeout: readingTimeout},
+		},
+		Load: v.load, Chore: v.chore, Now: a.now, Log: a.log,
+	}
+	queueTest(&config)
+	if v.queue, err = schedule.New(config); err != nil {
+		return err
+	}
+	a.log.Info("started", "process", owner(), "scheduler", isScheduler, "pooled", s.wh.IsPooled())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return v.queue.Run(ctx) })
+	if isScheduler {
+		v.announce()
+		g.Go(func() error { v.schedule(ctx); return nil })
+		if err := v.listen(ctx, g); err != nil {
+			return err
+		}
+	}
+	err = g.Wait()
+	a.log.Info("stopped")
+	return err
+}
+
+// announce says when things happen next, so that a wrong zone is seen before the end of a month.
+func (v *service) announce() {
+	now := v.app.now()
+	for _, account := range v.keystone {
+		for _, dataset := range datasets[:4] {
+			v.announceOne(dataset, account.cfg.Account, account.schedule(dataset), time.UTC, now)
+		}
+	}
+	for _, account := range v.wolkvox {
+		zone, _ := time.LoadLocation(account.cfg.Timezone) // validated
+		v.announceOne(wolkvox.Dataset, account.cfg.Account, account.timetable(), zone, now)
+	}
+}
+
+func (v *service) announceOne(dataset, account string, s schedule.Schedule, zone *time.Location, now time.Time) {
+	next := s.Next(now)
+	v.app.log.Info("scheduled", "dataset", dataset, "account", account, "next", stamp(next), "there", next.In(zone).Format("2006-01-02 15:04 MST"))
+}
+
+// schedule plans what is due every minute, and whenever something that was loaded makes more due.
+func (v *service) schedule(ctx context.Context) {
+	for {
+		v.tell(v.plan(ctx))
+		wait := v.tick - time.Duration(time.Now().UnixNano())%v.tick // at full minutes, as schedules are
+		select {
+		case <-ctx.Done():
+			return
+		case <-v.replan:
+		case <-time.After(wait):
+		}
+	}
+}
+
+// tell logs what a tick could not do, once until that changes: the next one tries again.
+func (v *service) tell(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	v.mu.Lock()
+	former := v.failing
+	v.failing = text
+	v.mu.Unlock()
+	switch {
+	case text == former || errors.Is(err, context.Canceled):
+	case err != nil:
+		v.app.log.Error("planning failed, tried again every minute", "error", err)
+	default:
+		v.app.log.Info("planning works again")
+	}
+}
+
+// plan queues every slot that has come since the last success of its dataset and scope, and the chores.
+// Any number of processes may do it at once.
+func (v *service) plan(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	slots, err := v.due(ctx)
+	added, addErr := v.queue.Add(ctx, slots, v.chores())
+	for _, s := range added {
+		v.app.log.Debug("due", "dataset", s.Dataset, "scope", s.Scope, "slot", stamp(s.At))
+	}
+	return errors.Join(err, addErr, v.alerts(ctx))
+}
+
+// due are the slots that have come. An account that cannot be planned does not stop the others.
+func (v *service) due(ctx context.Context) (slots []schedule.Slot, err error) {
+	var failed []error
+	add := func(queue, dataset, scope, account string, s schedule.Schedule, priority int) {
+		last, succeeded, err := v.wh.LastSuccess(ctx, dataset, scope)
+		if err != nil {
+			failed = append(failed, err)
+			return
+		}
+		now := v.app.now()
+		if at, due := dueSlot(s, last, succeeded, now); due {
+			slots = append(slots, schedule.Slot{
+				Dataset: dataset, Scope: scope, Account: account, At: at, Until: s.Next(now), Queue: queue, Priority: priority,
+			})
+		}
+	}
+	claimed := map[string]string{} // customer → account
+	for _, k := range v.keystone {
+		add(queueKeystone, keystone.Customers, k.cfg.Account, k.cfg.Account, k.schedule(keystone.Customers), 1)
+		customers, _, err := v.customers(ctx, k)
+		if err != nil {
+			failed = append(failed, err)
+		}
+		for _, id := range customers {
+			if other, taken := claimed[id]; taken {
+				v.once("two accounts see the same customer", "customer", id, "loaded by", other, "not by", k.cfg.Account)
+				continue
+			}
+			claimed[id] = k.cfg.Account
+			for i, dataset := range datasets[1:4] {
+				add(queueKeystone, dataset, id, k.cfg.Account, k.schedule(dataset), 2+i)
+			}
+		}
+	}
+	for _, w := range v.wolkvox {
+		add(queueWolkvox, wolkvox.Dataset, w.cfg.Account, w.cfg.Account, w.timetable(), 1)
+	}
+	return slots, errors.Join(failed...)
+}
+
+// once warns of something that stays as it is.
+func (v *service) once(msg string, attrs ...any) {
+	key := fmt.Sprint(append([]any{msg}, attrs...)...)
+	v.mu.Lock()
+	known := v.reported[key]
+	if v.reported == nil {
+		v.reported = map[string]bool{}
+	}
+	v.reported[key] = true
+	v.mu.Unlock()
+	if !known {
+		v.app.log.Warn(msg, attrs...)
+	}
+}
+
+// load does one slot: what the queue hands out.
+func (v *service) load(ctx context.Context, slot schedule.Slot) error {
+	last, succeeded, err := v.wh.LastSuccess(ctx, slot.Dataset, slot.Scope)
+	if err != nil {
+		return err
+	}
+	if succeeded && !last.Before(slot.At) {
+		return nil // a later slot, or somebody by hand, was faster
+	}
+	source, job, err := v.slotJob(ctx, slot)
+	if err != nil {
+		return err
+	}
+	job.Slot = slot.At
+	begun := time.Now()
+	l := &loader{session: v.session, pipeline: v.pipeline(), slots: make(chan struct{}, 1)}
+	l.pipeline.Stop = func() bool {
+		select {
+		case <-v.queue.Stopping():
+			return true
+		default:
+			return time.Since(begun) > loadsEndAfter
+		}
+	}
+	_, err = l.pipeline.Run(ctx, source, job)
+	_, lateErr := l.loadUnloaded(ctx, job)
+	if err == nil && slot.Dataset == keystone.Customers {
+		v.nudge() // their customers' own datasets may be due for the first time
+	}
+	return errors.Join(err, lateErr)
+}
+
+func (v *service) nudge() {
+	select {
+	case v.replan <- struct{}{}:
+	default: // one is waiting already
+	}
+}
+
+// slotJob is what the pipeline has to do for a slot.
+func (v *service) slotJob(ctx context.Context, slot schedule.Slot) (etl.Source, etl.Job, error) {
+	now := v.app.now()
+	if slot.Dataset == wolkvox.Dataset {
+		i := slices.IndexFunc(v.wolkvox, func(w *wolkvoxAccount) bool { return w.cfg.Account == slot.Account })
+		if i < 0 {
+			return nil, etl.Job{}, fmt.Errorf("%s: this process has no wolkvox account %s: want the same configuration everywhere", slot, slot.Account)
+		}
+		w := v.wolkvox[i]
+		for _, text := range w.strangers() {
+			v.once(text, "account", w.cfg.Account)
+		}
+		if err := v.saveProducts(ctx); err != nil {
+			return nil, etl.Job{}, err
+		}
+		return w, w.job(now), nil
+	}
+	i := slices.IndexFunc(v.keystone, func(k *keystoneAccount) bool { return k.cfg.Account == slot.Account })
+	if i < 0 {
+		return nil, etl.Job{}, fmt.Errorf("%s: this process has no keystone account %s: want the same configuration everywhere", slot, slot.Account)
+	}
+	k := v.keystone[i]
+	job := k.job(slot.Dataset, slot.Scope, now)
+	if slot.Dataset == keystone.History {
+		var err error
+		if job.Windows, err = v.windows(ctx, k, slot.Scope, now); err != nil {
+			return nil, job, err
+		}
+	}
+	return k, job, nil
+}
+
+// Chores of the service.
+const (
+	choreKeepAlive = "keep_alive"
+	chorePrune     = "prune"
+)
+
+// chores that are due: each comes once, whoever adds it.
+func (v *service) chores() (due []schedule.Chore) {
+	now := v.app.now().UTC()
+	for _, k := range v.keystone {
+		due = append(due, schedule.Chore{Name: choreKeepAlive, Key: k.cfg.Account + "@" + now.Truncate(time.Hour).Format(time.RFC3339)})
+	}
+	if keep := v.cfg.Retention; keep.Payload+keep.Samples > 0 {
+		due = append(due, schedule.Chore{Name: chorePrune, Key: now.Format(time.DateOnly), Tries: 3})
+	}
+	return due
+}
+
+// chore does one.
+func (v *service) chore(ctx context.Context, c schedule.Chore) error {
+	switch c.Name {
+	case choreKeepAlive:
+		account, _, _ := strings.Cut(c.Key, "@")
+		for _, k := range v.keystone {
+			if k.cfg.Account == account {
+				return v.keepAlive(ctx, k)
+			}
+		}
+		return nil // taken out of the configuration
+	case chorePrune:
+		return v.prune(ctx)
+	}
+	return fmt.Errorf("unknown chore %q: want the same version of meterhouse everywhere", c.Name)
+}
+
+// keepAlive renews the token of an account for which nothing was loaded for two days. What goes wrong
+// shows in the credential's state, which alerts.
+func (v *service) keepAlive(ctx context.Context, k *keystoneAccount) error {
+	renewed, err := k.KeepAlive(ctx)
+	if err != nil {
+		v.app.log.Warn("idle token not renewed", "account", k.cfg.Account, "error", err)
+	}
+	if renewed {
+		v.app.log.Info("idle token renewed", "account", k.cfg.Account)
+	}
+	return nil
+}
+
+func (v *service) prune(ctx context.Context) error {
+	pruned, err := v.wh.Prune(ctx, warehouse.Retention{
+		Payload: time.Duration(v.cfg.Retention.Payload), Samples: time.Duration(v.cfg.Retention.Samples),
+		DirectURL: v.cfg.Database.DirectURL.text(),
+	})
+	for _, p := range pruned {
+		level := slog.LevelInfo
+		if p.Stays != "" {
+			level = slog.LevelWarn
+		}
+		v.app.log.Log(ctx, level, "pruned", "what", p.What, "of", p.Of, "rows", p.Rows, "bytes", p.Bytes, "stays", p.Stays)
+	}
+	return err
+}
+
+// alerts and listen are wired below.
+func (v *service) alerts(context.Context) error { return nil }
+
+func (v *service) listen(context.Context, *errgroup.Group) error { return nil }
