@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -110,11 +112,24 @@ func (c *check) schedules() {
 		s := k.Schedules
 		c.ok("schedule of "+k.Account, "next customers %s, subscriptions %s, current %s, history %s",
 			stamp(s.Customers.next(now)), stamp(s.Subscriptions.next(now)), stamp(s.Current.next(now)), stamp(s.History.next(now)))
+		c.oddities(k.Account, now, s.Customers, s.Subscriptions, s.Current, s.History)
 	}
 	for _, w := range c.cfg.Wolkvox {
 		next := w.Schedule.next(now)
 		zone, _ := time.LoadLocation(w.Timezone) // validated
 		c.ok("schedule of "+w.Account, "next reading %s, there %s", stamp(next), next.In(zone).Format("2006-01-02 15:04:05 -07:00"))
+		c.oddities(w.Account, now, w.Schedule)
+	}
+}
+
+// oddities warns of slots that a change of the clock moves.
+func (c *check) oddities(account string, now time.Time, specs ...cronSpec) {
+	var told []string
+	for _, s := range specs {
+		if odd := s.Oddities(now); len(odd) > 0 && !slices.Contains(told, s.String()) {
+			told = append(told, s.String())
+			c.warn("schedule of "+account, "a schedule in UTC, or at another hour, has no such days", "%q: %s", s, strings.Join(odd, "; "))
+		}
 	}
 }
 

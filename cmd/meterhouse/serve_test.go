@@ -13,9 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river/rivertype"
 
+	"meterhouse/etl/keystone/keystonesim"
 	"meterhouse/etl/schedule"
+	"meterhouse/etl/warehouse/warehousetest"
 )
 
 // A process that goes on is tested as a process: this test binary, told to be meterhouse. Its clock is a
@@ -194,5 +197,189 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	cancel()
 	if o := <-done; o.code != exitDone {
 		t.Errorf("exit code %d\n%s", o.code, o.stderr)
+	}
+}
+
+// clock makes the world's clock one that processes read too, and returns its file.
+func (w *world) clock(at string) (file string) {
+	w.t.Helper()
+	file = writeFile(w.t, "clock", at)
+	w.setNow(at)
+	return file
+}
+
+// forward puts the clock of the world and its processes forward.
+func (w *world) forward(file string, d time.Duration) {
+	w.t.Helper()
+	w.mu.Lock()
+	at := w.now.Add(d)
+	w.mu.Unlock()
+	// Written beside and moved there: nobody reads half of it.
+	if err := os.WriteFile(file+".new", []byte(at.Format(time.RFC3339Nano)), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	w.setNow(at.Format(time.RFC3339Nano))
+	if err := os.Rename(file+".new", file); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// behind lists what is due and not loaded by the world's clock.
+func (w *world) behind() string {
+	w.mu.Lock()
+	now := w.now
+	w.mu.Unlock()
+	return w.value(`select coalesce(string_agg(dataset || ' ' || scope, ', ' order by dataset, scope), '') from ops.watermark
+		where last_success_at is null or next_due_at <= $1`, now) + w.value(`select case when count(*) < 11 then ' unknown' else '' end from ops.watermark`)
+}
+
+// TestCatchUp: everything stood still for three days. Keystone is whole again by itself; the days that
+// wolkvox does not tell any more are lost, and say so.
+func TestCatchUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clock := w.clock("2027-05-14T12:05:00Z")
+	w.configure("console: {listen: \"\"}\n")
+	w.replaceConfig("start: 2026-05-14", "start: 2027-05-01", "reread: 3d", "reread: 1d")
+	p := w.start(clock, "serve")
+	w.eventually("behind", "", w.behind)
+	if code := p.stop(); code != exitDone {
+		t.Fatalf("exit code %d\n%s", code, p.log())
+	}
+	w.forward(clock, 72*time.Hour)
+	w.start(clock, "serve")
+	w.eventually("behind", "", w.behind)
+	holes := func(source string) string {
+		t.Helper()
+		conn, err := pgx.Connect(t.Context(), w.database)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close(context.Background())
+		var holes string
+		if _, err := conn.Exec(t.Context(), "set meterhouse.now = '2027-05-17T12:05:00Z'"); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.QueryRow(t.Context(), `select coalesce(string_agg(distinct status || ' ' || day, ', '), '') from mart.coverage
+			where source = $1 and status in ('missing', 'lost', 'partial')`, source).Scan(&holes); err != nil {
+			t.Fatal(err)
+		}
+		return holes
+	}
+	if got := holes("keystone"); got != "" {
+		t.Errorf("Keystone is not whole after three days down: %s", got)
+	}
+	if got, want := holes("wolkvox"), "lost 2027-05-15, lost 2027-05-16"; got != want {
+		t.Errorf("wolkvox: got %q, want %q", got, want)
+	}
+	if n := w.value(`select count(*)::text from river.river_job where kind = 'load'`); n != "22" {
+		t.Errorf("%s loads were queued, want 22: of all missed slots only the newest counts", n)
+	}
+}
+
+// slowVendors makes the next data calls take their time.
+func (w *world) slowVendors(d time.Duration) {
+	w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Slow, Path: "historical", Delay: d})
+}
+
+// TestTerminate: the first SIGTERM lets a load come to the end of its window and gives the rest back; the
+// next process goes on with it.
+func TestTerminate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clock := w.clock("2027-05-14T12:05:00Z")
+	w.configure("console: {listen: \"\"}\n")
+	w.replaceConfig("start: 2026-05-14", "start: 2027-01-01")
+	w.slowVendors(300 * time.Millisecond)
+	p := w.start(clock, "serve")
+	begun := func() string {
+		return w.value(`select (count(*) > 0)::text from ops.run where dataset = 'keystone.history' and status = 'running'`)
+	}
+	w.eventually("a history window", "true", begun)
+	began := time.Now()
+	if code := p.stop(); code != exitDone {
+		t.Errorf("exit code %d\n%s", code, p.log())
+	}
+	t.Logf("stopped in %s", time.Since(began).Round(time.Millisecond))
+	if n := w.value(`select count(*)::text from ops.run where status in ('running', 'failed')`); n != "0" {
+		t.Errorf("%s runs did not come to their end", n)
+	}
+	if n := w.value(`select count(*)::text from river.river_job where kind = 'load' and state = 'running'`); n != "0" {
+		t.Errorf("%s jobs were not given back", n)
+	}
+	if w.behind() == "" {
+		t.Fatal("everything was loaded before the stop: nothing was tested")
+	}
+	if n := w.value(`select count(*)::text from ops.lease where expires_at > clock_timestamp()`); n != "0" {
+		t.Errorf("%s leases were kept", n)
+	}
+	w.keystone.ClearFaults()
+	w.start(clock, "serve")
+	w.eventually("behind", "", w.behind)
+}
+
+// TestTerminateTwice: the second signal ends a process that still waits for a vendor, at once. What it
+// held is taken over.
+func TestTerminateTwice(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clock := w.clock("2027-05-14T12:05:00Z")
+	w.configure("console: {listen: \"\"}\n")
+	w.replaceConfig("start: 2026-05-14", "start: 2027-05-01")
+	w.slowVendors(time.Minute)
+	p := w.start(clock, "serve")
+	w.eventually("a history window", "true", func() string {
+		return w.value(`select (count(*) > 0)::text from ops.run where dataset = 'keystone.history' and status = 'running'`)
+	})
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	time.Sleep(300 * time.Millisecond) // it must not have ended by the first one
+	select {
+	case <-p.exited:
+		t.Fatalf("it did not wait for its window:\n%s", p.log())
+	default:
+	}
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	if code := p.wait(5 * time.Second); code != -1 {
+		t.Errorf("exit code %d, want death by the signal", code)
+	}
+	w.keystone.ClearFaults()
+	w.forward(clock, 24*time.Hour) // the next slots do not wait for the jobs that were lost
+	w.start(clock, "serve")
+	w.eventually("behind", "", func() string {
+		w.forward(clock, time.Second) // what met a lease that was still held waits by this clock
+		return w.behind()
+	})
+}
+
+// TestWorkerBehindAPooler: a worker alone plans nothing; together with a serve, both behind a transaction
+// pooler, where nobody can LISTEN, everything is loaded.
+func TestWorkerBehindAPooler(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clock := w.clock("2027-05-14T12:05:00Z")
+	direct := w.database
+	w.database = warehousetest.Pooler(t, direct, 6, false)
+	w.configure("console: {listen: \"\"}\n")
+	w.replaceConfig("start: 2026-05-14", "start: 2027-05-01")
+	w.database = direct
+	worker := w.start(clock, "worker")
+	w.eventually("started", "true", func() string { return fmt.Sprint(strings.Contains(worker.log(), "msg=started")) })
+	wantContains(t, "worker", worker.log(), "scheduler=false pooled=true")
+	serve := w.start(clock, "serve")
+	w.eventually("behind", "", w.behind)
+	for range 4 {
+		w.forward(clock, 6*time.Hour)
+		w.eventually("behind", "", w.behind)
+	}
+	for _, p := range []*process{worker, serve} {
+		if n := strings.Count(p.log(), "msg=loaded "); n == 0 {
+			t.Errorf("%s loaded nothing", p.name)
+		}
+		if code := p.stop(); code != exitDone {
+			t.Errorf("%s: exit code %d\n%s", p.name, code, p.log())
+		}
+	}
+	if n := w.value(`select count(*)::text from ops.run where status <> 'ok'`); n != "0" {
+		t.Errorf("%s runs went wrong", n)
 	}
 }
