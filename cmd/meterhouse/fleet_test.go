@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/wolkvox/wolkvoxsim"
+)
+
+// TestThreeReplicasForAWeek: three processes share a simulated week, and now and then one of them, often
+// the one that leads the queue, is killed in the middle of a slot.
+func TestThreeReplicasForAWeek(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("a week takes a while")
+	}
+	const seed, steps = 11, 7 * 48
+	dice := rand.New(rand.NewPCG(seed, 0))
+	w := newWorld(t)
+	clock := w.clock("2027-05-28T00:00:00Z") // over the end of a month
+	w.configure("console: {listen: \"\"}\n")
+	w.replaceConfig("start: 2026-05-14", "start: 2027-05-20", "reread: 3d", "reread: 2d")
+	w.slowAll(5 * time.Millisecond) // so that a kill has something to meet
+
+	fleet := []*process{w.start(clock, "serve"), w.start(clock, "serve"), w.start(clock, "worker")}
+	settle := func() {
+		w.eventually("behind", "", func() string {
+			behind := w.behind()
+			if behind != "" {
+				w.forward(clock, time.Second) // what met a lease waits by this clock
+			}
+			return behind
+		})
+	}
+	settle()
+	kills, leaders := 0, 0
+	at := func(step int) time.Time {
+		return time.Date(2027, 5, 28, 0, 0, 0, 0, time.UTC).Add(time.Duration(step) * 30 * time.Minute)
+	}
+	for step := 1; step <= steps; step++ {
+		w.mu.Lock()
+		jump := at(step).Sub(w.now)
+		w.mu.Unlock()
+		w.forward(clock, jump)
+		if dice.IntN(12) == 0 {
+			i := dice.IntN(len(fleet))
+			if leader := w.value(`select coalesce(min(leader_id), '') from river.river_leader`); dice.IntN(2) == 0 {
+				for j, p := range fleet {
+					if strings.Contains(leader, fmt.Sprintf("-%d-", p.cmd.Process.Pid)) {
+						i = j
+						leaders++
+					}
+				}
+			}
+			time.Sleep(time.Duration(dice.IntN(120)) * time.Millisecond)
+			victim := fleet[i]
+			victim.kill()
+			kills++
+			w.rescue(victim)
+			fleet[i] = w.start(clock, victim.cmd.Args[len(victim.cmd.Args)-1])
+		}
+		settle() // nothing is late by more than a slot: each is done before the next comes
+	}
+	for _, p := range fleet {
+		if code := p.stop(); code != exitDone {
+			t.Errorf("%s: exit code %d", p.name, code)
+		}
+	}
+
+	conn, err := pgx.Connect(t.Context(), w.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	column := func(sql string) []string {
+		t.Helper()
+		rows, err := conn.Query(t.Context(), sql)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return found
+	}
+	slots := w.value(`select count(*)::text from river.river_job where kind = 'load' and (args->>'slot')::timestamptz > '2027-05-28T00:00:00Z'`)
+	if want := fmt.Sprint(w.slotsBetween(at(0), at(steps))); slots != want {
+		t.Errorf("%s slots in the queue, want %s", slots, want)
+	}
+	for _, odd := range column(`select format('%s %s %s', args->>'dataset', args->>'scope', args->>'slot') from river.river_job where kind = 'load' and state <> 'completed'`) {
+		t.Errorf("slot not worked to its end: %s", odd)
+	}
+	// A window of a slot is loaded by one run. Slots of a dataset are hours apart, or half an hour. What a
+	// killed process had landed is loaded beside it, as a replay.
+	for _, twice := range column(`
+		select format('%s %s %s: runs %s', dataset, scope, window_from, string_agg(run_id::text, ', '))
+		from ops.run
+		where status in ('ok', 'partial') and replay_of is null
+		group by dataset, scope, window_from, date_bin('30 minutes', business_at, '2027-01-01T00:00:00Z')
+		having count(*) > 1`) {
+		t.Errorf("loaded twice: %s", twice)
+	}
+	if odd := column(`select format('%s %s %s: %s', dataset, scope, status, error) from ops.run
+		where status <> 'ok' and coalesce(error, '') not like 'its process died%'`); len(odd) > 0 {
+		t.Errorf("runs that went wrong: %q", odd)
+	}
+	if n := w.wolkvox.MaxConcurrent(); n != 1 {
+		t.Errorf("%d wolkvox calls at once, want never more than 1", n)
+	}
+	shares := column(`select count(*)::text || ' of ' || owner from ops.run where status = 'ok' group by owner order by count(*) desc`)
+	busy := column(`select owner from ops.run where status = 'ok' group by owner having count(*) > 20`)
+	if len(busy) < 3 {
+		t.Errorf("work was not shared: %q", shares)
+	}
+	t.Logf("%s slots, %d processes killed, %d of them leaders, by %d processes in all", slots, kills, leaders, len(shares))
+}
+
+// rescue does at once what the queue does for the jobs of a dead process after a quarter of an hour of
+// real time.
+func (w *world) rescue(dead *process) {
+	w.t.Helper()
+	conn, err := pgx.Connect(w.t.Context(), w.database)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	w.mu.Lock()
+	now := w.now
+	w.mu.Unlock()
+	if _, err := conn.Exec(w.t.Context(), `update river.river_job set state = 'available', scheduled_at = $2
+		where state = 'running' and attempted_by[array_upper(attempted_by, 1)] like '%-' || $1 || '-%'`,
+		fmt.Sprint(dead.cmd.Process.Pid), now); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// slotsBetween counts what the schedules of the world ask for, after from and up to until.
+func (w *world) slotsBetween(from, until time.Time) (n int) {
+	k := keystoneConfig{}
+	k.setDefaults()
+	customers := 3
+	each := func(next func(time.Time) time.Time, scopes int) {
+		for at := next(from); !at.After(until); at = next(at) {
+			n += scopes
+		}
+	}
+	each(k.Schedules.Customers.next, 1)
+	each(k.Schedules.Subscriptions.next, customers)
+	each(k.Schedules.Current.next, customers)
+	each(k.Schedules.History.next, customers)
+	c := wolkvoxConfig{}
+	c.setDefaults()
+	each((&wolkvoxAccount{cfg: c}).timetable().Next, 1)
+	return n
+}
+
+// slowAll makes every call of the vendors take a moment.
+func (w *world) slowAll(d time.Duration) {
+	w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Slow, Delay: d})
+	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Slow, Delay: d})
+}
