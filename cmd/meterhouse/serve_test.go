@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -17,8 +18,10 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/localpg"
 	"meterhouse/etl/schedule"
 	"meterhouse/etl/warehouse/warehousetest"
+	"meterhouse/migrations"
 )
 
 // A process that goes on is tested as a process: this test binary, told to be meterhouse. Its clock is a
@@ -381,5 +384,57 @@ func TestWorkerBehindAPooler(t *testing.T) {
 	}
 	if n := w.value(`select count(*)::text from ops.run where status <> 'ok'`); n != "0" {
 		t.Errorf("%s runs went wrong", n)
+	}
+}
+
+// TestServeOutlivesItsDatabase: while the database is away nothing is lost but time.
+func TestServeOutlivesItsDatabase(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "meterhouse-away-") // root's server runs as another user, who cannot enter t.TempDir
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config := localpg.Config{Dir: filepath.Join(dir, "postgres")} // a kept folder keeps its port
+	server, err := localpg.Start(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := func() {
+		if err := server.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	defer func() { stop() }()
+	if _, _, err := migrations.Up(t.Context(), server.URL("")); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	w.database = server.URL("")
+	clock := w.clock("2027-05-14T12:05:00Z")
+	w.configure("console: {listen: \"\"}\n")
+	w.replaceConfig("start: 2026-05-14", "start: 2027-05-01")
+	p := w.start(clock, "serve")
+	w.eventually("behind", "", w.behind)
+
+	stop()
+	w.forward(clock, 6*time.Hour)
+	says := func(text string) func() string {
+		return func() string { return fmt.Sprint(strings.Contains(p.log(), text)) }
+	}
+	w.eventually("planning failed", "true", says("planning failed, tried again every minute"))
+	if server, err = localpg.Start(t.Context(), config); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("planning works again", "true", says("planning works again"))
+	w.eventually("behind", "", func() string {
+		w.forward(clock, time.Second)
+		return w.behind()
+	})
+	if code := p.stop(); code != exitDone {
+		t.Errorf("exit code %d", code)
 	}
 }
