@@ -210,7 +210,7 @@ func (c *check) pooler(ctx context.Context, server warehouse.Server, db *databas
 	c.ok(about, "the same database, as role %s", direct.Role)
 }
 
-// Clocks that differ more than that make trouble for leases and token exchanges.
+// Clocks that differ more than that make trouble: slots, days and token exchanges follow from them.
 const (
 	skewWarn = 5 * time.Second
 	skewFail = 60 * time.Second

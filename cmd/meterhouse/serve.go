@@ -175,6 +175,15 @@ func (v *service) tell(err error) {
 func (v *service) plan(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	skew, err := v.wh.Skew(ctx)
+	switch {
+	case err != nil:
+		return err
+	case skew.Abs() > skewFail:
+		return fmt.Errorf("the clock of this machine differs by %s from the database's: want less than %s, nothing is planned by it", skew.Round(time.Second), skewFail)
+	case skew.Abs() > skewWarn:
+		v.once("the clock of this machine differs from the database's", "by", skew.Round(time.Second))
+	}
 	slots, err := v.due(ctx)
 	added, addErr := v.queue.Add(ctx, slots, v.chores())
 	for _, s := range added {
@@ -194,8 +203,12 @@ func (v *service) due(ctx context.Context) (slots []schedule.Slot, err error) {
 		}
 		now := v.app.now()
 		if at, due := dueSlot(s, last, succeeded, now); due {
+			until := s.Next(now)
+			if until.IsZero() { // it never comes again
+				until = now.AddDate(1, 0, 0)
+			}
 			slots = append(slots, schedule.Slot{
-				Dataset: dataset, Scope: scope, Account: account, At: at, Until: s.Next(now), Queue: queue, Priority: priority,
+				Dataset: dataset, Scope: scope, Account: account, At: at, Until: until, Queue: queue, Priority: priority,
 			})
 		}
 	}

@@ -83,6 +83,17 @@ func (w *Warehouse) Pool() *pgxpool.Pool { return w.pool }
 // nobody can LISTEN.
 func (w *Warehouse) IsPooled() bool { return w.server.Pooler == TransactionPooler }
 
+// Skew is by how much the real clock of this process is ahead of the database's.
+func (w *Warehouse) Skew(ctx context.Context) (time.Duration, error) {
+	before := time.Now()
+	var theirs time.Time
+	if err := w.pool.QueryRow(ctx, `select clock_timestamp()`).Scan(&theirs); err != nil {
+		return 0, fmt.Errorf("read the database's clock: %w", err)
+	}
+	after := time.Now()
+	return before.Add(after.Sub(before) / 2).Sub(theirs), nil
+}
+
 // Ready returns an error when the database does not answer or its schema is not this binary's.
 func (w *Warehouse) Ready(ctx context.Context) error {
 	conn, err := w.pool.Acquire(ctx)

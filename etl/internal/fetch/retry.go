@@ -23,7 +23,7 @@ type Policy struct {
 
 // Retry calls op until it succeeds, fails for good or has used up its attempts; only a transient
 // *Error is tried again. A wait the vendor asked for is kept to; when it is longer than the
-// policy's longest, Retry gives up at once with an error of the class ErrThrottled. A nil sleep
+// policy's longest, Retry gives up at once with a *etl.HeldError of the class ErrThrottled. A nil sleep
 // sleeps.
 func Retry(ctx context.Context, policy Policy, sleep func(context.Context, time.Duration) error, op func() error) error {
 	if policy.Attempts == 0 {
@@ -48,10 +48,10 @@ func Retry(ctx context.Context, policy Policy, sleep func(context.Context, time.
 		wait := min(pause+rand.N(pause/2+1), policy.Max)
 		pause = min(2*pause, policy.Max)
 		if failed.RetryAfter > policy.Max {
-			if errors.Is(err, etl.ErrThrottled) {
-				return err
+			if !errors.Is(err, etl.ErrThrottled) {
+				err = refuse("throttled", etl.ErrThrottled, "%s: %s", failed.Reject.Reason, failed.Reject.Detail)
 			}
-			return refuse("throttled", etl.ErrThrottled, "%s: %s", failed.Reject.Reason, failed.Reject.Detail)
+			return &etl.HeldError{What: "the vendor", Reason: err.Error(), Until: time.Now().Add(failed.RetryAfter), Class: err}
 		}
 		if attempt >= policy.Attempts {
 			return err
