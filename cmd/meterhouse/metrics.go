@@ -69,14 +69,14 @@ type metrics struct {
 	errors   *prometheus.CounterVec
 
 	mu      sync.Mutex
-	known   []group
+	known   []told
 	isUp    bool
 	seconds float64
 	asked   time.Time
 }
 
-// group is what one query last told.
-type group struct {
+// told is what one query last told.
+type told struct {
 	figures []prometheus.Metric
 	asked   time.Time // zero: it is to be asked
 }
@@ -102,7 +102,7 @@ func newMetrics(source measurer, groups []warehouse.MetricGroup, log *slog.Logge
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meterhouse_scrape_errors_total", Help: "Queries for these figures that failed: their figures were left out then.",
 		}, []string{"query"}),
-		known: make([]group, len(groups)),
+		known: make([]told, len(groups)),
 	}
 	for _, g := range groups {
 		m.errors.WithLabelValues(g.Name) // 0 from the start: the first failure is a rise too
@@ -158,7 +158,7 @@ func (m *metrics) refresh() {
 	cancelProbe()
 	m.isUp = err == nil
 	if err != nil {
-		m.known = make([]group, len(m.groups))
+		m.known = make([]told, len(m.groups))
 		m.seconds = m.now().Sub(began).Seconds()
 		return
 	}
@@ -170,10 +170,10 @@ func (m *metrics) refresh() {
 		if err != nil {
 			m.errors.WithLabelValues(g.Name).Inc()
 			m.log.Warn("figures left out", "query", g.Name, "error", err)
-			m.known[i] = group{}
+			m.known[i] = told{}
 			continue
 		}
-		m.known[i] = group{figures, began}
+		m.known[i] = told{figures, began}
 	}
 	m.seconds = m.now().Sub(began).Seconds()
 }

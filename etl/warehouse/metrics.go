@@ -196,7 +196,7 @@ var budget = MetricGroup{
 			order by account, told_at desc
 		)
 
-		select n.account, n.limit_calls, greatest(n.left_calls - c.calls, 0), extract(epoch from n.told_at)
+		select n.account, n.limit_calls, case when n.left_calls is not null then greatest(n.left_calls - c.calls, 0) end, extract(epoch from n.told_at)
 		from newest as n
 		cross join lateral (
 			select count(*) as calls
