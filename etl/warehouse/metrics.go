@@ -226,7 +226,7 @@ var dayCalls = MetricGroup{
 		cross join lateral (
 			select count(*) as calls
 			from ops.vendor_call
-			where credential = hop.credential and started_at > clock_timestamp() - interval '24 hours'
+			where credential = hop.credential and started_at > now() - interval '24 hours'
 		) as day
 		group by last.account`,
 }
@@ -251,9 +251,11 @@ const measureFor = 5 * time.Second
 func (w *Warehouse) Measure(ctx context.Context, g MetricGroup) (figures []Figure, err error) {
 	err = pgx.BeginTxFunc(ctx, w.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		var there bool
+		// Compiling these queries takes longer than running them.
 		if err := tx.QueryRow(ctx, `
-			select $3::text = '' or to_regclass($3) is not null, set_config('meterhouse.now', $1, true), set_config('statement_timeout', $2, true)`,
-			w.cfg.Now().UTC().Format(time.RFC3339Nano), fmt.Sprint(measureFor.Milliseconds()), g.needs).Scan(&there, nil, nil); err != nil || !there {
+			select $3::text = '' or to_regclass($3) is not null,
+				set_config('meterhouse.now', $1, true), set_config('statement_timeout', $2, true), set_config('jit', 'off', true)`,
+			w.cfg.Now().UTC().Format(time.RFC3339Nano), fmt.Sprint(measureFor.Milliseconds()), g.needs).Scan(&there, nil, nil, nil); err != nil || !there {
 			return err
 		}
 		rows, err := tx.Query(ctx, g.sql, pgx.QueryResultFormats{pgx.TextFormatCode})

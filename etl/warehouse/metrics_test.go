@@ -331,3 +331,57 @@ func TestReady(t *testing.T) {
 		t.Errorf("ready: %v", err)
 	}
 }
+
+// BenchmarkMeasure is the price of each group of figures beside 500,000 runs of 400 scopes, as many calls
+// and a year of daily figures: go test ./etl/warehouse -run '^$' -bench Measure -benchtime 5x.
+func BenchmarkMeasure(b *testing.B) {
+	h := newHouse(b)
+	h.now = at("2027-01-01T12:00:00Z")
+	for _, sql := range []string{
+		`insert into ops.run (source, dataset, scope, account, status, owner, fence, business_at, fetched_at, started_at, finished_at, received, unchanged)
+			select 'keystone', (array['keystone.history', 'keystone.current', 'keystone.subscriptions', 'keystone.customers'])[1 + n % 4], 'C-' || n % 100, 'acme',
+				case when n % 50 = 0 then 'failed' else 'ok' end, 'me', n, t, t, t, t, 100, 100
+			from generate_series(1, 500000) as n cross join lateral (select '2026-01-01'::timestamptz + n * interval '1 minute' as t) as clock`,
+		`insert into ops.run_call (run_id, class, calls) select run_id, case status when 'ok' then 'ok' else 'unavailable' end, 1 from ops.run`,
+		`insert into ops.run_total (source, dataset, scope, account, counted, kind, total)
+			select source, dataset, scope, account, counted, kind, sum(n) from ops.run
+			cross join lateral (values ('runs', status, 1), ('records', 'unchanged', unchanged), ('calls', 'ok', 1)) as v (counted, kind, n)
+			group by 1, 2, 3, 4, 5, 6`,
+		`insert into ops.watermark (source, dataset, scope, account, watermark, last_success_at, last_run_id, next_due_at, expected_from)
+			select source, dataset, scope, account, max(fetched_at), max(fetched_at), max(run_id), max(fetched_at), '2026-01-01' from ops.run group by 1, 2, 3, 4`,
+		`insert into ops.coverage (source, dataset, scope, day, status, run_id)
+			select 'keystone', 'keystone.history', 'C-' || c, '2026-01-01'::date + d, 'answered', 1 from generate_series(0, 99) as c, generate_series(0, 360) as d`,
+		`insert into ops.vendor_call (credential, account, product, owner, started_at, ended_at, outcome)
+			select 'k' || n % 3, 'calls' || n % 3, 'p' || n % 27, 'me', now() - n * interval '1 minute', now(), 'ok' from generate_series(1, 500000) as n`,
+		`insert into dw.dim_customer (customer_id, account, first_seen_at, seen_at) select 'C-' || n, 'acme', now(), now() from generate_series(0, 99) as n`,
+		`insert into dw.dim_subscription (customer_key, subscription_number, discriminator, first_seen_at)
+			select customer_key, 'S-1', '', now() from dw.dim_customer`,
+		`insert into dw.dim_service_level (customer_key, subscription_key, service_level, level_class)
+			select customer_key, subscription_key, 'Level ' || n, 'base' from dw.dim_subscription, generate_series(1, 5) as n`,
+		`insert into dw.fact_daily_consumption (customer_key, service_level_key, usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib,
+				consumed_last_tib, over_committed_avg_tib, invoiced_samples, uninvoiced_samples, digest, known_since, payload_id, run_id)
+			select customer_key, service_level_key, '2026-01-01'::date + d, 288, 1, 1, 1, 1, 0, 0, 288, '\x00', now(), 1, 1
+			from dw.dim_service_level, generate_series(0, 360) as d`,
+		`insert into ops.watermark (source, dataset, scope, account, watermark, last_success_at, last_run_id, next_due_at)
+			values ('wolkvox', 'wolkvox.billing', 'calls', 'calls', '2027-01-01', '2027-01-01', 1, '2027-01-01')`,
+		`insert into ops.coverage (source, dataset, scope, product, day, status, run_id)
+			select 'wolkvox', 'wolkvox.billing', 'calls', 'p' || p, '2026-01-01'::date + d, 'answered', 1 from generate_series(1, 27) as p, generate_series(0, 365) as d`,
+		`insert into dw.dim_product (product_number, api, title, unit, kind) select n, 'p' || n, 'P', 'unit', 'gauge' from generate_series(1, 27) as n`,
+		`insert into dw.dim_operation (account, operation, server, zone, first_seen_at) values ('calls', 'demo', '1', 'America/Bogota', now())`,
+		`insert into dw.fact_license_reading (operation_key, product_key, description, reading_date, read_at, items, items_text, payload_id, run_id)
+			select operation_key, product_key, 'd', t::date, t, 1, '1', 1, 1
+			from dw.dim_operation, dw.dim_product, generate_series('2026-01-01'::timestamptz, '2027-01-01', interval '30 minutes') as t`,
+	} {
+		h.exec(sql)
+	}
+	h.exec(`vacuum analyze`)
+	for _, g := range MetricGroups() {
+		b.Run(g.Name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := h.Measure(b.Context(), g); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
