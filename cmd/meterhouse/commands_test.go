@@ -632,8 +632,8 @@ func TestStatusShortens(t *testing.T) {
 		}
 	}
 	var out strings.Builder
-	r.list(&out, formatTable, slices.Repeat([]string{"do it"}, 12))
-	if got := out.String(); strings.Count(got, "- do it\n") != 10 || !strings.HasSuffix(got, "- and 2 more: `meterhouse status --format json`\n") {
+	r.list(&out, formatTable, slices.Repeat([]string{"do it"}, shown+2))
+	if got := out.String(); strings.Count(got, "- do it\n") != shown || !strings.HasSuffix(got, "- and 2 more: `meterhouse status --format json`\n") {
 		t.Errorf("list:\n%s", got)
 	}
 }

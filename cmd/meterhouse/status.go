@@ -393,7 +393,7 @@ func named(t warehouse.Table) []map[string]string {
 }
 
 // shown is how many sentences or rows people get of a kind; the JSON has all.
-const shown = 10
+const shown = 12
 
 func (r *statusReport) print(w io.Writer, f format) error {
 	switch f {
@@ -575,7 +575,7 @@ func shortHoles(_ *statusReport, t warehouse.Table) warehouse.Table {
 // shortRuns are the failed runs that no success followed, and the newest others.
 func shortRuns(_ *statusReport, t warehouse.Table) warehouse.Table {
 	short := warehouse.Table{
-		Columns: []string{"run", "finished", "dataset", "scope", "window", "status", "what"},
+		Columns: []string{"run", "dataset", "scope", "window", "finished", "status", "what"},
 		Numeric: []bool{true},
 	}
 	failed := 0
@@ -584,7 +584,7 @@ func shortRuns(_ *statusReport, t warehouse.Table) warehouse.Table {
 			failed++
 		}
 	}
-	others := max(shown/2-failed, 2)
+	others := max(shown-failed, 2)
 	for _, row := range named(t) {
 		if row["status"] != statusFailed {
 			if others--; others < 0 {
@@ -595,7 +595,7 @@ func shortRuns(_ *statusReport, t warehouse.Table) warehouse.Table {
 		if row["window_from"] != "" {
 			window = row["window_from"] + ".." + row["window_until"]
 		}
-		short.Rows = append(short.Rows, []string{row["run"], shortStamp(row["finished_at"]), row["dataset"], row["scope"], window, row["status"], whatRan(row)})
+		short.Rows = append(short.Rows, []string{row["run"], row["dataset"], row["scope"], window, shortStamp(row["finished_at"]), row["status"], whatRan(row)})
 	}
 	return short
 }
