@@ -1,6 +1,9 @@
 package etl
 
-import "time"
+import (
+	"log/slog"
+	"time"
+)
 
 // Customer is one customer that a credential may see.
 type Customer struct {
@@ -220,4 +223,13 @@ func (w Warnings) Add(name, path string) {
 	}
 	seen.Count++
 	w[name] = seen
+}
+
+// LogValue is such as "day_held 2, trimmed 1".
+func (w Warnings) LogValue() slog.Value {
+	counts := make(map[string]int, len(w))
+	for name, warning := range w {
+		counts[name] = warning.Count
+	}
+	return inWords(counts)
 }

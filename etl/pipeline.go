@@ -114,8 +114,8 @@ type Job struct {
 	Snapshot bool          // the vendor cannot repeat this answer: land before parsing
 	Expected Day           // first day that is expected, for datasets of windows
 	Settle   time.Duration // how long after its end a day becomes due, for datasets of windows
+	Slot     time.Time     // when the schedule asked for it; zero when a person did
 	NextDue  time.Time     // when the schedule asks for it again; zero when there is no schedule
-	Slot     time.Time     // which slot of the schedule this is done for; zero when a person asked
 	Zone     string        // IANA name of the zone that the vendor's days are filed in; empty is UTC
 	Server   string        // server code of the account, for dimensions that keep it
 	// Operation is the operation that readings must name; empty: the one that the account's first
@@ -236,11 +236,12 @@ func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job,
 	if err != nil {
 		return out, fmt.Errorf("%s %s %s: start run: %w", job.Dataset, job.Scope, window, err)
 	}
+	ctx, calls := WithCalls(ctx, run.ID())
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s %s %s: run %d: %w", job.Dataset, job.Scope, window, run.ID(), err)
 		}
-		p.logRun(job, window, run.ID(), out, err, time.Since(started))
+		p.logRun(job, window, run.ID(), calls, out, err, time.Since(started))
 	}()
 
 	answers, unanswered := p.extract(ctx, src, run, job, window)
@@ -314,11 +315,21 @@ func prefixed(prefix, s string) string {
 	return prefix + s
 }
 
-func (p *Pipeline) logRun(job Job, window Window, runID int64, out Outcome, err error, took time.Duration) {
-	attrs := []any{
-		"dataset", job.Dataset, "scope", job.Scope, "window", window.String(), "run", runID,
+// logRun is the one line in which a run speaks, when it is over.
+func (p *Pipeline) logRun(job Job, window Window, runID int64, calls *Calls, out Outcome, err error, took time.Duration) {
+	attrs := []any{"run", runID, "dataset", job.Dataset, "scope", job.Scope, "account", job.Account, "window", window.String()}
+	if !job.Slot.IsZero() {
+		attrs = append(attrs, "slot", job.Slot.UTC().Format(time.RFC3339))
+	}
+	if job.ReplayOf != 0 {
+		attrs = append(attrs, "replay_of", job.ReplayOf)
+	}
+	attrs = append(attrs,
 		"received", out.Received, "inserted", out.Inserted, "restated", out.Restated, "unchanged", out.Unchanged,
-		"ignored", out.Ignored, "quarantined", out.Quarantined, "absent", out.Absent, "took", took.Round(time.Millisecond).String(),
+		"ignored", out.Ignored, "quarantined", out.Quarantined, "absent", out.Absent,
+		"calls", calls, "took", took.Round(time.Millisecond).String())
+	if len(out.Warnings) > 0 {
+		attrs = append(attrs, "warnings", out.Warnings)
 	}
 	_, _, halves := window.Halves()
 	switch {

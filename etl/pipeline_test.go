@@ -44,6 +44,7 @@ type house struct {
 	busy     error
 	released int
 	slotOpen []bool
+	calls    map[string]int
 }
 
 func (h *house) Lease(_ context.Context, dataset, scope string) (etl.Lease, error) {
@@ -61,13 +62,15 @@ func (h *house) Land(_ context.Context, a *etl.Answer) error {
 	h.did = append(h.did, "land "+a.Request.Product)
 	return nil
 }
-func (h *house) Load(_ context.Context, answers []*etl.Answer, unanswered []error, _ func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
+func (h *house) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, _ func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
 	h.did = append(h.did, fmt.Sprintf("load %d, %d unanswered", len(answers), len(unanswered)))
 	h.answers = append(h.answers, answers...)
+	h.calls = etl.CallsOf(ctx).ByClass()
 	return etl.Outcome{Inserted: 1, Received: 1, Rejected: unanswered}, nil
 }
-func (h *house) Fail(_ context.Context, evidence *etl.Answer, reason error) error {
+func (h *house) Fail(ctx context.Context, evidence *etl.Answer, reason error) error {
 	h.did = append(h.did, fmt.Sprintf("fail, evidence %v", evidence != nil))
+	h.calls = etl.CallsOf(ctx).ByClass()
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -316,7 +317,7 @@ func TestWarningsAreSeen(t *testing.T) {
 		t.Errorf("run:\n%s", o.stdout)
 	}
 	status := w.must(exitDone, "status").stdout
-	wantContains(t, "status", status, "\nlook at keystone.history C-1001: invoiced_value_changed ", ", first at ")
+	wantContains(t, "status", status, "1 thing needs you.\n- look at keystone.history C-1001: invoiced_value_changed ", ", first at ")
 	if strings.Contains(status, "restated 3") || strings.Contains(status, ": open_ended") {
 		t.Errorf("status tells what needs no look:\n%s", status)
 	}
@@ -367,7 +368,7 @@ func TestStatusFollowsNow(t *testing.T) {
 	}
 	w.setNow("2026-05-22T12:00:00Z")
 	wantContains(t, "two days later", w.must(exitDone, "status").stdout, "11 of 11 are due",
-		"keystone.history C-1001 has no answer for 2 days from 2026-05-20 on")
+		"keystone.history 0042117, C-1001, C-1999 have no answer for 2 days from 2026-05-20 on")
 }
 
 // A window that failed in the middle stays in sight until the slot is done, though later windows
@@ -512,7 +513,8 @@ func TestStatus(t *testing.T) {
 	w := newWorld(t)
 	o := w.must(exitDone, "status")
 	wantContains(t, "status of nothing", o.stdout,
-		"What to do now\ntoken of acme: the first run starts the chain with the configured refresh token\nnothing is loaded yet: `meterhouse run`\n")
+		"1 thing needs you.\n- nothing is loaded yet: `meterhouse run`\n",
+		"\nGood to know\n- token of acme: the first run starts the chain with the configured refresh token\n")
 	if o := w.must(exitDone, "status", "--format", "json"); strings.Contains(o.stdout, "0001-01-01") || strings.Contains(o.stdout, "none: ") {
 		t.Errorf("status of nothing in JSON: %s", o.stdout)
 	}
@@ -526,14 +528,19 @@ func TestStatus(t *testing.T) {
 	wantContains(t, "status", o.stdout,
 		"keystone.subscriptions 0042117, C-1001, C-1999 failed at the last run (", "): `meterhouse run keystone.subscriptions`",
 		"8 of 11 are due, the first since 2026-05-20 12:30:00+00: `meterhouse run`",
-		"keystone.history C-1001 has no answer for 2 days from 2026-05-20 on: `meterhouse run keystone.history`",
+		"keystone.history 0042117, C-1001, C-1999 have no answer for 2 days from 2026-05-20 on: `meterhouse run keystone.history`",
 		"wolkvox.billing calls lacks days from 2026-05-21 on (chat_licenses, ivr_minutes): lost, the vendor cannot tell them any more",
 		"wolkvox.billing calls has days in part from 2026-05-20 on (chat_licenses): see `meterhouse quarantine list`",
 		"wolkvox.billing has 1 record refused for number_format: `meterhouse quarantine list --reason number_format`",
-		"Credentials\naccount  state", "acme     ok")
+		"Credentials\naccount  state", "acme     ok",
+		"4 things need you.\n- ", "Failing\ndataset ", "keystone.history        acme          3        0     3        0  2026-05-20 00:00  2 d     2026-05-21 02:37")
+	wantNarrow(t, o.stdout)
 
 	var report struct {
-		Freshness []struct {
+		Verdict    string
+		NeedsYou   []string `json:"needs_you"`
+		GoodToKnow []string `json:"good_to_know"`
+		Freshness  []struct {
 			Dataset, Scope, Status string
 		}
 		Runs        []map[string]any
@@ -547,7 +554,8 @@ func TestStatus(t *testing.T) {
 		t.Fatalf("%v in %s", err, o.stdout)
 	}
 	if len(report.Freshness) != 11 || len(report.Quarantine) != 1 || report.Quarantine[0].Records != "1" ||
-		len(report.Credentials) != 1 || report.Credentials[0].State != "ok" || len(report.Todo) == 0 || len(report.Holes) == 0 {
+		len(report.Credentials) != 1 || report.Credentials[0].State != "ok" || len(report.Todo) == 0 || len(report.Holes) == 0 ||
+		report.Verdict != "4 things need you." || len(report.NeedsYou) != 4 || !slices.Equal(report.Todo, append(report.NeedsYou, report.GoodToKnow...)) {
 		t.Errorf("report %+v", report)
 	}
 
@@ -555,6 +563,78 @@ func TestStatus(t *testing.T) {
 	o = invoke(t, map[string]string{"METERHOUSE_DATABASE_URL": w.database}, "", "status")
 	if o.code != exitDone {
 		t.Errorf("without a configuration: exit code %d: %s", o.code, o.stderr)
+	}
+}
+
+// wantNarrow finds table rows that a terminal of 120 columns would break. Sentences may break.
+func wantNarrow(t *testing.T, text string) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 120 && !strings.HasPrefix(line, "- ") {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+}
+
+// Who looks in a good hour is told so in the first line, and a slot that came a moment ago is no alarm.
+func TestStatusWhenAllIsWell(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(exitDone, "run")
+	well := func(at, first string) {
+		t.Helper()
+		w.setNow(at)
+		text := w.must(exitDone, "status").stdout
+		if line, _, _ := strings.Cut(text, "\n"); line != first {
+			t.Errorf("at %s: %s\nwant %s", at, line, first)
+		}
+		for _, title := range []string{"Failing", "Coverage holes", "Open quarantine", "Good to know"} {
+			if strings.Contains(text, title) {
+				t.Errorf("at %s: %s is shown", at, title)
+			}
+		}
+		wantContains(t, "status", text, "Freshness, in UTC\n", "Credentials\n", "Last runs\n", "30 new")
+		wantNarrow(t, text)
+	}
+	well("2026-05-20T12:00:00Z", "All well: 11 scopes on time, the newest loaded just now.")
+	well("2026-05-20T12:20:00Z", "All well: 11 scopes on time, the newest loaded 20 min ago.")
+	well("2026-05-20T12:45:00Z", "All well: 11 scopes on time, the newest loaded 45 min ago.") // due for 15 minutes
+	w.setNow("2026-05-20T12:46:00Z")
+	wantContains(t, "later", w.must(exitDone, "status").stdout, "1 thing needs you.\n- 1 of 11 are due, the first since 2026-05-20 12:30:00+00: `meterhouse run`\n")
+	// A customer that the vendor lists no longer is not asked for, and not late.
+	w.setNow("2026-05-20T20:00:00Z")
+	wantContains(t, "in the evening", w.must(exitDone, "status").stdout, "7 of 11 are due")
+	w.value(`with gone as (update dw.dim_customer set absent_since = now() where customer_id = 'C-1999' returning 1) select count(*)::text from gone`)
+	wantContains(t, "after one left", w.must(exitDone, "status").stdout, "5 of 11 are due")
+}
+
+func TestStatusShortens(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("ü", 200)
+	r := &statusReport{now: time.Date(2026, 5, 20, 12, 0, 0, 0, time.UTC)}
+	got := fitted(warehouse.Table{Columns: []string{"a", "why"}, Rows: [][]string{{"1", long}, {"22", "short"}}}, 120)
+	if n := utf8.RuneCountInString(got.Rows[0][1]); n != 116 || got.Rows[1][1] != "short" || !strings.HasSuffix(got.Rows[0][1], "…") {
+		t.Errorf("%d letters: %v", n, got.Rows)
+	}
+	if got := fitted(warehouse.Table{Columns: []string{"a", "why"}, Rows: [][]string{{"1", ""}}}, 120); len(got.Columns) != 1 || len(got.Rows[0]) != 1 {
+		t.Errorf("a column that says nothing is kept: %v", got)
+	}
+	for text, want := range map[string]string{
+		"": "", "2026-05-20 12:00:00+00": "0 min", "2026-05-20 10:01:00+00": "119 min", "2026-05-20 09:00:00+00": "3 h", "2026-05-10 12:00:00+00": "10 d", "2026-05-21 12:00:00+00": "0 min",
+	} {
+		if got := r.since(text); got != want {
+			t.Errorf("since %q: %q, want %q", text, got, want)
+		}
+	}
+	for after, want := range map[time.Duration]string{-time.Hour: "2026-05-20 (past)", 3 * time.Hour: "2026-05-20 (3 h)", 80 * time.Hour: "2026-05-23 (3 d)"} {
+		if got := deadline(r.now.Add(after), r.now); got != want {
+			t.Errorf("deadline in %s: %q, want %q", after, got, want)
+		}
+	}
+	var out strings.Builder
+	r.list(&out, formatTable, slices.Repeat([]string{"do it"}, shown+2))
+	if got := out.String(); strings.Count(got, "- do it\n") != shown || !strings.HasSuffix(got, "- and 2 more: `meterhouse status --format json`\n") {
+		t.Errorf("list:\n%s", got)
 	}
 }
 

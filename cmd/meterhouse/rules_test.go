@@ -72,6 +72,7 @@ var mayImport = map[string][]string{
 	"meterhouse/etl/warehouse":               {"meterhouse/etl", "meterhouse/migrations"},
 	"meterhouse/etl/warehouse/warehousetest": {"meterhouse/etl", "meterhouse/migrations"},
 	"meterhouse/etl/schedule":                {"meterhouse/etl"},
+	"meterhouse/etl/console":                 {},
 	"meterhouse/etl/localpg/fetchpg":         {"meterhouse/etl/localpg"},
 	"meterhouse/etl/etltest":                 {"meterhouse/etl", "meterhouse/etl/internal"},
 }
@@ -82,8 +83,9 @@ var mayNotImport = map[string][]string{
 	"meterhouse/etl/keystone":  {"github.com/jackc", "github.com/robfig", "database/sql"},
 	"meterhouse/etl/wolkvox":   {"github.com/jackc", "github.com/robfig", "database/sql"},
 	"meterhouse/etl/internal":  {"github.com/jackc", "github.com/robfig", "database/sql"},
-	"meterhouse/etl/warehouse": {"net/http", "github.com/robfig"},
 	"meterhouse/etl/schedule":  {"net/http", "database/sql"},
+	"meterhouse/etl/warehouse": {"net/http", "github.com/robfig", "github.com/prometheus"},
+	"meterhouse/etl/console":   {"github.com/jackc", "github.com/robfig", "database/sql"},
 }
 
 func TestImportRules(t *testing.T) {
@@ -162,6 +164,10 @@ func TestForbidden(t *testing.T) {
 		{"meterhouse/cmd/meterhouse", "meterhouse/etl/warehouse", false},
 		{"meterhouse/cmd/meterhouse", "meterhouse/etl/warehouse/warehousetest", true},
 		{"meterhouse/cmd/meterhouse", "github.com/testcontainers/testcontainers-go/modules/postgres", true},
+		{"meterhouse/etl/console", "meterhouse/etl/warehouse", true},
+		{"meterhouse/etl/console", "github.com/jackc/pgx/v5", true},
+		{"meterhouse/etl/console", "net/http", false},
+		{"meterhouse/etl/warehouse", "github.com/prometheus/client_golang/prometheus", true},
 		{"meterhouse/etl/localpg", "github.com/testcontainers/testcontainers-go", true},
 		{"meterhouse/etl/warehouse/warehousetest", "github.com/testcontainers/testcontainers-go", false},
 		{"meterhouse/cmd/meterhouse", "meterhouse/etl/etltest", true},

@@ -105,14 +105,14 @@ func (a *app) serve(ctx context.Context, isScheduler bool) (err error) {
 	}
 	a.log.Info("started", "process", owner(), "scheduler", isScheduler, "pooled", s.wh.IsPooled())
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return v.queue.Run(ctx) })
-	if isScheduler {
-		v.announce()
-		g.Go(func() error { v.schedule(ctx); return nil })
+	if isScheduler { // an address that is taken is found out before anything begins
 		if err := v.listen(ctx, g); err != nil {
 			return err
 		}
+		v.announce()
+		g.Go(func() error { v.schedule(ctx); return nil })
 	}
+	g.Go(func() error { return v.queue.Run(ctx) })
 	err = g.Wait()
 	a.log.Info("stopped")
 	return err
@@ -264,7 +264,9 @@ func (v *service) load(ctx context.Context, slot schedule.Slot) error {
 	if err != nil {
 		return err
 	}
-	job.Slot = slot.At
+	if slot.At.Unix() > 0 {
+		job.Slot = slot.At
+	}
 	begun := time.Now()
 	l := &loader{session: v.session, pipeline: v.pipeline(), slots: make(chan struct{}, 1)}
 	l.pipeline.Stop = func() bool {
@@ -385,7 +387,18 @@ func (v *service) prune(ctx context.Context) error {
 	return err
 }
 
-// alerts and listen are wired below.
-func (v *service) alerts(context.Context) error { return nil }
+// listen answers health, readiness and figures, unless no address is configured.
+func (v *service) listen(ctx context.Context, g *errgroup.Group) error {
+	if v.cfg.Console.Listen == "" {
+		return nil
+	}
+	server, err := v.console()
+	if err != nil {
+		return err
+	}
+	v.app.log.Info("listening", "url", "http://"+server.Addr())
+	g.Go(func() error { return server.Serve(ctx) })
+	return nil
+}
 
-func (v *service) listen(context.Context, *errgroup.Group) error { return nil }
+func (v *service) alerts(context.Context) error { return nil }

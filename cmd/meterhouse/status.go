@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -19,11 +21,12 @@ func (a *app) statusCommand() *cobra.Command {
 	var f format
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show freshness, runs, holes, credentials, quarantine and what to do now",
-		Long: `Shows how fresh each dataset is, the last runs, days that are missing, the deadlines of
-credentials, what is in quarantine, and what to do now. Asks no vendor and changes nothing.
+		Short: "Show whether all is well, and what to do if not",
+		Long: `Begins with a verdict and, where somebody is needed, with what to do. Then how fresh each dataset
+is, what is late or failing, holes, quarantine, deadlines of credentials and the last runs. A scope is
+late when it was due 15 minutes ago. Asks no vendor and changes nothing.
 
-JSON is one object of lists; CSV has one line per section, row and column.`,
+JSON is one object of lists; CSV has one line per section, row and column. Both have every row.`,
 		Example: "  meterhouse status\n  meterhouse status --format json",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -45,50 +48,44 @@ JSON is one object of lists; CSV has one line per section, row and column.`,
 
 // statusReport is everything that status shows.
 type statusReport struct {
+	now         time.Time // business clock
 	sections    []section
 	credentials []keystone.TokenStatus
-	todo        []string
+	todo        []string // what somebody has to do
+	notes       []string // what is good to know, and nothing follows from it now
 }
 
 type section struct {
 	name, title, sql string // without a title only the advice is shown
 	table            warehouse.Table
-	advice           func(rows []map[string]string) []string // what to do about it; nil: nothing ever
+	always           bool                                                 // shown to people without rows too
+	advice           func(rows []map[string]string) []string              // what to do about it; nil: nothing ever
+	notes            func(rows []map[string]string) []string              // what is good to know about it
+	short            func(*statusReport, warehouse.Table) warehouse.Table // what people see of it; nil: the table
 }
+
+// lateAfter is how long a scope may be due before status calls it late: that is how often cron looks.
+const lateAfter = `interval '15 minutes'`
 
 func statusSections() []section {
 	return []section{
 		{
-			name: "freshness", title: "Freshness", advice: adviseFreshness, sql: `
-				select dataset, scope, account, status, date_trunc('second', watermark) as watermark,
-					date_trunc('second', last_success_at) as last_success_at, next_due_at,
-					case when lag is null then '' else
-						extract(day from justify_hours(lag))::int || 'd ' || to_char(justify_hours(lag), 'HH24:MI') end as lag
-				from mart.freshness
-				order by source, dataset, scope`,
+			// A customer that the vendor lists no longer is not loaded, and not late.
+			name: "freshness", title: "Freshness, in UTC", always: true, advice: adviseFreshness, short: shortFreshness, sql: `
+				select f.dataset, f.scope, f.account, f.status, date_trunc('second', f.watermark) as watermark,
+					date_trunc('second', f.last_success_at) as last_success_at, f.next_due_at,
+					case when f.lag is null then '' else
+						extract(day from justify_hours(f.lag))::int || 'd ' || to_char(justify_hours(f.lag), 'HH24:MI') end as lag,
+					c.customer_id is null and (f.last_success_at is null
+						or f.next_due_at < current_setting('meterhouse.now')::timestamptz - ` + lateAfter + `) as is_late,
+					c.customer_id is not null as is_gone
+				from mart.freshness as f
+				left join dw.dim_customer as c on f.source = 'keystone' and c.customer_id = f.scope and c.absent_since is not null
+				order by f.source, f.dataset, f.scope`,
 		},
 		{
-			name: "runs", title: "Last runs", sql: `
-				with newest as (
-					select max(run_id) as run_id from ops.run group by dataset, scope order by 1 desc limit 20
-				),
-				failed as (
-					select r.run_id
-					from ops.run as r
-					left join ops.watermark as w using (dataset, scope)
-					where r.status = 'failed' and (w.last_success_at is null or r.business_at > w.last_success_at)
-					order by r.run_id desc
-					limit 10
-				)
-				select run_id as run, dataset, scope, window_from, window_until, status, date_trunc('second', finished_at) as finished_at,
-					received, inserted, restated, unchanged, quarantined, error
-				from mart.run
-				where run_id in (select run_id from newest union select run_id from failed)
-				order by run_id desc`,
-		},
-		{
-			name: "failing", advice: adviseFailing, sql: `
-				select f.dataset, f.scope, r.error
+			name: "failing", title: "Failing", advice: adviseFailing, short: shortFailing, sql: `
+				select f.dataset, f.scope, r.run_id as run, date_trunc('second', f.last_success_at) as last_success_at, r.error
 				from mart.freshness as f
 				join ops.watermark as w using (dataset, scope)
 				join ops.run as r on r.run_id = w.last_run_id
@@ -96,7 +93,7 @@ func statusSections() []section {
 				order by f.dataset, f.scope`,
 		},
 		{
-			name: "holes", title: "Coverage holes", advice: adviseHoles, sql: `
+			name: "holes", title: "Coverage holes", advice: adviseHoles, notes: noteHoles, short: shortHoles, sql: `
 				select dataset, coalesce(customer_id, account) as scope, subscription_number as subscription,
 					coalesce(service_level, product) as series, status, count(distinct day) as days, min(day) as first_day, max(day) as last_day
 				from mart.coverage
@@ -133,6 +130,25 @@ func statusSections() []section {
 				having bool_and(status = 'empty')
 				order by dataset, scope`,
 		},
+		{
+			name: "runs", title: "Last runs", always: true, short: shortRuns, sql: `
+				with newest as (
+					select max(run_id) as run_id from ops.run group by dataset, scope order by 1 desc limit 20
+				),
+				failed as (
+					select r.run_id
+					from ops.run as r
+					left join ops.watermark as w using (dataset, scope)
+					where r.status = 'failed' and (w.last_success_at is null or r.business_at > w.last_success_at)
+					order by r.run_id desc
+					limit 10
+				)
+				select run_id as run, dataset, scope, window_from, window_until, status, date_trunc('second', finished_at) as finished_at,
+					received, inserted, restated, unchanged, quarantined, error, calls
+				from mart.run
+				where run_id in (select run_id from newest union select run_id from failed)
+				order by run_id desc`,
+		},
 	}
 }
 
@@ -142,13 +158,12 @@ func adviseFreshness(rows []map[string]string) (todo []string) {
 	}
 	late, since := 0, ""
 	for _, row := range rows {
-		switch row["status"] {
-		case "never":
-			late++
-		case "late":
-			if late++; since == "" || row["next_due_at"] < since {
-				since = row["next_due_at"]
-			}
+		if row["is_late"] != "true" || row["status"] == "failing" { // what fails is told with its cause
+			continue
+		}
+		late++
+		if due := row["next_due_at"]; due != "" && (since == "" || due < since) {
+			since = due
 		}
 	}
 	if late > 0 {
@@ -231,9 +246,35 @@ func adviseSilent(rows []map[string]string) (todo []string) {
 	return todo
 }
 
-// adviseHoles says one thing per dataset, scope and kind of hole. Days on which a whole customer
-// has no answer explain those of its levels.
+// adviseHoles speaks of days on which whole customers have no answer, once for those alike.
 func adviseHoles(rows []map[string]string) (todo []string) {
+	type hole struct{ dataset, days, first string }
+	scopes := map[hole][]string{}
+	var order []hole
+	for _, row := range rows {
+		if row["series"] != "" || row["status"] != "missing" {
+			continue
+		}
+		h := hole{row["dataset"], row["days"], row["first_day"]}
+		if scopes[h] == nil {
+			order = append(order, h)
+		}
+		scopes[h] = append(scopes[h], row["scope"])
+	}
+	for _, h := range order {
+		verb := "has"
+		if len(scopes[h]) > 1 {
+			verb = "have"
+		}
+		todo = append(todo, fmt.Sprintf("%s %s %s no answer for %s from %s on: `meterhouse run %s`",
+			h.dataset, few(scopes[h]), verb, count(h.days, "day"), h.first, h.dataset))
+	}
+	return todo
+}
+
+// noteHoles says one thing per dataset, scope and kind of hole. Days on which a whole customer has no
+// answer explain those of its levels.
+func noteHoles(rows []map[string]string) (notes []string) {
 	type hole struct{ dataset, scope, status string }
 	unanswered := map[string]bool{}
 	series, first := map[hole][]string{}, map[hole]string{}
@@ -241,8 +282,6 @@ func adviseHoles(rows []map[string]string) (todo []string) {
 	for _, row := range rows {
 		if row["series"] == "" && row["status"] == "missing" {
 			unanswered[row["dataset"]+row["scope"]] = true
-			todo = append(todo, fmt.Sprintf("%s %s has no answer for %s from %s on: `meterhouse run %s`",
-				row["dataset"], row["scope"], count(row["days"], "day"), row["first_day"], row["dataset"]))
 			continue
 		}
 		h := hole{row["dataset"], row["scope"], row["status"]}
@@ -266,9 +305,9 @@ func adviseHoles(rows []map[string]string) (todo []string) {
 		default:
 			text += ": the vendor did not deliver them; they are asked for again as long as they are re-read"
 		}
-		todo = append(todo, text)
+		notes = append(notes, text)
 	}
-	return todo
+	return notes
 }
 
 func adviseQuarantine(rows []map[string]string) (todo []string) {
@@ -291,7 +330,7 @@ func few(names []string) string {
 // report reads everything that status shows. What to do about credentials comes first: without
 // them nothing else can be done.
 func (s *session) report(ctx context.Context) (*statusReport, error) {
-	r := &statusReport{sections: statusSections()}
+	r := &statusReport{now: s.app.now().UTC(), sections: statusSections()}
 	for _, k := range s.keystone {
 		status, err := k.TokenStatus(ctx)
 		if err != nil {
@@ -299,8 +338,11 @@ func (s *session) report(ctx context.Context) (*statusReport, error) {
 			continue
 		}
 		r.credentials = append(r.credentials, status)
-		if step, _ := nextStep(status); step != "none" {
+		switch step, needed := nextStep(status); {
+		case needed:
 			r.todo = append(r.todo, fmt.Sprintf("token of %s: %s", k.cfg.Account, step))
+		case step != "none":
+			r.notes = append(r.notes, fmt.Sprintf("token of %s: %s", k.cfg.Account, step))
 		}
 	}
 	if len(s.keystone) < len(s.cfg.Keystone) {
@@ -315,8 +357,27 @@ func (s *session) report(ctx context.Context) (*statusReport, error) {
 		if sec.advice != nil {
 			r.todo = append(r.todo, sec.advice(named(sec.table))...)
 		}
+		if sec.notes != nil {
+			r.notes = append(r.notes, sec.notes(named(sec.table))...)
+		}
 	}
 	return r, nil
+}
+
+// verdict is the one line for somebody in a hurry.
+func (r *statusReport) verdict() string {
+	rows := named(r.sections[0].table)
+	newest := ""
+	for _, row := range rows {
+		newest = max(newest, row["last_success_at"])
+	}
+	switch {
+	case len(r.todo) == 1:
+		return "1 thing needs you."
+	case len(r.todo) > 0:
+		return count(len(r.todo), "thing") + " need you."
+	}
+	return fmt.Sprintf("All well: %s on time, the newest loaded %s.", count(len(rows), "scope"), r.ago(newest))
 }
 
 // named turns rows into maps by column.
@@ -331,8 +392,8 @@ func named(t warehouse.Table) []map[string]string {
 	return rows
 }
 
-// shown is how many sentences people get; the JSON has all.
-const shown = 20
+// shown is how many sentences or rows people get of a kind; the JSON has all.
+const shown = 12
 
 func (r *statusReport) print(w io.Writer, f format) error {
 	switch f {
@@ -341,50 +402,309 @@ func (r *statusReport) print(w io.Writer, f format) error {
 	case formatCSV:
 		return printCSV(w, r.long())
 	}
+	fmt.Fprintln(w, r.verdict())
+	f.gap(w)
+	r.list(w, f, r.todo)
+	if len(r.notes) > 0 {
+		fmt.Fprintln(w)
+		f.heading(w, "Good to know")
+		r.list(w, f, r.notes)
+	}
 	for _, sec := range r.sections {
-		if sec.title == "" {
-			continue
-		}
-		f.heading(w, sec.title)
-		if len(sec.table.Rows) == 0 {
-			fmt.Fprint(w, "none\n\n")
-			continue
-		}
-		if i := slices.Index(sec.table.Columns, "error"); i >= 0 {
-			for _, row := range sec.table.Rows {
-				row[i] = cause(row[i])
+		if sec.name == "runs" { // last: what is wrong is above
+			if err := r.printCredentials(w, f); err != nil {
+				return err
 			}
 		}
-		if err := f.print(w, sec.table); err != nil {
-			return err
+		if sec.title == "" || len(sec.table.Rows) == 0 && !sec.always {
+			continue
 		}
 		fmt.Fprintln(w)
-	}
-	if len(r.credentials) > 0 {
-		t := warehouse.Table{Columns: []string{"account", "state", "access_until", "refresh_dies_at", "login_due_at"}}
-		for _, c := range r.credentials {
-			t.Rows = append(t.Rows, []string{c.Account, string(c.State), stamp(c.AccessUntil), stamp(c.RefreshDiesAt), stamp(c.LoginDueAt)})
+		f.heading(w, sec.title)
+		if len(sec.table.Rows) == 0 {
+			fmt.Fprintln(w, "none")
+			continue
 		}
-		f.heading(w, "Credentials")
-		if err := f.print(w, t); err != nil {
+		t := sec.table
+		if sec.short != nil {
+			t = sec.short(r, t)
+		}
+		if err := r.printRows(w, f, t); err != nil {
 			return err
 		}
-		fmt.Fprintln(w)
 	}
-	f.heading(w, "What to do now")
-	if len(r.todo) == 0 {
-		fmt.Fprintln(w, "nothing")
-	}
-	for i, text := range r.todo {
+	return nil
+}
+
+// list writes sentences.
+func (r *statusReport) list(w io.Writer, f format, all []string) {
+	for i, text := range all {
 		if i == shown {
-			text = fmt.Sprintf("and %d more: `meterhouse status --format json`", len(r.todo)-shown)
+			text = fmt.Sprintf("and %d more: `meterhouse status --format json`", len(all)-shown)
+		}
+		if f != formatMarkdown {
+			text = "- " + text
 		}
 		f.line(w, text)
 		if i == shown {
 			break
 		}
 	}
+}
+
+// printRows writes the first rows of a table, cut to what a terminal shows.
+func (r *statusReport) printRows(w io.Writer, f format, t warehouse.Table) error {
+	more := len(t.Rows) - shown
+	if more > 0 {
+		t.Rows, t.Null = t.Rows[:shown], nil
+	}
+	if f == formatTable {
+		t = fitted(t, 120)
+	}
+	if err := f.print(w, t); err != nil {
+		return err
+	}
+	if more > 0 {
+		f.gap(w)
+		f.line(w, fmt.Sprintf("and %d more: `meterhouse status --format json`", more))
+	}
 	return nil
+}
+
+func (r *statusReport) printCredentials(w io.Writer, f format) error {
+	if len(r.credentials) == 0 {
+		return nil
+	}
+	t := warehouse.Table{Columns: []string{"account", "state", "renewed", "dies_unless_renewed", "login_due"}}
+	now := time.Now() // tokens die by the real clock
+	for _, c := range r.credentials {
+		t.Rows = append(t.Rows, []string{c.Account, string(c.State), minute(c.ObtainedAt), deadline(c.RefreshDiesAt, now), deadline(c.LoginDueAt, now)})
+	}
+	fmt.Fprintln(w)
+	f.heading(w, "Credentials")
+	return r.printRows(w, f, t)
+}
+
+// shortFreshness is one row per dataset and account.
+func shortFreshness(r *statusReport, t warehouse.Table) warehouse.Table {
+	short := warehouse.Table{
+		Columns: []string{"dataset", "account", "scopes", "on_time", "late", "failing", "loaded_up_to", "behind", "next_due"},
+		Numeric: []bool{false, false, true, true, true, true},
+	}
+	type sum struct {
+		dataset, account              string
+		scopes, onTime, late, failing int
+		oldest, next                  string
+		never                         bool
+	}
+	var order []*sum
+	sums := map[string]*sum{}
+	for _, row := range named(t) {
+		key := row["dataset"] + "\x00" + row["account"]
+		s := sums[key]
+		if s == nil {
+			s = &sum{dataset: row["dataset"], account: row["account"]}
+			order, sums[key] = append(order, s), s
+		}
+		s.scopes++
+		switch {
+		case row["status"] == "failing":
+			s.failing++
+		case row["is_late"] == "true":
+			s.late++
+		default:
+			s.onTime++
+		}
+		if row["is_gone"] == "true" {
+			continue // what it is complete to does not move any more
+		}
+		if mark := row["watermark"]; mark == "" {
+			s.never = true
+		} else if s.oldest == "" || mark < s.oldest {
+			s.oldest = mark
+		}
+		if due := row["next_due_at"]; due != "" && (s.next == "" || due < s.next) {
+			s.next = due
+		}
+	}
+	for _, s := range order {
+		upTo, behind := shortStamp(s.oldest), r.since(s.oldest)
+		if s.never {
+			upTo, behind = "never", ""
+		}
+		short.Rows = append(short.Rows, []string{s.dataset, s.account, strconv.Itoa(s.scopes), strconv.Itoa(s.onTime), strconv.Itoa(s.late),
+			strconv.Itoa(s.failing), upTo, behind, shortStamp(s.next)})
+	}
+	return short
+}
+
+func shortFailing(r *statusReport, t warehouse.Table) warehouse.Table {
+	short := warehouse.Table{Columns: []string{"dataset", "scope", "run", "last_success", "why"}, Numeric: []bool{false, false, true}}
+	for _, row := range named(t) {
+		short.Rows = append(short.Rows, []string{row["dataset"], row["scope"], row["run"], or(shortStamp(row["last_success_at"]), "never"), cause(row["error"])})
+	}
+	return short
+}
+
+// shortHoles is one row per dataset, scope and kind of hole.
+func shortHoles(_ *statusReport, t warehouse.Table) warehouse.Table {
+	short := warehouse.Table{
+		Columns: []string{"dataset", "scope", "status", "series", "series_days", "first_day", "last_day"},
+		Numeric: []bool{false, false, false, true, true},
+	}
+	at := map[string]int{}
+	series, days := []int{}, []int{}
+	for _, row := range named(t) {
+		key := row["dataset"] + "\x00" + row["scope"] + "\x00" + row["status"]
+		i, seen := at[key]
+		if !seen {
+			i = len(short.Rows)
+			at[key] = i
+			series, days = append(series, 0), append(days, 0)
+			short.Rows = append(short.Rows, []string{row["dataset"], row["scope"], row["status"], "", "", row["first_day"], row["last_day"]})
+		}
+		n, _ := strconv.Atoi(row["days"]) // a count of the database
+		series[i]++
+		days[i] += n
+		short.Rows[i][3], short.Rows[i][4] = strconv.Itoa(series[i]), strconv.Itoa(days[i])
+		short.Rows[i][5], short.Rows[i][6] = min(short.Rows[i][5], row["first_day"]), max(short.Rows[i][6], row["last_day"])
+	}
+	return short
+}
+
+// shortRuns are the failed runs that no success followed, and the newest others.
+func shortRuns(_ *statusReport, t warehouse.Table) warehouse.Table {
+	short := warehouse.Table{
+		Columns: []string{"run", "dataset", "scope", "window", "finished", "status", "what"},
+		Numeric: []bool{true},
+	}
+	failed := 0
+	for _, row := range named(t) {
+		if row["status"] == statusFailed {
+			failed++
+		}
+	}
+	others := max(shown-failed, 2)
+	for _, row := range named(t) {
+		if row["status"] != statusFailed {
+			if others--; others < 0 {
+				continue
+			}
+		}
+		window := "now"
+		if row["window_from"] != "" {
+			window = row["window_from"] + ".." + row["window_until"]
+		}
+		short.Rows = append(short.Rows, []string{row["run"], row["dataset"], row["scope"], window, shortStamp(row["finished_at"]), row["status"], whatRan(row)})
+	}
+	return short
+}
+
+// whatRan is what a run brought, and what went wrong.
+func whatRan(row map[string]string) string {
+	var parts []string
+	for _, n := range []struct{ column, word string }{{"inserted", "new"}, {"restated", "restated"}, {"quarantined", "refused"}} {
+		if row[n.column] != "0" {
+			parts = append(parts, row[n.column]+" "+n.word)
+		}
+	}
+	if why := cause(row["error"]); why != "" {
+		parts = append(parts, why)
+	}
+	if len(parts) == 0 && row["status"] == statusOK {
+		return "nothing new"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// shortStamp is a time of the database to the minute, in UTC.
+func shortStamp(text string) string {
+	if len(text) < len("2006-01-02 15:04") {
+		return text
+	}
+	return text[:len("2006-01-02 15:04")]
+}
+
+// minute is a time to the minute, in UTC; empty for none.
+func minute(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04")
+}
+
+// deadline is a day and how long it is until then.
+func deadline(t, now time.Time) string {
+	switch left := t.Sub(now); {
+	case t.IsZero():
+		return ""
+	case left < 0:
+		return t.UTC().Format(time.DateOnly) + " (past)"
+	case left < 48*time.Hour:
+		return fmt.Sprintf("%s (%d h)", t.UTC().Format(time.DateOnly), int(left.Hours()))
+	default:
+		return fmt.Sprintf("%s (%d d)", t.UTC().Format(time.DateOnly), int(left.Hours()/24))
+	}
+}
+
+// since is how long a time of the database is ago; empty when it is none.
+func (r *statusReport) since(text string) string {
+	at, err := time.Parse("2006-01-02 15:04:05-07", text)
+	if err != nil {
+		return ""
+	}
+	switch ago := r.now.Sub(at); {
+	case ago < 2*time.Hour:
+		return fmt.Sprintf("%d min", int(max(ago, 0).Minutes()))
+	case ago < 48*time.Hour:
+		return fmt.Sprintf("%d h", int(ago.Hours()))
+	default:
+		return fmt.Sprintf("%d d", int(ago.Hours()/24))
+	}
+}
+
+func (r *statusReport) ago(text string) string {
+	if since := r.since(text); since != "" && since != "0 min" {
+		return since + " ago"
+	}
+	return "just now"
+}
+
+// fitted cuts the cells of the last column so that no line is longer than most characters, and takes
+// the column out where it says nothing.
+func fitted(t warehouse.Table, most int) warehouse.Table {
+	last := len(t.Columns) - 1
+	width, used := 0, 0
+	for i, name := range t.Columns {
+		widest := utf8.RuneCountInString(name)
+		for _, row := range t.Rows {
+			widest = max(widest, utf8.RuneCountInString(row[i]))
+		}
+		if i < last {
+			used += widest + 2
+		}
+	}
+	for _, row := range t.Rows {
+		width = max(width, utf8.RuneCountInString(row[last]))
+	}
+	if width == 0 {
+		cut := warehouse.Table{Columns: t.Columns[:last], Numeric: t.Numeric, Boolean: t.Boolean}
+		for _, row := range t.Rows {
+			cut.Rows = append(cut.Rows, row[:last])
+		}
+		return cut
+	}
+	room := max(most-used, 20)
+	cut := t
+	cut.Rows = nil
+	for _, row := range t.Rows {
+		if letters := []rune(row[last]); len(letters) > room {
+			row = slices.Clone(row)
+			row[last] = string(letters[:room-1]) + "…"
+		}
+		cut.Rows = append(cut.Rows, row)
+	}
+	return cut
 }
 
 func (r *statusReport) json() map[string]any {
@@ -393,7 +713,10 @@ func (r *statusReport) json() map[string]any {
 		all[sec.name] = records(sec.table)
 	}
 	all["credentials"] = records(tokenTable(r.credentials))
-	all["what_to_do"] = append([]string{}, r.todo...)
+	all["verdict"] = r.verdict()
+	all["needs_you"] = append([]string{}, r.todo...)
+	all["good_to_know"] = append([]string{}, r.notes...)
+	all["what_to_do"] = append(append([]string{}, r.todo...), r.notes...)
 	return all
 }
 
@@ -411,10 +734,16 @@ func (r *statusReport) long() warehouse.Table {
 		add(sec.name, sec.table)
 	}
 	add("credentials", tokenTable(r.credentials))
-	todo := warehouse.Table{Columns: []string{"what_to_do"}}
-	for _, text := range r.todo {
-		todo.Rows = append(todo.Rows, []string{text})
+	sentences := func(name string, all ...string) {
+		rows := warehouse.Table{Columns: []string{name}}
+		for _, text := range all {
+			rows.Rows = append(rows.Rows, []string{text})
+		}
+		add(name, rows)
 	}
-	add("what_to_do", todo)
+	sentences("verdict", r.verdict())
+	sentences("needs_you", r.todo...)
+	sentences("good_to_know", r.notes...)
+	sentences("what_to_do", append(slices.Clone(r.todo), r.notes...)...)
 	return t
 }

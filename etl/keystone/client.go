@@ -156,7 +156,8 @@ func exchanger(client *fetch.Client, target *url.URL) func(context.Context, Toke
 			Method: http.MethodPost, URL: target,
 			Header: http.Header{"accept": {"application/json"}, "Content-Type": {"application/json"}},
 			// A token is visible ASCII: quote and backslash are all that JSON wants escaped.
-			Body: []byte(`{"refresh_token":"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(t.text()) + `"}`),
+			Body:  []byte(`{"refresh_token":"` + strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(t.text()) + `"}`),
+			Token: true,
 		})
 		x := exchange{sent: res.Sent, status: res.Status, err: err}
 		if res.Body == nil {
@@ -215,7 +216,7 @@ func (a *Account) extract(ctx context.Context, req etl.Request) (*etl.Answer, er
 	}
 	attempts := 0
 	policy := fetch.Policy{OnRetry: func(attempt int, wait time.Duration, err error) {
-		a.log.Warn("retrying", "account", a.name, "request", req.String(), "attempt", attempt, "wait", wait.Round(time.Millisecond).String(), "error", err)
+		a.log.Warn("retrying", "run", etl.RunID(ctx), "account", a.name, "request", req.String(), "attempt", attempt, "wait", wait.Round(time.Millisecond).String(), "error", err)
 	}}
 	err = fetch.Retry(ctx, policy, a.sleep, func() error {
 		attempts++
@@ -378,9 +379,9 @@ func (e *extraction) once(ctx context.Context) error {
 		return err
 	}
 	if res.Status == http.StatusOK && !res.LooksLikeJSON() {
-		return errNotJSON
+		return res.Became(errNotJSON)
 	}
-	return readStatus(res, e.req, e.pair.access)
+	return res.Became(readStatus(res, e.req, e.pair.access))
 }
 
 // Recognize says about a landed answer what Extract said when it came: an error when the vendor

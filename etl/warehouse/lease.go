@@ -57,9 +57,18 @@ func (w *Warehouse) Lease(ctx context.Context, dataset, scope string) (etl.Lease
 			return err
 		}
 		_, err = tx.Exec(ctx, `
-			update ops.run
-			set status = 'failed', finished_at = clock_timestamp(), error = 'its process died or lost the lease before the load'
-			where dataset = $1 and scope = $2 and status = 'running' and fence < $3`, dataset, scope, l.fence)
+			with dead as (
+				update ops.run
+				set status = 'failed', finished_at = clock_timestamp(), error = 'its process died or lost the lease before the load'
+				where dataset = $1 and scope = $2 and status = 'running' and fence < $3
+				returning source, dataset, scope, account
+			)
+			insert into ops.run_total as sum (source, dataset, scope, account, counted, kind, total)
+			select source, dataset, scope, account, 'runs', 'failed', count(*)
+			from dead
+			group by source, dataset, scope, account
+			order by account
+			on conflict (dataset, scope, account, counted, kind) do update set total = sum.total + excluded.total`, dataset, scope, l.fence)
 		return err
 	})
 	if err != nil {

@@ -182,10 +182,18 @@ func (r *run) Fail(ctx context.Context, evidence *etl.Answer, reason error) erro
 			}
 		}
 		// A run that was closed meanwhile, by whoever took the lease over, stays as it is.
-		if _, err := tx.Exec(ctx, `update ops.run
+		tag, err := tx.Exec(ctx, `update ops.run
 			set status = 'failed', finished_at = clock_timestamp(), error = $2, payload_id = $3, fetched_at = $4
-			where run_id = $1 and status = 'running'`, r.id, cleanError(reason), payload, fetched); err != nil {
+			where run_id = $1 and status = 'running'`, r.id, cleanError(reason), payload, fetched)
+		if err != nil {
 			return err
+		}
+		if tag.RowsAffected() == 1 {
+			batch := &pgx.Batch{}
+			r.count(ctx, batch, "failed", etl.Outcome{})
+			if err := tx.SendBatch(ctx, batch).Close(); err != nil {
+				return err
+			}
 		}
 		return r.moveWatermark(ctx, tx, nil)
 	})
@@ -413,6 +421,7 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 		batch.Queue(`insert into ops.run_warning (run_id, warning, occurrences, first_path) values ($1, $2, $3, $4)`,
 			r.id, name, w.Count, w.FirstPath)
 	}
+	r.count(ctx, batch, status, out)
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
@@ -420,6 +429,35 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 		return err
 	}
 	return r.lease.renewHeld(ctx, tx)
+}
+
+// count writes what the run asked of its vendor, and adds the run, which ends with this transaction, to
+// the sums of its scope. The lease and the order of the rows keep writers of the same sums from waiting
+// for each other in a circle.
+func (r *run) count(ctx context.Context, batch *pgx.Batch, status string, out etl.Outcome) {
+	calls := etl.CallsOf(ctx).ByClass()
+	counted, kinds, totals := []string{"runs"}, []string{status}, []int{1}
+	add := func(what, kind string, n int) {
+		if n > 0 {
+			counted, kinds, totals = append(counted, what), append(kinds, kind), append(totals, n)
+		}
+	}
+	add("records", "inserted", out.Inserted)
+	add("records", "restated", out.Restated)
+	add("records", "unchanged", out.Unchanged)
+	add("records", "ignored", out.Ignored)
+	add("records", "quarantined", out.Quarantined)
+	for class, n := range calls {
+		add("calls", class, n)
+		batch.Queue(`insert into ops.run_call (run_id, class, calls) values ($1, $2, $3)`, r.id, class, n)
+	}
+	batch.Queue(`
+		insert into ops.run_total as sum (source, dataset, scope, account, counted, kind, total)
+		select $1, $2, $3, $4, n.counted, n.kind, n.total
+		from unnest($5::text[], $6::text[], $7::bigint[]) as n (counted, kind, total)
+		order by n.counted, n.kind
+		on conflict (dataset, scope, account, counted, kind) do update set total = sum.total + excluded.total`,
+		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, counted, kinds, totals)
 }
 
 // moveWatermark records the run as the scope's last one. With a success it also moves the

@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"meterhouse/etl"
-	"meterhouse/migrations"
 )
 
 // Config says which database and as whom.
@@ -92,23 +91,6 @@ func (w *Warehouse) Skew(ctx context.Context) (time.Duration, error) {
 	}
 	after := time.Now()
 	return before.Add(after.Sub(before) / 2).Sub(theirs), nil
-}
-
-// Ready returns an error when the database does not answer or its schema is not this binary's.
-func (w *Warehouse) Ready(ctx context.Context) error {
-	conn, err := w.pool.Acquire(ctx)
-	if err != nil {
-		return fmt.Errorf("database: %w", err)
-	}
-	defer conn.Release()
-	version, err := migrations.Version(ctx, conn.Conn())
-	if err != nil {
-		return fmt.Errorf("database: %w", err)
-	}
-	if head := migrations.Head(); version != head {
-		return fmt.Errorf("schema is at version %d, this binary works with %d", version, head)
-	}
-	return nil
 }
 
 // Table is a result as text: numbers exact, times in UTC, unknown as an empty cell.

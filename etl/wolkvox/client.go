@@ -167,7 +167,7 @@ func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, er
 		return err
 	}
 	policy := fetch.Policy{OnRetry: func(attempt int, wait time.Duration, err error) {
-		a.cfg.Log.Warn("retry", "dataset", Dataset, "account", a.cfg.Account, "product", req.Product,
+		a.cfg.Log.Warn("retrying", "run", etl.RunID(ctx), "dataset", Dataset, "account", a.cfg.Account, "product", req.Product,
 			"attempt", attempt, "wait", wait.String(), "error", err)
 	}}
 	err = fetch.Retry(ctx, policy, a.cfg.Sleep, ask)
@@ -244,7 +244,7 @@ func (a *Account) ask(ctx context.Context, req etl.Request, page, api string) (*
 		RequestedAt: res.RequestedAt, FetchedAt: res.FetchedAt,
 		Body: res.Body, Warnings: res.Warnings,
 	}
-	return ans, a.judge(res)
+	return ans, res.Became(a.judge(res))
 }
 
 // redact takes the token out of a vendor's words, should it have echoed it.

@@ -201,6 +201,7 @@ type Call struct {
 	URL    *url.URL
 	Header http.Header
 	Body   []byte
+	Token  bool // an exchange of a refresh token: counted as such, whatever becomes of it
 }
 
 // Result is what came back. Beside an error it tells what is known: Sent always, the rest as far
@@ -216,6 +217,20 @@ type Result struct {
 	// Sent says that a connection stood, so the vendor may have seen the request. Only false is
 	// certain.
 	Sent bool
+
+	calls *etl.Calls // of the run it was made for
+	class string     // as which it is counted there
+}
+
+// Became counts the call as what its answer was read as, in place of what its status alone says, and
+// returns err. Whoever reads answers by more than their status says so here.
+func (r *Result) Became(err error) error {
+	if r != nil && r.class != "" && r.class != etl.CallToken {
+		class := etl.ClassOf(err)
+		r.calls.Move(r.class, class)
+		r.class = class
+	}
+	return err
 }
 
 // LooksLikeJSON tells whether the body begins and ends as an object or an array does, blanks and a
@@ -229,7 +244,8 @@ var keptHeaders = []string{"Content-Type", "Content-Encoding", "Date", "Retry-Af
 
 // Do makes one attempt: at most one request reaches the vendor. Any status but a redirect is a
 // result; the caller reads it, for instance with [Status]. The error is an *Error, or the
-// context's own when ctx ended.
+// context's own when ctx ended. The run that ctx works for counts the attempt, by error and status;
+// see [Result.Became].
 func (c *Client) Do(ctx context.Context, call Call) (*Result, error) {
 	res := &Result{RequestedAt: c.cfg.Now().UTC(), Warnings: etl.Warnings{}}
 	exchange, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
@@ -238,13 +254,30 @@ func (c *Client) Do(ctx context.Context, call Call) (*Result, error) {
 	var sent atomic.Bool
 	req, err := c.request(exchange, call, &sent)
 	if err != nil {
-		return res, err
+		return res, err // nobody was asked
 	}
+	err = c.exchange(ctx, call, req, &sent, res)
+	res.calls, res.class = etl.CallsOf(ctx), etl.CallToken
+	switch {
+	case call.Token:
+	case err != nil && ctx.Err() != nil:
+		res.class = etl.CallCanceled
+	case err != nil:
+		res.class = etl.ClassOf(err)
+	default:
+		res.class = etl.ClassOf(Status(res))
+	}
+	etl.CountCall(ctx, res.class)
+	return res, err
+}
+
+// exchange sends req and fills res with what comes back.
+func (c *Client) exchange(ctx context.Context, call Call, req *http.Request, sent *atomic.Bool, res *Result) error {
 	// RoundTrip and not http.Client: it has no way to follow a redirect.
 	resp, err := c.transport.RoundTrip(req)
 	res.Sent = sent.Load()
 	if err != nil {
-		return res, c.classify(ctx, call, res.Sent, err)
+		return c.classify(ctx, call, res.Sent, err)
 	}
 	defer resp.Body.Close()
 
@@ -257,7 +290,7 @@ func (c *Client) Do(ctx context.Context, call Call) (*Result, error) {
 		}
 	}
 	if resp.StatusCode >= 300 && resp.StatusCode < 400 {
-		return res, refuse("redirect", etl.ErrContract, "%s %s: status %d: redirects are not followed", call.Method, call.URL.Path, resp.StatusCode)
+		return refuse("redirect", etl.ErrContract, "%s %s: status %d: redirects are not followed", call.Method, call.URL.Path, resp.StatusCode)
 	}
 	success := resp.StatusCode < 300
 	if success && !isJSON(res.ContentType) {
@@ -273,9 +306,9 @@ func (c *Client) Do(ctx context.Context, call Call) (*Result, error) {
 		res.Body = body
 	}
 	if err != nil {
-		return res, c.classify(ctx, call, true, err)
+		return c.classify(ctx, call, true, err)
 	}
-	return res, nil
+	return nil
 }
 
 func (c *Client) request(ctx context.Context, call Call, sent *atomic.Bool) (*http.Request, error) {

@@ -719,3 +719,68 @@ func TestBombIsToldInWords(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// Every exchange is counted for its run by what became of it, and the vendor's own reading has the last
+// word.
+func TestCallsAreCounted(t *testing.T) {
+	t.Parallel()
+	c := client(t, Config{Timeout: 200 * time.Millisecond})
+	status := http.StatusOK
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if status == 0 {
+			<-r.Context().Done()
+			return
+		}
+		w.WriteHeader(status)
+	}))
+	t.Cleanup(server.Close)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	do := func(ctx context.Context, call Call) *Result {
+		res, _ := c.Do(ctx, call)
+		if res.Body != nil {
+			res.Body.Close()
+		}
+		return res
+	}
+	counted := func(what, want string, use func(context.Context)) {
+		t.Helper()
+		ctx, calls := etl.WithCalls(t.Context(), 1)
+		use(ctx)
+		if got := calls.LogValue().String(); got != want {
+			t.Errorf("%s is counted as %s, want %s", what, got, want)
+		}
+	}
+	for s, want := range map[int]string{
+		200: "ok 1", 302: "contract 1", 401: "unauthorized 1", 403: "unauthorized 1", 404: "contract 1", 429: "throttled 1",
+		500: "unavailable 1", 504: "timeout 1", 0: "timeout 1",
+	} {
+		status = s
+		counted(fmt.Sprint("status ", s), want, func(ctx context.Context) { do(ctx, call(t, server.URL)) })
+	}
+	counted("nobody there", "unavailable 1", func(ctx context.Context) { do(ctx, call(t, gone.URL)) })
+	counted("a call that ends with its caller", "canceled 1", func(ctx context.Context) {
+		status = 0
+		ctx, cancel := context.WithCancelCause(ctx)
+		time.AfterFunc(10*time.Millisecond, func() { cancel(errors.New("told to stop")) })
+		do(ctx, call(t, server.URL))
+	})
+	status = http.StatusForbidden
+	counted("what the vendor means", "throttled 1", func(ctx context.Context) {
+		res := do(ctx, call(t, server.URL))
+		if err := res.Became(etl.ErrThrottled); err != etl.ErrThrottled {
+			t.Errorf("the error became %v", err)
+		}
+	})
+	counted("a token exchange", "token 1", func(ctx context.Context) {
+		exchange := call(t, server.URL)
+		exchange.Token = true
+		_ = do(ctx, exchange).Became(etl.ErrUnauthorized)
+	})
+	counted("what was never sent", "none", func(ctx context.Context) {
+		bad := call(t, server.URL)
+		bad.Header = http.Header{"X": {"a\nb"}}
+		do(ctx, bad)
+	})
+	do(t.Context(), call(t, server.URL)) // of no run: nothing to count for
+}
