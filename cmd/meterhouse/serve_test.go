@@ -166,7 +166,7 @@ func TestServeLoadsWhatIsDue(t *testing.T) {
 	if code := p.stop(); code != exitDone {
 		t.Errorf("exit code %d, want %d", code, exitDone)
 	}
-	wantContains(t, "log", p.log(), "msg=started", "msg=scheduled dataset=wolkvox.billing account=calls", "msg=loaded dataset=keystone.history account=acme scope=C-1001", "msg=stopped")
+	wantContains(t, "log", p.log(), "msg=started", "msg=scheduled dataset=wolkvox.billing account=calls", " dataset=keystone.history scope=C-1001 account=acme window=20", "msg=stopped")
 	if n := strings.Count(p.log(), "level=ERROR") + strings.Count(p.log(), "level=WARN"); n > 0 {
 		t.Errorf("%d lines of trouble:\n%s", n, p.log())
 	}
