@@ -657,7 +657,7 @@ func TestWrongFirstToken(t *testing.T) {
 	b := newBench(t, keystonesim.Config{})
 	a := b.account(func(c *Config) { c.SeedToken = Token{} })
 	err := a.SetToken(t.Context(), mustToken(t, mistyped))
-	want := `keystone acme: the token given was refused (401 "invalid refresh token"): no token that works is stored: log in`
+	want := `keystone acme: the token given was refused (401 "invalid refresh token"; ` + elsewhereUsed + `): no token that works is stored: log in`
 	if !errors.Is(err, etl.ErrUnauthorized) || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -764,7 +764,7 @@ func TestGivenTokenLeavesTroubleAsItWas(t *testing.T) {
 		"dead": {fault: keystonesim.Fault{Status: 401, Body: []byte(`{"error":"gone"}`)}, chain: TokenDead,
 			states: []etl.AttemptState{etl.AttemptRejected, etl.AttemptRejected}},
 		"unclear": {fault: keystonesim.Fault{Status: 500}, chain: TokenAmbiguous, spool: "host-a/2",
-			states: []etl.AttemptState{etl.AttemptSuperseded, etl.AttemptAmbiguous}},
+			states: []etl.AttemptState{etl.AttemptAmbiguous, etl.AttemptAbandoned}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, keystonesim.Config{})
@@ -1012,7 +1012,7 @@ func TestNewToken(t *testing.T) {
 
 // A ciphertext opens only where it belongs.
 func TestSealsAreBound(t *testing.T) {
-	s, err := newSealer(testKey)
+	s, err := newKeyring(testKey, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1048,7 +1048,7 @@ func TestWrongSecretsKey(t *testing.T) {
 	b := newBench(t, keystonesim.Config{})
 	b.mustGet(b.account())
 	a := b.account(func(c *Config) { c.SecretsKey = bytes.Repeat([]byte{9}, SecretsKeySize) })
-	const remedy = "put back the former secrets_key, or start anew with meterhouse token set acme"
+	const remedy = "name the key that it was sealed with as former_secrets_key, or start anew with meterhouse token set acme"
 	err := b.get(a)
 	if !errors.Is(err, etl.ErrUnauthorized) || !strings.Contains(err.Error(), "secrets key") || !strings.HasSuffix(err.Error(), remedy) {
 		t.Errorf("got %v", err)

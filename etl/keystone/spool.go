@@ -1,7 +1,6 @@
 package keystone
 
 import (
-	"bufio"
 	"bytes"
 	"crypto/rand"
 	"encoding/binary"
@@ -9,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -307,7 +307,7 @@ func (s *spool) read(path string, generation int64) (a spooled, err error) {
 	if err != nil {
 		return a, err
 	}
-	parts := bufio.NewReader(bytes.NewReader(plain))
+	parts := bytes.NewReader(plain)
 	var all [3][]byte
 	for i := range all {
 		n, err := binary.ReadUvarint(parts)
@@ -315,7 +315,7 @@ func (s *spool) read(path string, generation int64) (a spooled, err error) {
 			return a, errors.New("its parts do not fit")
 		}
 		all[i] = make([]byte, n)
-		if _, err := readFull(parts, all[i]); err != nil {
+		if _, err := io.ReadFull(parts, all[i]); err != nil {
 			return a, errors.New("its parts do not fit")
 		}
 	}
@@ -325,18 +325,6 @@ func (s *spool) read(path string, generation int64) (a spooled, err error) {
 	a.sent, a.body = token(string(all[1])), all[2]
 	a.former = keyID != s.keys.keyID
 	return a, nil
-}
-
-func readFull(r *bufio.Reader, into []byte) (int, error) {
-	n := 0
-	for n < len(into) {
-		m, err := r.Read(into[n:])
-		if err != nil {
-			return n, err
-		}
-		n += m
-	}
-	return n, nil
 }
 
 // spoolFile is a file of the account, by its name.

@@ -228,3 +228,22 @@ func (c *Credentials) StoreGeneration(ctx context.Context, s etl.SealedCredentia
 func (c *Credentials) StoreAccess(ctx context.Context, s etl.SealedCredential, attemptID int64) error {
 	return c.StoreGeneration(ctx, s, attemptID)
 }
+
+// ReturnAttempt ends an attempt as abandoned and makes the one that it superseded ambiguous again.
+// Safe to repeat: an attempt that has ended already changes nothing.
+func (c *Credentials) ReturnAttempt(ctx context.Context, id, superseded int64, detail string) error {
+	err := pgx.BeginFunc(ctx, c.w.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `update ops.credential_attempt set state = 'abandoned', detail = $2, ended_at = clock_timestamp()
+			where attempt_id = $1 and state in ('open', 'ambiguous')`, id, detail)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		_, err = tx.Exec(ctx, `update ops.credential_attempt set state = 'ambiguous'
+			where attempt_id = $1 and state = 'superseded'`, superseded)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("give token exchange %d back: %w", id, err)
+	}
+	return nil
+}
