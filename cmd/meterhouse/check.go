@@ -51,6 +51,7 @@ type check struct {
 	format format
 	found  warehouse.Table
 	failed int
+	usage  error // of the configuration, although it was found out only in the database
 }
 
 func (c *check) add(f warehouse.Finding) {
@@ -85,6 +86,9 @@ func (c *check) end() error {
 		if err := c.format.print(c.app.stdout, c.found); err != nil {
 			return err
 		}
+	}
+	if wrong := (*exitError)(nil); errors.As(c.usage, &wrong) {
+		return c.usage
 	}
 	if c.failed > 0 {
 		return &exitError{exitDifference, fmt.Errorf("%s failed", count(c.failed, "check"))}
@@ -239,6 +243,11 @@ func (c *check) vendors(ctx context.Context, s *session) {
 
 func (c *check) keystone(ctx context.Context, k *keystoneAccount) {
 	about := "keystone " + k.cfg.Account
+	if err := k.CheckSpool(ctx); err != nil {
+		c.fail("state_dir", err)
+		c.usage = asStateDir(err)
+		return
+	}
 	text, err := k.Ping(ctx)
 	if err != nil {
 		c.fail(about, err)
@@ -261,6 +270,14 @@ func (c *check) keystone(ctx context.Context, k *keystoneAccount) {
 		c.ok(about, "%s", step)
 	default:
 		c.ok(about, "%s; a person has to log in again by %s", chain, status.LoginDueAt.UTC().Format(time.DateOnly))
+	}
+	if c.cfg.formerKey() == nil {
+		return
+	}
+	if status.FormerKey {
+		c.warn(about, "meterhouse token rekey", "something is still sealed with former_secrets_key")
+	} else {
+		c.warn(about, "take former_secrets_key out of the configuration once that is said of every account", "former_secrets_key is not needed any more")
 	}
 }
 
