@@ -580,11 +580,20 @@ func (c *custodian) heal(ctx context.Context, cred etl.SealedCredential) (healed
 		return false, err
 	}
 	found, problems, err := c.spool.answers(cred.Generation)
-	if err != nil {
+	if err != nil || len(found)+len(problems) == 0 {
 		return false, err
 	}
+	open, isOpen, err := c.store.OpenAttempt(ctx, c.account)
+	if err != nil {
+		return false, c.storeError("read the open exchange", err)
+	}
+	refusal := "" // of the open attempt
 	for _, a := range found {
 		answer := classify(a.exchange(), a.sent)
+		ofOpen := isOpen && slices.Contains(strings.Fields(open.Spool), placeOf(folder, a.slot))
+		if answer.outcome == dead && ofOpen && !a.Given {
+			refusal = refusalDetail(answer.detail, open.Probes > 1)
+		}
 		if !answer.outcome.stored() {
 			continue
 		}
@@ -593,15 +602,14 @@ func (c *custodian) heal(ctx context.Context, cred etl.SealedCredential) (healed
 			c.once(a.path, slog.LevelWarn, "an answer in the spool is older than the stored token and is not used", nil)
 			continue
 		}
-		open, isOpen, err := c.store.OpenAttempt(ctx, c.account)
-		if err != nil {
-			return false, c.storeError("read the open exchange", err)
-		}
 		p := &pending{credential: c.successor(a.spoolHead, a.generation, answer), keptOld: answer.outcome == keptOld}
-		if isOpen && slices.Contains(strings.Fields(open.Spool), placeOf(folder, a.slot)) {
+		if ofOpen {
 			p.attempt = open.ID
 		}
 		c.pending = p
+		if a.Given {
+			c.noteGiven(ctx, a.sent)
+		}
 		if stored, err := c.storePending(ctx, 0); err != nil || !stored {
 			return err == nil, err
 		}
@@ -611,6 +619,10 @@ func (c *custodian) heal(ctx context.Context, cred etl.SealedCredential) (healed
 			c.noteLogin(ctx, c.login(a.sent, a.generation-1, a.At))
 		}
 		return true, nil
+	}
+	if refusal != "" {
+		err := c.end(ctx, open.ID, etl.AttemptRejected, refusal)
+		return err == nil, err
 	}
 	for _, p := range problems {
 		if p.otherKey {
@@ -658,10 +670,7 @@ func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, x sen
 		log.Warn("the vendor kept the refresh token")
 		c.pending = &pending{credential: c.successor(x.spoolHead, x.generation, a), attempt: id, keptOld: true}
 	case dead:
-		detail := a.detail + "; " + elsewhereUsed
-		if x.probe {
-			detail = a.detail + "; the answer to the exchange before was lost"
-		}
+		detail := refusalDetail(a.detail, x.probe)
 		err := c.end(ctx, id, etl.AttemptRejected, detail)
 		log.Error("the vendor refused the refresh token", "detail", detail, "seeded_at", cred.SeededAt,
 			"obtained_at", cred.ObtainedAt, "access_until", cred.AccessExpiresAt, "do", c.manualStep())
@@ -695,6 +704,14 @@ func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, x sen
 
 // elsewhereUsed is what a refusal means when we had a fresh token and never sent it before.
 const elsewhereUsed = "nobody here had sent it: it was used elsewhere, by a person or a second system, or revoked, or mistyped, or its login has ended"
+
+// refusalDetail is what is kept of a refused exchange.
+func refusalDetail(said string, probe bool) string {
+	if probe {
+		return said + "; the answer to the exchange before was lost"
+	}
+	return said + "; " + elsewhereUsed
+}
 
 func (c *custodian) tidy(newest int64) {
 	if c.spool == nil {

@@ -622,7 +622,7 @@ func TestModelCatches(t *testing.T) {
 		"a row lock across the call and nothing else": {variant{rowLock: true}, ""},
 		// Not in that table: that the search sees these two at all.
 		"no deadline before the request, lenient": {variant{noDeadline: true}, ""},
-		"no probe":                                {variant{noProbe: true}, ""},
+		"no probe": {variant{noProbe: true}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

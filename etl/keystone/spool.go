@@ -375,6 +375,8 @@ func (p spoolProblem) Error() string {
 	return fmt.Sprintf("token spool: %s is not used: %v", p.file.path, p.err)
 }
 
+func (p spoolProblem) Unwrap() error { return p.err }
+
 // answers are those of generations greater than after, the newest first, and the files that cannot
 // be used.
 func (s *spool) answers(after int64) (found []spooled, problems []spoolProblem, err error) {

@@ -399,6 +399,9 @@ func (c *custodian) prove(ctx context.Context, t Token, cred etl.SealedCredentia
 // be the newest.
 func (c *custodian) promote(ctx context.Context, t Token, cred etl.SealedCredential, x sent) error {
 	login := c.login(t, cred.Generation+1, x.At)
+	if c.spool != nil { // else the pair is in memory only, and nothing comes before it
+		c.noteGiven(ctx, t)
+	}
 	outcome, err := c.settle(ctx, login, x)
 	if !outcome.stored() && err == nil {
 		err = c.errorf(etl.ErrUnavailable, "another process stored a token meanwhile, and the token given is used up: %s", c.manualStep())
@@ -408,6 +411,15 @@ func (c *custodian) promote(ctx context.Context, t Token, cred etl.SealedCredent
 	}
 	c.noteLogin(ctx, login)
 	return err
+}
+
+// noteGiven makes a given token known as used, should we die before noteLogin.
+func (c *custodian) noteGiven(ctx context.Context, t Token) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := c.store.NoteSeen(ctx, c.account, c.keys.fingerprint(t)); err != nil {
+		c.log.Warn("the token given could not be noted as used yet", "account", c.account, "error", err)
+	}
 }
 
 // noteLogin stores a token that was given and is spent.

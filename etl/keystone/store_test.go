@@ -253,8 +253,19 @@ func (s *memStore) states() (all []etl.AttemptState) {
 func (s *memStore) restarted() *memStore {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	generations := maps.Clone(s.generations)
+	for account, all := range generations {
+		generations[account] = slices.Clip(all) // so that neither appends into the other's
+	}
 	return &memStore{
-		now: s.now, generations: maps.Clone(s.generations), attempts: slices.Clone(s.attempts), timelines: slices.Clone(s.timelines),
+		now: s.now, generations: generations, attempts: slices.Clone(s.attempts), timelines: slices.Clone(s.timelines),
 		timeline: s.timeline, seen: slices.Clone(s.seen), owner: s.owner,
 	}
+}
+
+// become is a failover, or a restore: whoever uses the store finds what the other one holds.
+func (s *memStore) become(other *memStore) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generations, s.attempts, s.timelines, s.timeline = other.generations, other.attempts, other.timelines, other.timeline
 }
