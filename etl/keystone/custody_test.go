@@ -30,6 +30,7 @@ type bench struct {
 	server *httptest.Server
 	store  *memStore
 	logs   *lockedBuffer
+	name   string // of the account; empty: acme
 
 	mu       sync.Mutex
 	canaries []string
@@ -54,7 +55,12 @@ func (l *lockedBuffer) String() string {
 
 func newBench(t *testing.T, cfg keystonesim.Config) *bench {
 	t.Helper()
-	b := &bench{t: t, clock: newClock(), logs: &lockedBuffer{}}
+	return newBenchAt(t, cfg, newClock())
+}
+
+func newBenchAt(t *testing.T, cfg keystonesim.Config, c *clock) *bench {
+	t.Helper()
+	b := &bench{t: t, clock: c, logs: &lockedBuffer{}}
 	cfg.TokenNow, cfg.Now, cfg.DailyOnly = b.clock.now, b.clock.now, true
 	b.sim = keystonesim.New(cfg)
 	b.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
