@@ -99,12 +99,25 @@ func (c *check) end() error {
 // config warns of what is valid and perhaps not meant.
 func (c *check) config() {
 	c.ok("config", "%s, %s", count(len(c.cfg.Keystone), "keystone account"), count(len(c.cfg.Wolkvox), "wolkvox account"))
+	if dir := c.cfg.tokenSpool(); dir != "" {
+		if err := keystone.CheckSpool(dir); err != nil {
+			c.spool(err)
+		} else {
+			c.ok("state_dir", "the answers to token exchanges are kept in %s", dir)
+		}
+	}
 	for _, k := range c.cfg.Keystone {
 		if k.History.Reread == 0 {
 			c.warn("keystone "+k.Account, "take history.reread out of the configuration, or set it to 125d",
 				"history.reread is 0d: figures that the vendor restates are never seen")
 		}
 	}
+}
+
+// spool says that state_dir cannot be used.
+func (c *check) spool(err error) {
+	c.fail("state_dir", err)
+	c.usage = asStateDir(err)
 }
 
 // schedules shows when things happen next, so that a wrong zone is seen before the end of a month.
@@ -243,10 +256,10 @@ func (c *check) vendors(ctx context.Context, s *session) {
 
 func (c *check) keystone(ctx context.Context, k *keystoneAccount) {
 	about := "keystone " + k.cfg.Account
-	if err := k.CheckSpool(ctx); err != nil {
-		c.fail("state_dir", err)
-		c.usage = asStateDir(err)
-		return
+	if c.usage == nil {
+		if err := k.CheckSpool(ctx); err != nil {
+			c.spool(err)
+		}
 	}
 	text, err := k.Ping(ctx)
 	if err != nil {

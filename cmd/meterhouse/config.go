@@ -22,7 +22,7 @@ import (
 // reserved key sets is checked, but nothing uses it yet.
 type config struct {
 	Database   databaseConfig   `yaml:"database" doc:"Where the warehouse is."`
-	StateDir   string           `yaml:"state_dir" doc:"An existing folder that lasts, for the answers to token exchanges (in tokens, mode 0700): so no crash, failover or restore loses a token. Processes on several machines share it. Empty: none."`
+	StateDir   string           `yaml:"state_dir" doc:"An existing folder that lasts, for the answers to token exchanges (in tokens, mode 0700): so that no crash, failover or restore forgets one that has come. Processes on several machines share it. Empty: none."`
 	SecretsKey secret           `yaml:"secrets_key" doc:"Encrypts the tokens that the database keeps: 32 bytes in base64. Keep a copy: without it every Keystone account needs a new login."`
 	FormerKey  secret           `yaml:"former_secrets_key" doc:"While secrets_key is being changed: the one before, so that what it sealed still opens. Then call token rekey, and take this out when it says so."`
 	Parallel   int              `yaml:"parallel" doc:"How many customers and accounts are loaded at once, 0 to 256. 0: as many as there are cores."`

@@ -56,7 +56,6 @@ func (c *config) validate(n need, now time.Time) []error {
 	check.database(n)
 	check.http()
 	check.secretsKey(n)
-	check.stateDir(n)
 	if n.vendors && len(c.Keystone)+len(c.Wolkvox) == 0 {
 		check.problems = append(check.problems, errors.New("no account is configured: want one under keystone or wolkvox; `meterhouse init` writes a file with both"))
 	}
@@ -149,15 +148,6 @@ func keyBytes(text secret) []byte {
 		return nil
 	}
 	return key
-}
-
-// stateDir looks at the folder where a process that exchanges tokens must be able to keep the answer.
-func (c *checker) stateDir(n need) {
-	if dir := c.cfg.tokenSpool(); dir != "" && n.vendors {
-		if err := keystone.CheckSpool(dir); err != nil {
-			c.bad("state_dir", "%w", err)
-		}
-	}
 }
 
 // tokenSpool is the folder of the answers to token exchanges; empty for none.

@@ -32,7 +32,7 @@ Datasets: ` + strings.Join(datasets[:3], ", ") + ",\n" + strings.Join(datasets[3
 				return err
 			}
 			defer s.close(&err)
-			if !planOnly {
+			if !planOnly && (len(args) == 0 || slices.ContainsFunc(args, isKeystone)) {
 				if err := s.prepareTokens(cmd.Context()); err != nil {
 					return err
 				}
