@@ -144,7 +144,10 @@ func New(cfg Config) (*Account, error) {
 	a.tokens = &custodian{
 		account: cfg.Account, owner: cfg.Owner, store: cfg.Tokens, keys: keys, seed: cfg.SeedToken, said: map[string]bool{},
 		exchange: exchanger(exchanges, base.JoinPath(tokenPath)),
-		now:      cfg.RealNow, sleep: cfg.Sleep, log: cfg.Log, turn: make(chan struct{}, 1),
+		dial: func(ctx context.Context) (*fetch.Client, func(), error) {
+			return exchanges.Dialled(ctx, base.JoinPath(tokenPath))
+		},
+		now: cfg.RealNow, sleep: cfg.Sleep, log: cfg.Log, turn: make(chan struct{}, 1),
 	}
 	a.tokens.turn <- struct{}{}
 	if cfg.SpoolDir != "" {
@@ -153,10 +156,14 @@ func New(cfg Config) (*Account, error) {
 	return a, nil
 }
 
-// exchanger sends one POST to the token endpoint. It has no Idempotency-Key and no way to be
-// repeated, and it goes nowhere but to target.
-func exchanger(client *fetch.Client, target *url.URL) func(context.Context, Token) exchange {
-	return func(ctx context.Context, t Token) exchange {
+// exchanger sends one POST to the token endpoint, over a connection that was made ahead if there is
+// one. It has no Idempotency-Key and no way to be repeated, and it goes nowhere but to target.
+func exchanger(client *fetch.Client, target *url.URL) func(context.Context, *fetch.Client, Token) exchange {
+	return func(ctx context.Context, over *fetch.Client, t Token) exchange {
+		client := client
+		if over != nil {
+			client = over
+		}
 		res, err := client.Do(ctx, fetch.Call{
 			Method: http.MethodPost, URL: target,
 			Header: http.Header{"accept": {"application/json"}, "Content-Type": {"application/json"}},

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/fetch"
 )
 
 // TokenStore keeps the chain of an account's credentials and the attempts to renew it. All times
@@ -79,14 +80,16 @@ const (
 // custodian guards the token chain of one account: failure model section 4. Several custodians,
 // in one process or many, may serve the same account over the same store.
 type custodian struct {
-	account  string
-	owner    string
-	store    TokenStore
-	keys     *keyring
-	spool    *spool                                      // nil: none
-	seed     Token                                       // as configured; may be zero
-	exchange func(ctx context.Context, t Token) exchange // one POST, never repeated
-	now      func() time.Time                            // real clock
+	account string
+	owner   string
+	store   TokenStore
+	keys    *keyring
+	spool   *spool // nil: none
+	seed    Token  // as configured; may be zero
+	// exchange is one POST, never repeated, over the connection that dial made; nil: over its own.
+	exchange func(ctx context.Context, over *fetch.Client, t Token) exchange
+	dial     func(ctx context.Context) (over *fetch.Client, hangUp func(), err error)
+	now      func() time.Time // real clock
 	sleep    func(ctx context.Context, d time.Duration) error
 	log      *slog.Logger
 
@@ -516,6 +519,12 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, o order
 		}()
 		attempt.Spool = strings.TrimSpace(placeOf(folder, place.name) + " " + o.places)
 	}
+	// Connected before the intent, so that the time in which the answer can be lost is short. Whoever
+	// cannot connect finds out below, when nothing is sent for the same reason.
+	over, hangUp, err := c.dial(ctx)
+	if err == nil {
+		defer hangUp()
+	}
 	i, err := c.intend(ctx, cred, attempt, o)
 	if err != nil || i == nil {
 		return nil, err
@@ -531,7 +540,7 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, o order
 
 	o.At = c.now()
 	post, cancel := context.WithTimeout(ctx, exchangeTimeout)
-	x := c.exchange(post, o.token)
+	x := c.exchange(post, over, o.token)
 	cancel()
 	if place != nil && x.sent && x.status != 0 {
 		// Before anybody parses it: whatever becomes of us, the answer is kept.

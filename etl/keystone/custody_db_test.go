@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/fetch"
 	"meterhouse/etl/keystone/keystonesim"
 	"meterhouse/etl/warehouse"
 	"meterhouse/etl/warehouse/warehousetest"
@@ -117,9 +118,9 @@ func TestCrashOnPostgres(t *testing.T) {
 			}
 			p.store.hook, a.tokens.spool.at = kill, kill
 			exchange := a.tokens.exchange
-			a.tokens.exchange = func(ctx context.Context, tok Token) exchangeResult {
+			a.tokens.exchange = func(ctx context.Context, over *fetch.Client, tok Token) exchangeResult {
 				_ = kill("before post")
-				x := exchange(ctx, tok)
+				x := exchange(ctx, over, tok)
 				_ = kill("after post")
 				return x
 			}

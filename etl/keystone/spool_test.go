@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/fetch"
 	"meterhouse/etl/keystone/keystonesim"
 )
 
@@ -100,9 +101,9 @@ func (b *bench) watch(a *Account, m *mishap) {
 		a.tokens.spool.at = m.step
 	}
 	exchange := a.tokens.exchange
-	a.tokens.exchange = func(ctx context.Context, t Token) exchangeResult {
+	a.tokens.exchange = func(ctx context.Context, over *fetch.Client, t Token) exchangeResult {
 		_ = m.step("before post")
-		x := exchange(ctx, t)
+		x := exchange(ctx, over, t)
 		_ = m.step("after post")
 		return x
 	}
@@ -332,8 +333,8 @@ func TestWaitAfterFailover(t *testing.T) {
 			b.clock.advance(time.Hour)
 			before := b.store.restarted()
 			exchange := first.tokens.exchange
-			first.tokens.exchange = func(ctx context.Context, tok Token) exchangeResult {
-				x := exchange(ctx, tok) // the vendor has answered, we have not got it yet
+			first.tokens.exchange = func(ctx context.Context, over *fetch.Client, tok Token) exchangeResult {
+				x := exchange(ctx, over, tok) // the vendor has answered, we have not got it yet
 				b.store.become(before)
 				b.store.timeline++
 				second := b.account(here...)
@@ -370,7 +371,9 @@ func TestProbeThatIsNotSentDoesNotCount(t *testing.T) {
 	_ = b.get(a)
 	b.wantStates(etl.AttemptAmbiguous)
 	exchange := a.tokens.exchange
-	a.tokens.exchange = func(context.Context, Token) exchangeResult { return exchangeResult{err: errors.New("no route")} }
+	a.tokens.exchange = func(context.Context, *fetch.Client, Token) exchangeResult {
+		return exchangeResult{err: errors.New("no route")}
+	}
 	for range 30 {
 		b.clock.advance(4 * time.Minute)
 		if err := b.get(a); !errors.Is(err, etl.ErrUnavailable) {
