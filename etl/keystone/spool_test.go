@@ -763,3 +763,29 @@ func TestOlderAnswerIsNotPromoted(t *testing.T) {
 	}
 	b.neverSpent()
 }
+
+// 4.6: the connection stands before the intent, and the exchange goes over it.
+func TestConnectedBeforeTheIntent(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	a := b.account()
+	var steps []string
+	dial, exchange := a.tokens.dial, a.tokens.exchange
+	a.tokens.dial = func(ctx context.Context) (*fetch.Client, func(), error) {
+		steps = append(steps, "dial")
+		return dial(ctx)
+	}
+	a.tokens.exchange = func(ctx context.Context, over *fetch.Client, tok Token) exchangeResult {
+		steps = append(steps, fmt.Sprint("exchange over it: ", over != nil))
+		return exchange(ctx, over, tok)
+	}
+	b.store.hook = func(step string) error {
+		if step == "BeginAttempt" {
+			steps = append(steps, step)
+		}
+		return nil
+	}
+	b.mustGet(a)
+	if want := []string{"dial", "BeginAttempt", "exchange over it: true"}; !slices.Equal(steps, want) {
+		t.Errorf("got %q, want %q", steps, want)
+	}
+}
