@@ -14,7 +14,7 @@ type SealedCredential struct {
 	Access          []byte    // nil: none
 	AccessExpiresAt time.Time // real clock; zero when Access is nil
 	ObtainedAt      time.Time // real clock
-	Source          string    // "seed": a person logged in; "refresh": exchanged by us
+	Source          string    // "seed": a person logged in; "refresh": exchanged by us; "rekey": sealed anew
 	SeededAt        time.Time // real clock; when a person last logged in for this chain
 	Fingerprint     string    // keyed hash of the refresh token, to compare without opening
 	KeyID           string    // which key sealed it
@@ -25,14 +25,18 @@ type CredentialAttempt struct {
 	ID             int64
 	Account        string
 	FromGeneration int64
-	Owner          string
-	Spool          string // name of the spool that will hold the raw answer; empty: none
+	Owner          string // process and exchange: no two attempts have the same
+	Spool          string // places that may hold the raw answer, parted by blanks; empty: none
 	StartedAt      time.Time
 	DeadlineAt     time.Time
 	State          AttemptState
 	Detail         string // why it ended as it did; never a token
-	// Probes counts the attempts from the same generation that were begun in the last 24 hours.
+	// Probes counts the attempts from the same generation that were begun in the last 24 hours and
+	// not abandoned.
 	Probes int
+	// FailedOverAt is when attempts of the account first met the history of the database that this
+	// one was recorded in, if they knew another before; zero when they did not. The store sets it.
+	FailedOverAt time.Time
 }
 
 // AttemptState is where an attempt stands. At most one per account is open or ambiguous.

@@ -35,6 +35,11 @@ Only keystone.history can be asked for the past: the other reports tell the pres
 				return err
 			}
 			defer s.close(&err)
+			if !planOnly { // wolkvox cannot be asked for past days
+				if err := s.prepareTokens(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			if err := s.checkBackfill(cmd.Context(), window, customer); err != nil {
 				return err
 			}

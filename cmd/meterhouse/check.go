@@ -53,6 +53,7 @@ type check struct {
 	format format
 	found  warehouse.Table
 	failed int
+	usage  error // of the configuration, although it was found out only in the database
 }
 
 func (c *check) add(f warehouse.Finding) {
@@ -88,6 +89,9 @@ func (c *check) end() error {
 			return err
 		}
 	}
+	if wrong := (*exitError)(nil); errors.As(c.usage, &wrong) {
+		return c.usage
+	}
 	if c.failed > 0 {
 		return &exitError{exitDifference, fmt.Errorf("%s failed", count(c.failed, "check"))}
 	}
@@ -97,12 +101,25 @@ func (c *check) end() error {
 // config warns of what is valid and perhaps not meant.
 func (c *check) config() {
 	c.ok("config", "%s, %s", count(len(c.cfg.Keystone), "keystone account"), count(len(c.cfg.Wolkvox), "wolkvox account"))
+	if dir := c.cfg.tokenSpool(); dir != "" {
+		if err := keystone.CheckSpool(dir); err != nil {
+			c.spool(err)
+		} else {
+			c.ok("state_dir", "the answers to token exchanges are kept in %s", dir)
+		}
+	}
 	for _, k := range c.cfg.Keystone {
 		if k.History.Reread == 0 {
 			c.warn("keystone "+k.Account, "take history.reread out of the configuration, or set it to 125d",
 				"history.reread is 0d: figures that the vendor restates are never seen")
 		}
 	}
+}
+
+// spool says that state_dir cannot be used.
+func (c *check) spool(err error) {
+	c.fail("state_dir", err)
+	c.usage = asStateDir(err)
 }
 
 // schedules shows when things happen next, so that a wrong zone is seen before the end of a month.
@@ -254,6 +271,11 @@ func (c *check) vendors(ctx context.Context, s *session) {
 
 func (c *check) keystone(ctx context.Context, k *keystoneAccount) {
 	about := "keystone " + k.cfg.Account
+	if c.usage == nil {
+		if err := k.CheckSpool(ctx); err != nil {
+			c.spool(err)
+		}
+	}
 	text, err := k.Ping(ctx)
 	if err != nil {
 		c.fail(about, err)
@@ -276,6 +298,14 @@ func (c *check) keystone(ctx context.Context, k *keystoneAccount) {
 		c.ok(about, "%s", step)
 	default:
 		c.ok(about, "%s; a person has to log in again by %s", chain, status.LoginDueAt.UTC().Format(time.DateOnly))
+	}
+	if c.cfg.formerKey() == nil {
+		return
+	}
+	if status.FormerKey {
+		c.warn(about, "meterhouse token rekey", "something is still sealed with former_secrets_key")
+	} else {
+		c.warn(about, "take former_secrets_key out of the configuration once that is said of every account", "former_secrets_key is not needed any more")
 	}
 }
 

@@ -71,7 +71,7 @@ func TestCheck(t *testing.T) {
 func TestCheckOddSettings(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.configure("state_dir: /tmp\nalerts: {command: /bin/tell}\n")
+	w.configure("state_dir: " + t.TempDir() + "\nalerts: {command: /bin/tell}\n")
 	w.replaceConfig("[ivr_minutes,", "[ivr_minute,", "reread: 3d", "reread: 0d")
 	o := w.must(exitDone, "check")
 	wantContains(t, "check", o.stdout,

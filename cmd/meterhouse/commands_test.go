@@ -669,6 +669,81 @@ func TestToken(t *testing.T) {
 	w.must(exitDone, "run", "keystone.customers")
 }
 
+// O10: both keys, then token rekey, then the new key alone.
+func TestTokenRekey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	newKey := strings.Replace(testKey, "A", "B", 1)
+	w.configure("state_dir: " + t.TempDir() + "\n")
+	w.must(exitDone, "run", "keystone.customers")
+	if o := w.must(exitDone, "token", "rekey"); o.stdout != "acme: nothing to do\n" {
+		t.Errorf("with one key: %s", o.stdout)
+	}
+	w.replaceConfig("secrets_key: "+testKey, "secrets_key: "+newKey+"\nformer_secrets_key: "+testKey)
+	wantContains(t, "both keys", w.must(exitDone, "token", "status").stdout, "warn     former_key  meterhouse token rekey")
+	wantContains(t, "both keys", w.must(exitDone, "check").stdout, "warn  keystone acme: something is still sealed with former_secrets_key\n      do: meterhouse token rekey\n")
+	want := "acme: tokens sealed anew as generation 3; 1 former login noted; 1 file of the spool sealed anew\n" +
+		"former_secrets_key is not needed any more: take it out of the configuration\n"
+	if o := w.must(exitDone, "token", "rekey"); o.stdout != want {
+		t.Errorf("got %s, want %s", o.stdout, want)
+	}
+	wantContains(t, "rekeyed", w.must(exitDone, "check").stdout, "warn  keystone acme: former_secrets_key is not needed any more\n")
+	w.replaceConfig("\nformer_secrets_key: "+testKey, "")
+	w.must(exitDone, "run", "keystone.subscriptions")
+	w.must(exitDone, "check")
+	if n := w.exchanges(); n != 1 {
+		t.Errorf("%d exchanges, want the first one", n)
+	}
+
+	// While an exchange is unclear, the former key stays.
+	w.replaceConfig("secrets_key: "+newKey, "secrets_key: "+testKey+"\nformer_secrets_key: "+newKey)
+	w.exec(`update ops.credential_attempt set state = 'ambiguous', from_generation = 3 where attempt_id = 1`)
+	o := w.must(exitBusy, "token", "rekey")
+	wantContains(t, "unclear", o.stdout+o.stderr, "repeat this when the chain is ok or dead", "former_secrets_key is still needed by acme")
+}
+
+// O12: a state_dir that cannot be relied on ends everything that could send a token with 2, before that.
+func TestStateDirIsChecked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.configure("state_dir: " + dir + "\n")
+	tokens := filepath.Join(dir, "tokens")
+	refused := func(what, want string) {
+		t.Helper()
+		for _, args := range [][]string{{"check"}, {"run", "keystone.customers"}, {"backfill", "keystone.history", "--from", "2026-05-15", "--until", "2026-05-16"}, {"token", "rekey"}} {
+			wantContains(t, what+": "+args[0], w.must(exitUsage, args...).stderr, "state_dir: ", want)
+		}
+		if n := w.exchanges(); n != 0 {
+			t.Errorf("%s: %d exchanges", what, n)
+		}
+	}
+	w.must(exitDone, "check")
+	w.must(exitDone, "run", "keystone.customers", "--plan")
+	if _, err := os.Stat(tokens); err == nil {
+		t.Error("check or a plan made the folder")
+	}
+	if err := os.Mkdir(tokens, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(tokens, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	refused("mode", "has mode 0755, want 0700: chmod 700 "+tokens)
+	if err := os.Chmod(tokens, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	other := newWorld(t)
+	other.configure("state_dir: " + dir + "\n")
+	other.exec(`update ops.installation set installation_id = gen_random_uuid()`) // all tests' are copies of one
+	other.must(exitDone, "run", "keystone.customers")
+	refused("another installation", "belongs to the installation ")
+	w.replaceConfig(dir, dir+"/nowhere")
+	refused("no volume", "there is no folder "+dir+"/nowhere: is its volume mounted?")
+	w.must(exitDone, "status") // whoever sends no token does not need it
+	w.must(exitDone, "run", "wolkvox.billing")
+}
+
 func TestQuarantine(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -22,9 +22,9 @@ import (
 // reserved key sets is checked, but nothing uses it yet.
 type config struct {
 	Database   databaseConfig   `yaml:"database" doc:"Where the warehouse is."`
-	StateDir   string           `yaml:"state_dir" doc:"Folder for the answers to token exchanges and for bodies in flight, so that they survive a crash. Empty: none."`
+	StateDir   string           `yaml:"state_dir" doc:"An existing folder that lasts, for the answers to token exchanges (in tokens, mode 0700): so that no crash, failover or restore forgets one that has come. Processes on several machines share it. Empty: none."`
 	SecretsKey secret           `yaml:"secrets_key" doc:"Encrypts the tokens that the database keeps: 32 bytes in base64. Keep a copy: without it every Keystone account needs a new login."`
-	FormerKey  secret           `yaml:"former_secrets_key" doc:"While secrets_key is being changed: the one before, so that what it sealed still opens. Then token rekey, and take this out."`
+	FormerKey  secret           `yaml:"former_secrets_key" doc:"While secrets_key is being changed: the one before, so that what it sealed still opens. Then call token rekey, and take this out when it says so."`
 	Parallel   int              `yaml:"parallel" doc:"How many customers and accounts are loaded at once, 0 to 256. 0: as many as there are cores."`
 	HTTP       httpConfig       `yaml:"http" doc:"How the vendors are called."`
 	Keystone   []keystoneConfig `yaml:"keystone" doc:"One entry per NetApp Keystone login. No such login: delete this block."`

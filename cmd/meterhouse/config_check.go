@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -117,23 +119,43 @@ const makeKey = "32 bytes in base64, made once with `openssl rand -base64 32` an
 
 func (c *checker) secretsKey(n need) {
 	text := c.cfg.SecretsKey.text()
-	switch key := c.cfg.secretsKey(); {
-	case text == "" && len(c.cfg.Keystone) > 0 && n.vendors:
+	if text == "" && len(c.cfg.Keystone) > 0 && n.vendors {
 		c.empty("secrets_key", makeKey)
-	case text != "" && key == nil:
-		c.bad("secrets_key", "is not base64: want %s", makeKey)
-	case text != "" && len(key) != keystone.SecretsKeySize:
-		c.bad("secrets_key", "holds %s in base64: want %s", count(len(key), "byte"), makeKey)
+	}
+	c.key("secrets_key", c.cfg.SecretsKey)
+	c.key("former_secrets_key", c.cfg.FormerKey)
+	if former := c.cfg.formerKey(); len(former) > 0 && bytes.Equal(former, c.cfg.secretsKey()) {
+		c.bad("former_secrets_key", "is the same as secrets_key: want the one before, or none")
 	}
 }
 
-// secretsKey is the key in bytes; nil when it is not base64.
-func (c *config) secretsKey() []byte {
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(c.SecretsKey.text()))
-	if err != nil {
+func (c *checker) key(path string, text secret) {
+	switch key := keyBytes(text); {
+	case text.text() != "" && key == nil:
+		c.bad(path, "is not base64: want %s", makeKey)
+	case text.text() != "" && len(key) != keystone.SecretsKeySize:
+		c.bad(path, "holds %s in base64: want %s", count(len(key), "byte"), makeKey)
+	}
+}
+
+// secretsKey and formerKey are the keys in bytes; nil when there is none or it is not base64.
+func (c *config) secretsKey() []byte { return keyBytes(c.SecretsKey) }
+func (c *config) formerKey() []byte  { return keyBytes(c.FormerKey) }
+
+func keyBytes(text secret) []byte {
+	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text.text()))
+	if err != nil || len(key) == 0 {
 		return nil
 	}
 	return key
+}
+
+// tokenSpool is the folder of the answers to token exchanges; empty for none.
+func (c *config) tokenSpool() string {
+	if c.StateDir == "" || len(c.Keystone) == 0 {
+		return ""
+	}
+	return filepath.Join(c.StateDir, "tokens")
 }
 
 var accountName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)

@@ -212,6 +212,8 @@ type environment struct {
 	StateDir              string `env:"STATE_DIR" path:"state_dir"`
 	SecretsKey            string `env:"SECRETS_KEY" path:"secrets_key"`
 	SecretsKeyFile        string `env:"SECRETS_KEY_FILE" content:"file" path:"secrets_key"`
+	FormerSecretsKey      string `env:"FORMER_SECRETS_KEY" path:"former_secrets_key"`
+	FormerSecretsKeyFile  string `env:"FORMER_SECRETS_KEY_FILE" content:"file" path:"former_secrets_key"`
 	Parallel              string `env:"PARALLEL" path:"parallel"`
 	HTTPProxy             string `env:"HTTP_PROXY" path:"http.proxy"`
 	HTTPProxyFile         string `env:"HTTP_PROXY_FILE" content:"file" path:"http.proxy"`

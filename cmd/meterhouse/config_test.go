@@ -70,6 +70,9 @@ func TestConfigProblems(t *testing.T) {
 		{"no start", "{start: 2026-01-01}", "{reread: 125d}", "keystone[0].history.start is empty: want the first day to load"},
 		{"bad start", "2026-01-01", "2026-02-30", `keystone[0].history.start: day "2026-02-30": want YYYY-MM-DD`},
 		{"start in the future", "2026-01-01", "2999-01-01", "m.yaml:8:22: keystone[0].history.start: 2999-01-01 is in the future: want today ("},
+		{"former key that is not base64", "secrets_key: ${KEY}", "secrets_key: ${KEY}\nformer_secrets_key: 'not:base64'", "m.yaml:4:21: former_secrets_key: is not base64: want 32 bytes in base64"},
+		{"short former key", "secrets_key: ${KEY}", "secrets_key: ${KEY}\nformer_secrets_key: c2hvcnQ=", "m.yaml:4:21: former_secrets_key: holds 5 bytes in base64: want 32 bytes"},
+		{"the same key twice", "secrets_key: ${KEY}", "secrets_key: ${KEY}\nformer_secrets_key: ${KEY}", "m.yaml:4:21: former_secrets_key: is the same as secrets_key"},
 		{"key that is not base64", "${KEY}", "not:base64", "m.yaml:3:14: secrets_key: is not base64: want 32 bytes in base64"},
 		{"token of another account", "    timezone:", "    timezone: UTC\n  - account: other\n    server: \"0040\"\n    token: wv-0123456789\n    timezone:",
 			"m.yaml:16:12: wolkvox[1].token: is that of wolkvox[0]: one token must not be used by two accounts at once"},
@@ -250,6 +253,7 @@ wolkvox:
   - {account: calls, server: "0039", token: "${F}"}
 console: {users: {ann: "${G}"}}
 alerts: {webhook: "${H}"}
+former_secrets_key: ${I}
 `
 	secrets := []struct{ name, path, value, shown string }{
 		{"A", "database.url", "postgres://me:hush@db.example/m", "postgres://me:xxxxx@db.example/m"},
@@ -260,6 +264,7 @@ alerts: {webhook: "${H}"}
 		{"F", "wolkvox[0].token", "hush-0123456789", mask},
 		{"G", "console.users.ann", "hush", mask},
 		{"H", "alerts.webhook", "https://hooks.example/hush", mask},
+		{"I", "former_secrets_key", strings.Replace(testKey, "A", "B", 1), mask},
 	}
 	plain, sealed, direct := map[string]string{}, map[string]string{}, map[string]string{}
 	for _, s := range secrets {

@@ -32,6 +32,11 @@ Datasets: ` + strings.Join(datasets[:3], ", ") + ",\n" + strings.Join(datasets[3
 				return err
 			}
 			defer s.close(&err)
+			if !planOnly && (len(args) == 0 || slices.ContainsFunc(args, isKeystone)) {
+				if err := s.prepareTokens(cmd.Context()); err != nil {
+					return err
+				}
+			}
 			for _, name := range args {
 				if isKeystone(name) && len(s.keystone) == 0 || !isKeystone(name) && len(s.wolkvox) == 0 {
 					vendor, _, _ := strings.Cut(name, ".")

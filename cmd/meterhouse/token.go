@@ -37,6 +37,9 @@ Generate Tokens. It works only once: do not use it anywhere else.`,
 				if err != nil {
 					return err
 				}
+				if err := s.prepareTokens(cmd.Context()); err != nil {
+					return err
+				}
 				token, err := a.readToken()
 				if err != nil {
 					return err
@@ -48,8 +51,76 @@ Generate Tokens. It works only once: do not use it anywhere else.`,
 			},
 		},
 		a.tokenStatusCommand(),
+		a.tokenRekeyCommand(),
 	)
 	return cmd
+}
+
+func (a *app) tokenRekeyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rekey",
+		Short: "Seal with secrets_key what former_secrets_key still seals",
+		Long: `Seals the tokens of every account with secrets_key that are still sealed with former_secrets_key, in
+the database and in the spool, and says when the former key is not needed any more. Asks the vendor
+nothing. Safe to repeat and to interrupt. First give both keys to every process.`,
+		Example: "  meterhouse token rekey",
+		Args:    noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			s, err := a.openSession(cmd.Context(), need{database: true, vendors: true})
+			if err != nil {
+				return err
+			}
+			defer s.close(&err)
+			return s.rekey(cmd.Context())
+		},
+	}
+}
+
+func (s *session) rekey(ctx context.Context) error {
+	var needed []string
+	var failed []error
+	for _, k := range s.keystone {
+		r, err := k.Rekey(ctx)
+		if err != nil {
+			failed = append(failed, asStateDir(err))
+			continue
+		}
+		fmt.Fprintf(s.app.stdout, "%s: %s\n", k.cfg.Account, rekeyed(r))
+		if r.FormerKey {
+			needed = append(needed, k.cfg.Account)
+		}
+	}
+	switch {
+	case len(failed) > 0:
+		return errors.Join(failed...)
+	case s.cfg.formerKey() == nil:
+	case len(needed) > 0:
+		return &exitError{exitBusy, fmt.Errorf("former_secrets_key is still needed by %s: keep it, and repeat this later", strings.Join(needed, ", "))}
+	default:
+		fmt.Fprintln(s.app.stdout, "former_secrets_key is not needed any more: take it out of the configuration")
+	}
+	return nil
+}
+
+// rekeyed says in words what was done.
+func rekeyed(r keystone.Rekeyed) string {
+	var did []string
+	if r.Generation > 0 {
+		did = append(did, fmt.Sprintf("tokens sealed anew as generation %d", r.Generation))
+	}
+	if r.Logins > 0 {
+		did = append(did, count(r.Logins, "former login")+" noted")
+	}
+	if r.Answers > 0 {
+		did = append(did, count(r.Answers, "file")+" of the spool sealed anew")
+	}
+	if len(did) == 0 {
+		did = append(did, "nothing to do")
+	}
+	if r.Detail != "" {
+		did = append(did, r.Detail)
+	}
+	return strings.Join(did, "; ")
 }
 
 func (a *app) tokenStatusCommand() *cobra.Command {
@@ -133,14 +204,15 @@ func (s *session) printTokens(ctx context.Context, accounts []*keystoneAccount, 
 
 func tokenTable(all []keystone.TokenStatus) warehouse.Table {
 	t := warehouse.Table{
-		Columns: []string{"account", "state", "generation", "obtained_at", "access_until", "refresh_dies_at", "login_due_at", "next_step"},
+		Columns: []string{"account", "state", "generation", "obtained_at", "access_until", "refresh_dies_at", "login_due_at", "urgency", "reason", "next_step"},
 		Numeric: []bool{false, false, true},
 	}
 	for _, status := range all {
 		step, _ := nextStep(status)
 		t.Rows = append(t.Rows, []string{
 			status.Account, string(status.State), strconv.FormatInt(status.Generation, 10), stamp(status.ObtainedAt),
-			stamp(status.AccessUntil), stamp(status.RefreshDiesAt), stamp(status.LoginDueAt), step,
+			stamp(status.AccessUntil), stamp(status.RefreshDiesAt), stamp(status.LoginDueAt),
+			string(status.Urgency), string(status.Reason), step,
 		})
 	}
 	return t

@@ -135,7 +135,7 @@ func (s *session) makeAccounts() error {
 		account, err := keystone.New(keystone.Config{
 			Account: k.Account, BaseURL: k.BaseURL, Proxy: cfg.HTTP.Proxy.text(), CAFile: cfg.HTTP.CAFile,
 			Timeout: time.Duration(cfg.HTTP.Timeout), MaxBody: int64(cfg.HTTP.MaxBody),
-			SecretsKey: cfg.secretsKey(), SeedToken: seed, Tokens: s.wh.Credentials(), Owner: owner(),
+			SecretsKey: cfg.secretsKey(), FormerKey: cfg.formerKey(), SpoolDir: cfg.tokenSpool(), SeedToken: seed, Tokens: s.wh.Credentials(), Owner: owner(),
 			Now: a.now, Pace: k.pace, Log: a.log,
 		})
 		if err != nil {
@@ -164,6 +164,25 @@ func (s *session) makeAccounts() error {
 		s.wolkvox = append(s.wolkvox, &wolkvoxAccount{account, w})
 	}
 	return nil
+}
+
+// prepareTokens makes sure that the answers to token exchanges can be kept. Whatever may exchange a
+// token calls it at its start, so that a wrong state_dir is told before anything is sent.
+func (s *session) prepareTokens(ctx context.Context) error {
+	for _, k := range s.keystone {
+		if err := k.PrepareSpool(ctx); err != nil {
+			return asStateDir(err)
+		}
+	}
+	return nil
+}
+
+// asStateDir makes the error of a folder one of the configuration.
+func asStateDir(err error) error {
+	if wrong := (*keystone.SpoolError)(nil); errors.As(err, &wrong) {
+		return usagef("state_dir: %w", err)
+	}
+	return err
 }
 
 // close adds what went wrong at the end to a command's error.

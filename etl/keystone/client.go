@@ -33,7 +33,7 @@ const (
 	tokenPath      = "/v1/tokens/accessToken"
 	defaultPace    = 250 * time.Millisecond
 	maxWindow      = 31               // days in one call
-	maxTokenAnswer = 64 << 10         // bytes
+	maxTokenAnswer = 48 << 10         // bytes: a slot of the spool holds it with its seal
 	distrustFor    = 10 * time.Minute // a fresh pair that was refused is not exchanged again
 )
 
@@ -54,6 +54,8 @@ type Config struct {
 	MaxBody int64
 
 	SecretsKey []byte // 32 bytes, seals tokens; required
+	FormerKey  []byte // the key before, which still opens; nil: none
+	SpoolDir   string // folder of our own for the answers to exchanges, shared by all processes; empty: none
 	SeedToken  Token  // starts the chain when nothing is stored, and continues a dead one
 	Tokens     TokenStore
 	Owner      string // who we are, in the records of exchanges
@@ -95,7 +97,7 @@ func New(cfg Config) (*Account, error) {
 	if cfg.Tokens == nil {
 		return bad(errors.New("no token store"))
 	}
-	sealer, err := newSealer(cfg.SecretsKey)
+	keys, err := newKeyring(cfg.SecretsKey, cfg.FormerKey)
 	if err != nil {
 		return bad(err)
 	}
@@ -140,18 +142,28 @@ func New(cfg Config) (*Account, error) {
 	}
 	a.turn <- struct{}{}
 	a.tokens = &custodian{
-		account: cfg.Account, owner: cfg.Owner, store: cfg.Tokens, sealer: sealer, seed: cfg.SeedToken,
+		account: cfg.Account, owner: cfg.Owner, store: cfg.Tokens, keys: keys, seed: cfg.SeedToken, said: map[string]bool{},
 		exchange: exchanger(exchanges, base.JoinPath(tokenPath)),
-		now:      cfg.RealNow, sleep: cfg.Sleep, log: cfg.Log, turn: make(chan struct{}, 1),
+		dial: func(ctx context.Context) (*fetch.Client, func(), error) {
+			return exchanges.Dialled(ctx, base.JoinPath(tokenPath))
+		},
+		now: cfg.RealNow, sleep: cfg.Sleep, log: cfg.Log, turn: make(chan struct{}, 1),
 	}
 	a.tokens.turn <- struct{}{}
+	if cfg.SpoolDir != "" {
+		a.tokens.spool = &spool{dir: cfg.SpoolDir, account: cfg.Account, keys: keys, at: func(string) error { return nil }}
+	}
 	return a, nil
 }
 
-// exchanger sends one POST to the token endpoint. It has no Idempotency-Key and no way to be
-// repeated, and it goes nowhere but to target.
-func exchanger(client *fetch.Client, target *url.URL) func(context.Context, Token) exchange {
-	return func(ctx context.Context, t Token) exchange {
+// exchanger sends one POST to the token endpoint, over a connection that was made ahead if there is
+// one. It has no Idempotency-Key and no way to be repeated, and it goes nowhere but to target.
+func exchanger(client *fetch.Client, target *url.URL) func(context.Context, *fetch.Client, Token) exchange {
+	return func(ctx context.Context, over *fetch.Client, t Token) exchange {
+		client := client
+		if over != nil {
+			client = over
+		}
 		res, err := client.Do(ctx, fetch.Call{
 			Method: http.MethodPost, URL: target,
 			Header: http.Header{"accept": {"application/json"}, "Content-Type": {"application/json"}},

@@ -310,7 +310,7 @@ func TestErrorTexts(t *testing.T) {
 		"403": {keystonesim.Fault{Status: 403, Body: []byte(`{"message":"no rights"}`), Path: "/keystone/"},
 			"keystone acme: GET " + path + `: http_status: access refused (403 "no rights"): does this login see customer C-1001?`},
 		"401 and a refused exchange": {keystonesim.Fault{Status: 401, Body: []byte(`{"message":"no"}`)},
-			"keystone acme: GET " + path + `: unauthorized: status 401 "no": credentials refused; then the refresh token of generation 2 was refused (401 "no"): ` +
+			"keystone acme: GET " + path + `: unauthorized: status 401 "no": credentials refused; then the refresh token of generation 2 was refused (401 "no"; nobody here had sent it: it was used elsewhere, by a person or a second system, or revoked, or mistyped, or its login has ended): ` +
 				"log in to the Digital Advisor portal (https://aiq.netapp.com/api), choose Generate Tokens, and give the refresh token to `meterhouse token set acme`"},
 	} {
 		t.Run(name, func(t *testing.T) {

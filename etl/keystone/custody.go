@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/fetch"
 )
 
 // TokenStore keeps the chain of an account's credentials and the attempts to renew it. All times
@@ -17,8 +19,15 @@ import (
 type TokenStore interface {
 	// Credential is the newest generation, or etl.ErrNoCredential.
 	Credential(ctx context.Context, account string) (etl.SealedCredential, error)
-	// SeenFingerprint tells whether the token was ever stored for the account as a seed.
-	SeenFingerprint(ctx context.Context, account, fingerprint string) (bool, error)
+	// SeenFingerprint tells whether a token with one of the fingerprints was ever stored for the
+	// account as a seed, or noted as seen.
+	SeenFingerprint(ctx context.Context, account string, fingerprints ...string) (bool, error)
+	// NoteSeen makes SeenFingerprint know fingerprints of seeds under another key.
+	NoteSeen(ctx context.Context, account string, fingerprints ...string) error
+	// Seeds are all generations of the account whose source is a seed, without access tokens.
+	Seeds(ctx context.Context, account string) ([]etl.SealedCredential, error)
+	// Installation names the installation that the store belongs to, for ever the same.
+	Installation(ctx context.Context) (string, error)
 	// OpenAttempt is the open or ambiguous attempt; false when there is none.
 	OpenAttempt(ctx context.Context, account string) (etl.CredentialAttempt, bool, error)
 	// LastAttempt is the attempt that was begun last, whatever became of it; false when there is
@@ -33,6 +42,9 @@ type TokenStore interface {
 	// EndAttempt sets the state of this attempt, never of any other. Ending an attempt that has
 	// ended already changes nothing.
 	EndAttempt(ctx context.Context, id int64, state etl.AttemptState, detail string) error
+	// ReturnAttempt ends an attempt as abandoned and makes the one that it superseded ambiguous
+	// again, in one transaction. When the attempt has ended already, it changes nothing.
+	ReturnAttempt(ctx context.Context, id, superseded int64, detail string) error
 	// StoreGeneration inserts c and sets the attempt to done (0: none) in one transaction. A
 	// generation that is there already is left as it is; when it holds another refresh token, that
 	// is an error. One that is lower than the newest is history and may still be inserted.
@@ -62,23 +74,30 @@ const (
 	maxProbes       = 3                 // a day
 	skewWarn        = 5 * time.Second   // between our clock and the store's
 	skewRefuse      = 60 * time.Second
+	failoverWait    = 2 * exchangeTimeout // after the database's history has changed
 )
 
 // custodian guards the token chain of one account: failure model section 4. Several custodians,
 // in one process or many, may serve the same account over the same store.
 type custodian struct {
-	account  string
-	owner    string
-	store    TokenStore
-	sealer   *sealer
-	seed     Token                                       // as configured; may be zero
-	exchange func(ctx context.Context, t Token) exchange // one POST, never repeated
-	now      func() time.Time                            // real clock
+	account string
+	owner   string
+	store   TokenStore
+	keys    *keyring
+	spool   *spool // nil: none
+	seed    Token  // as configured; may be zero
+	// exchange is one POST, never repeated, over the connection that dial made; nil: over its own.
+	exchange func(ctx context.Context, over *fetch.Client, t Token) exchange
+	dial     func(ctx context.Context) (over *fetch.Client, hangUp func(), err error)
+	now      func() time.Time // real clock
 	sleep    func(ctx context.Context, d time.Duration) error
 	log      *slog.Logger
 
-	turn    chan struct{} // holds one element: whoever took it may use what follows
-	pending *pending      // answered but not stored yet
+	turn         chan struct{}   // holds one element: whoever took it may use what follows
+	pending      *pending        // answered but not stored yet
+	installation string          // as the store names it; empty: not asked yet
+	folder       string          // name of the spool; empty: not opened yet, or none
+	said         map[string]bool // what was logged about the spool's files
 }
 
 // pending is a new generation that the vendor handed out. Until it is stored it exists only here.
@@ -128,7 +147,7 @@ func (c *custodian) accessLocked(ctx context.Context, w want) (p pair, renewed b
 		return p, false, err
 	}
 	for {
-		cred, err := c.current(ctx)
+		cred, spoolErr, err := c.current(ctx)
 		if err != nil {
 			return p, renewed, err
 		}
@@ -143,13 +162,18 @@ func (c *custodian) accessLocked(ctx context.Context, w want) (p pair, renewed b
 			return p, true, c.errorf(etl.ErrContract, "generation %d came without a usable access token", cred.Generation)
 		}
 
-		supersede, again, err := c.standing(ctx, cred, w.adopt)
-		if again && err == nil {
-			continue
+		err = spoolErr
+		var open *etl.CredentialAttempt
+		if err == nil {
+			var again bool
+			open, again, err = c.standing(ctx, cred, w.adopt)
+			if again && err == nil {
+				continue
+			}
 		}
 		if err == nil {
 			var outcome outcome
-			outcome, err = c.rotate(ctx, cred, supersede)
+			outcome, err = c.rotate(ctx, cred, open)
 			renewed = outcome.stored()
 		}
 		switch {
@@ -164,22 +188,43 @@ func (c *custodian) accessLocked(ctx context.Context, w want) (p pair, renewed b
 	}
 }
 
-// current is the newest generation. The configured token starts the chain when there is none.
-func (c *custodian) current(ctx context.Context) (etl.SealedCredential, error) {
-	cred, err := c.store.Credential(ctx, c.account)
-	if !errors.Is(err, etl.ErrNoCredential) {
-		return cred, c.storeError("read the credential", err)
+// current is the newest generation, counting those that only the spool has. The configured token
+// starts the chain when there is none. spoolErr says why the spool cannot be relied on: nothing may
+// be exchanged then.
+func (c *custodian) current(ctx context.Context) (cred etl.SealedCredential, spoolErr, err error) {
+	cred, found, err := c.newest(ctx)
+	if err != nil {
+		return cred, nil, err
 	}
-	if c.seed.IsZero() {
-		return cred, c.errorf(etl.ErrUnauthorized, "no credential is stored and no refresh token is configured: %s", c.manualStep())
+	healed, spoolErr := c.heal(ctx, cred)
+	if healed {
+		return c.current(ctx)
+	}
+	if found {
+		return cred, spoolErr, nil
+	}
+	switch {
+	case spoolErr != nil:
+		return cred, nil, spoolErr
+	case c.seed.IsZero():
+		return cred, nil, c.errorf(etl.ErrUnauthorized, "no credential is stored and no refresh token is configured: %s", c.manualStep())
 	}
 	storeErr := c.storeSeed(ctx, c.seed, 1)
 	// Read back, also after an error: another process may have been first, with another token.
-	cred, err = c.store.Credential(ctx, c.account)
-	if errors.Is(err, etl.ErrNoCredential) && storeErr != nil {
+	cred, found, err = c.newest(ctx)
+	if !found && err == nil {
 		err = storeErr
 	}
-	return cred, c.storeError("read the credential", err)
+	return cred, nil, err
+}
+
+// newest is the newest generation that is stored, the zero value when there is none.
+func (c *custodian) newest(ctx context.Context) (cred etl.SealedCredential, found bool, err error) {
+	cred, err = c.store.Credential(ctx, c.account)
+	if errors.Is(err, etl.ErrNoCredential) {
+		return etl.SealedCredential{}, false, nil
+	}
+	return cred, err == nil, c.storeError("read the credential", err)
 }
 
 func (c *custodian) storeSeed(ctx context.Context, t Token, generation int64) error {
@@ -191,18 +236,18 @@ func (c *custodian) login(t Token, generation int64, at time.Time) etl.SealedCre
 	return etl.SealedCredential{
 		Account:     c.account,
 		Generation:  generation,
-		Refresh:     c.sealer.seal(t, c.account, generation, fieldRefresh),
+		Refresh:     c.keys.seal(t, c.account, generation, fieldRefresh),
 		ObtainedAt:  at,
 		Source:      "seed",
 		SeededAt:    at,
-		Fingerprint: c.sealer.fingerprint(t),
-		KeyID:       c.sealer.keyID,
+		Fingerprint: c.keys.fingerprint(t),
+		KeyID:       c.keys.keyID,
 	}
 }
 
 // open opens a token of cred. Its error says what a person can do.
 func (c *custodian) open(cred etl.SealedCredential, sealed []byte, field string) (Token, error) {
-	t, err := c.sealer.open(sealed, c.account, cred.Generation, field, cred.KeyID)
+	t, err := c.keys.open(sealed, c.account, cred.Generation, field, cred.KeyID)
 	if err != nil {
 		return t, c.errorf(etl.ErrUnauthorized, "%w: %s", err, c.unsealStep())
 	}
@@ -232,52 +277,59 @@ func (c *custodian) held(ctx context.Context) (pair, error) {
 	return c.offer(cred, 0)
 }
 
-// standing decides whether cred may be exchanged now. It returns the attempt to take over from (0
+// standing decides whether cred may be exchanged now. It returns the attempt to take over from (nil
 // for none); again says that something changed and everything must be read anew.
-func (c *custodian) standing(ctx context.Context, cred etl.SealedCredential, adopt bool) (supersede int64, again bool, err error) {
+func (c *custodian) standing(ctx context.Context, cred etl.SealedCredential, adopt bool) (_ *etl.CredentialAttempt, again bool, err error) {
 	open, found, err := c.store.OpenAttempt(ctx, c.account)
 	if err != nil {
-		return 0, false, c.storeError("read the open exchange", err)
+		return nil, false, c.storeError("read the open exchange", err)
 	}
 	if !found {
 		dead, reason, err := c.dead(ctx, cred)
 		if err != nil || !dead {
-			return 0, false, err
+			return nil, false, err
 		}
 		if adopt {
 			adopted, err := c.adopt(ctx, cred)
 			if adopted || err != nil {
-				return 0, adopted, err
+				return nil, adopted, err
 			}
 		}
-		return 0, false, c.errorf(etl.ErrUnauthorized, "the refresh token of generation %d was refused (%s): %s",
+		return nil, false, c.errorf(etl.ErrUnauthorized, "the refresh token of generation %d was refused (%s): %s",
 			cred.Generation, reason, c.manualStep())
 	}
 	now := c.now()
 	switch {
 	case open.FromGeneration < cred.Generation:
 		// A later generation is stored: whatever this exchange brings comes too late to count.
-		return open.ID, false, nil
+		return &open, false, nil
 	case open.State == etl.AttemptOpen && now.Before(open.DeadlineAt):
-		return 0, true, c.sleep(ctx, pollInterval)
+		return nil, true, c.sleep(ctx, pollInterval)
 	}
-	if open.Spool != "" {
+	if other := elsewhere(open, c.folder); other != "" {
 		// Its raw answer may lie in a spool that we cannot see; with a vendor that revokes a whole
 		// family for one spent token, a probe would then kill the pair in that spool.
-		return 0, false, c.errorf(etl.ErrUnavailable, "token_attempt_foreign: exchange %d of %s may have left its answer in the spool %q: "+
-			"start that host again, or %s", open.ID, open.Owner, open.Spool, c.manualStep())
+		return nil, false, c.errorf(etl.ErrUnavailable, "token_attempt_foreign: exchange %d of %s may have left its answer in the spool %s, "+
+			"which is not the one here: %s", open.ID, open.Owner, other, c.foreignStep(open))
 	}
 	if open.Probes > maxProbes {
-		return 0, false, c.errorf(etl.ErrUnavailable, "the exchange of generation %d is unclear after %d probes in 24 h (%s): wait, or %s",
+		return nil, false, c.errorf(etl.ErrUnavailable, "the exchange of generation %d is unclear after %d probes in 24 h (%s): wait, or %s",
 			cred.Generation, open.Probes-1, open.Detail, c.manualStep())
 	}
 	if from := probeFrom(open); now.Before(from) {
-		return 0, false, c.errorf(etl.ErrUnavailable, "the answer to the exchange of generation %d was lost (%s), a probe is due at %s",
-			cred.Generation, orUnknown(open.Detail), from.UTC().Format(time.RFC3339))
+		return nil, false, c.notBefore(cred, from, "the answer to the exchange before was lost (%s), one probe follows then", orUnknown(open.Detail))
 	}
 	c.log.Warn("probing after an unclear token exchange",
 		"account", c.account, "generation", cred.Generation, "attempt", open.ID, "probe", open.Probes)
-	return open.ID, false, nil
+	return &open, false, nil
+}
+
+// notBefore says that the refresh token of cred must not be sent before a time.
+func (*custodian) notBefore(cred etl.SealedCredential, until time.Time, format string, args ...any) error {
+	return &etl.HeldError{
+		What: fmt.Sprintf("the exchange of generation %d", cred.Generation), Until: until,
+		Reason: fmt.Sprintf(format, args...), Class: etl.ErrUnavailable,
+	}
 }
 
 // probeFrom is when an exchange that nobody heard the end of may be tried once more.
@@ -294,7 +346,7 @@ func (c *custodian) dead(ctx context.Context, cred etl.SealedCredential) (bool, 
 	if err != nil {
 		return false, "", c.storeError("read the last exchange", err)
 	}
-	return found && last.State == etl.AttemptRejected && last.FromGeneration == cred.Generation, orUnknown(last.Detail), nil
+	return found && refused(last, cred), orUnknown(last.Detail), nil
 }
 
 // adopt continues a dead chain with the configured token, if that was never used before.
@@ -302,9 +354,9 @@ func (c *custodian) adopt(ctx context.Context, cred etl.SealedCredential) (bool,
 	if c.seed.IsZero() {
 		return false, nil
 	}
-	fingerprint := c.sealer.fingerprint(c.seed)
-	seen, err := c.store.SeenFingerprint(ctx, c.account, fingerprint)
-	if err != nil || seen || fingerprint == cred.Fingerprint {
+	fingerprints := c.keys.fingerprints(c.seed)
+	seen, err := c.store.SeenFingerprint(ctx, c.account, fingerprints...)
+	if err != nil || seen || slices.Contains(fingerprints, cred.Fingerprint) {
 		return false, c.storeError("look for the configured token", err)
 	}
 	if err := c.storeSeed(ctx, c.seed, cred.Generation+1); err != nil {
@@ -314,38 +366,72 @@ func (c *custodian) adopt(ctx context.Context, cred etl.SealedCredential) (bool,
 	return true, nil
 }
 
-// rotate makes one attempt to exchange the refresh token of cred. With a nil error everything
-// must be read anew: the chain has moved on, by us or by somebody else.
-func (c *custodian) rotate(ctx context.Context, cred etl.SealedCredential, supersede int64) (outcome, error) {
+// rotate makes one attempt to exchange the refresh token of cred, taking over from the attempt open
+// (nil: none). With a nil error everything must be read anew: the chain has moved on, by us or by
+// somebody else.
+func (c *custodian) rotate(ctx context.Context, cred etl.SealedCredential, open *etl.CredentialAttempt) (outcome, error) {
 	refresh, err := c.open(cred, cred.Refresh, fieldRefresh)
 	if err != nil {
 		return notSent, err
 	}
-	// The spool slot of the next generation is to be made and named here, before the intent.
-	x, err := c.send(ctx, cred, refresh, "", supersede, c.abandon)
+	o := order{token: refresh, generation: cred.Generation + 1, giveUp: c.abandon}
+	o.SentAt, o.SeededAt = cred.ObtainedAt, cred.SeededAt
+	if open != nil {
+		o.supersede = open.ID
+		if o.probe = open.FromGeneration >= cred.Generation; o.probe {
+			o.giveUp = c.returnTo(open.ID)
+		}
+	}
+	x, err := c.send(ctx, cred, o)
 	if err != nil || x == nil {
 		return notSent, err
 	}
 	return c.settle(context.WithoutCancel(ctx), cred, *x)
 }
 
+// order is an exchange that is to be made.
+type order struct {
+	spoolHead
+	token      Token
+	generation int64  // that its answer will be
+	supersede  int64  // the attempt to take over from; 0 for none
+	places     string // outside our spool where the answer to that one may be
+	probe      bool   // somebody may have sent the token before
+	giveUp     giveUp
+}
+
 // sent is an exchange that was made under an attempt, to be settled. Nobody may interrupt that.
 type sent struct {
+	order
 	attempt int64
-	at      time.Time
 	answer  tokenAnswer
 }
 
-// giveUp ends an attempt under which nothing was sent.
+// giveUp ends an attempt under which nothing of its generation was sent.
 type giveUp func(ctx context.Context, id int64, why string) error
 
 func (c *custodian) abandon(ctx context.Context, id int64, why string) error {
 	return c.end(ctx, id, etl.AttemptAbandoned, why)
 }
 
-// send exchanges t under an attempt from the generation of cred, which is recorded before. nil
-// without an error says that another process is or was at it, and everything must be read anew.
-func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, t Token, spool string, supersede int64, giveUp giveUp) (*sent, error) {
+// returnTo gives up an attempt that took over from an unclear one: that is unclear as before.
+func (c *custodian) returnTo(superseded int64) giveUp {
+	return func(ctx context.Context, id int64, why string) error {
+		err := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.ReturnAttempt(ctx, id, superseded, why) })
+		return c.storeError(fmt.Sprintf("give exchange %d back", id), err)
+	}
+}
+
+// intent is an attempt that is recorded and checked, and may go on.
+type intent struct {
+	id   int64
+	late func() bool // too much time has passed: somebody may have taken over
+}
+
+// intend records an attempt from the generation of cred, which is the lock against everybody else,
+// and makes sure after that that nothing has changed. nil without an error says that another process
+// is or was at it, and everything must be read anew. Only the end of ctx before it stops it.
+func (c *custodian) intend(ctx context.Context, cred etl.SealedCredential, a etl.CredentialAttempt, o order) (*intent, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -357,25 +443,29 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, t Token
 		return time.Since(began) > startWithin || wall > startWithin || wall < -startWithin
 	}
 
-	id, err := c.store.BeginAttempt(ctx, etl.CredentialAttempt{
-		Account: c.account, FromGeneration: cred.Generation, Owner: c.owner, Spool: spool, State: etl.AttemptOpen,
-	}, supersede)
+	a.Account, a.FromGeneration, a.State = c.account, cred.Generation, etl.AttemptOpen
+	a.Owner = c.owner + "/" + randomName()
+	id, err := c.store.BeginAttempt(ctx, a, o.supersede)
 	if errors.Is(err, etl.ErrAttemptOpen) {
 		return nil, c.sleep(ctx, pollInterval)
 	}
-	if err != nil {
-		return nil, c.storeError("record the exchange", err)
-	}
-
 	// From here on neither a signal nor the end of the run may interrupt: a token that was sent and
 	// whose answer nobody keeps is lost.
-	cancelled := ctx.Err
 	ctx = context.WithoutCancel(ctx)
-	stop := func(err error, why string) (*sent, error) { return nil, errors.Join(err, giveUp(ctx, id, why)) }
-
-	// Generation and attempt are read after the intent is committed: it is the lock.
 	reading, stopReading := context.WithTimeout(ctx, storeTimeout)
 	defer stopReading()
+	if err != nil {
+		// The commit may have been made and only its reply been lost. One that is made later still
+		// leaves an attempt behind that expires.
+		own, found, readErr := c.store.OpenAttempt(reading, c.account)
+		if readErr != nil || !found || own.Owner != a.Owner {
+			return nil, c.storeError("record the exchange", err)
+		}
+		id = own.ID
+	}
+	stop := func(err error, why string) (*intent, error) { return nil, errors.Join(err, o.giveUp(ctx, id, why)) }
+
+	// Generation, attempt and spool are read after the intent is committed: it is the lock.
 	newest, err := c.store.Credential(reading, c.account)
 	if err != nil {
 		return stop(c.storeError("read the credential", err), "store unreadable")
@@ -390,57 +480,212 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, t Token
 	if !found || own.ID != id {
 		return nil, c.errorf(etl.ErrUnavailable, "exchange %d was taken over by another process before it began", id)
 	}
+	healed, err := c.heal(reading, cred)
+	switch {
+	case healed:
+		return nil, c.abandon(ctx, id, "its answer was in the spool already")
+	case err != nil && !(o.Given && errors.Is(err, errOtherKey)):
+		return stop(err, "spool unreadable")
+	}
 	if err := c.checkSkew(own); err != nil {
 		return stop(err, "clocks differ")
 	}
-	if err := cancelled(); err != nil {
-		return stop(err, "cancelled")
+	// An exchange that the database forgot when it failed over may be under way.
+	if until := own.FailedOverAt.Add(failoverWait); !own.FailedOverAt.IsZero() && own.StartedAt.Before(until) {
+		return stop(c.notBefore(cred, until, "the database has failed over or was restored, and an exchange that it forgot may be under way"),
+			"database failed over")
 	}
-	if late() {
-		return stop(c.errorf(etl.ErrUnavailable, "exchange %d came too late to begin", id), "too late")
+	return &intent{id, late}, nil
+}
+
+// send makes the exchange o under an attempt from the generation of cred, which is recorded before.
+// nil without an error says that another process is or was at it, and everything must be read anew.
+func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, o order) (*sent, error) {
+	attempt := etl.CredentialAttempt{Spool: o.places}
+	var place *slot
+	if c.spool != nil {
+		folder, err := c.openSpool(ctx)
+		if err != nil {
+			return nil, err
+		}
+		place, err = c.spool.slot(o.generation)
+		if err != nil {
+			return nil, err
+		}
+		defer func() {
+			if place != nil {
+				place.remove()
+			}
+		}()
+		attempt.Spool = strings.TrimSpace(placeOf(folder, place.name) + " " + o.places)
+	}
+	// Connected before the intent, so that the time in which the answer can be lost is short. Whoever
+	// cannot connect finds out below, when nothing is sent for the same reason.
+	over, hangUp, err := c.dial(ctx)
+	if err == nil {
+		defer hangUp()
+	}
+	i, err := c.intend(ctx, cred, attempt, o)
+	if err != nil || i == nil {
+		return nil, err
+	}
+	cancelled := ctx.Err()
+	ctx = context.WithoutCancel(ctx)
+	if cancelled != nil {
+		return nil, errors.Join(cancelled, o.giveUp(ctx, i.id, "cancelled"))
+	}
+	if i.late() {
+		return nil, errors.Join(c.errorf(etl.ErrUnavailable, "exchange %d came too late to begin", i.id), o.giveUp(ctx, i.id, "too late"))
 	}
 
-	at := c.now()
+	o.At = c.now()
 	post, cancel := context.WithTimeout(ctx, exchangeTimeout)
-	answer := c.exchange(post, t)
+	x := c.exchange(post, over, o.token)
 	cancel()
-	// The raw answer is to be sealed into the spool here, before anybody parses it.
-	return &sent{attempt: id, at: at, answer: classify(answer, t)}, nil
+	if place != nil && x.sent && x.status != 0 {
+		// Before anybody parses it: whatever becomes of us, the answer is kept.
+		o.Status = x.status
+		if x.err != nil {
+			o.Broken = discreet(errText(x.err), o.token)
+		}
+		if err := place.write(spooled{spoolHead: o.spoolHead, sent: o.token, body: x.body}); err != nil {
+			c.log.Error("the answer to a token exchange could not be kept in the spool, it goes on in memory: do not stop this process",
+				"account", c.account, "attempt", i.id, "error", err)
+		}
+		place = nil
+	}
+	return &sent{o, i.id, classify(x, o.token)}, nil
+}
+
+// openSpool makes sure of the folder and returns its name.
+func (c *custodian) openSpool(ctx context.Context) (string, error) {
+	if c.installation == "" {
+		id, err := c.store.Installation(ctx)
+		if err != nil {
+			return "", c.storeError("read the installation", err)
+		}
+		c.installation = id
+	}
+	name, err := c.spool.open(c.installation)
+	switch {
+	case err != nil:
+		return "", err
+	case c.folder != "" && c.folder != name:
+		return "", c.spool.errorf("is another folder than before: is its volume still mounted?")
+	}
+	c.folder = name
+	return name, nil
+}
+
+// heal stores the answer of the spool that is newer than cred, if there is one: the exchange was
+// made, and its process died before the pair was stored, or the database has forgotten it. healed
+// says that everything must be read anew. The error says why the spool cannot be relied on.
+func (c *custodian) heal(ctx context.Context, cred etl.SealedCredential) (healed bool, err error) {
+	if c.spool == nil {
+		return false, nil
+	}
+	folder, err := c.openSpool(ctx)
+	if err != nil {
+		return false, err
+	}
+	found, problems, err := c.spool.answers(cred.Generation)
+	if err != nil || len(found)+len(problems) == 0 {
+		return false, err
+	}
+	open, isOpen, err := c.store.OpenAttempt(ctx, c.account)
+	if err != nil {
+		return false, c.storeError("read the open exchange", err)
+	}
+	refusal := "" // of the open attempt
+	for _, a := range found {
+		answer := classify(a.exchange(), a.sent)
+		ofOpen := isOpen && slices.Contains(strings.Fields(open.Spool), placeOf(folder, a.slot))
+		if answer.outcome == dead && ofOpen && !a.Given {
+			refusal = refusalDetail(answer.detail, open.Probes > 1)
+		}
+		if !answer.outcome.stored() {
+			continue
+		}
+		if a.At.Before(cred.ObtainedAt) {
+			// A chain that was given up: somebody has logged in since.
+			c.once(a.path, slog.LevelWarn, "an answer in the spool is older than the stored token and is not used", nil)
+			continue
+		}
+		p := &pending{credential: c.successor(a.spoolHead, a.generation, answer), keptOld: answer.outcome == keptOld}
+		if ofOpen {
+			p.attempt = open.ID
+		}
+		c.pending = p
+		if a.Given {
+			c.noteGiven(ctx, a.sent)
+		}
+		if stored, err := c.storePending(ctx, 0); err != nil || !stored {
+			return err == nil, err
+		}
+		c.log.Warn("an answer to a token exchange was found in the spool and stored", "account", c.account,
+			"generation", a.generation, "stored_before", cred.Generation, "asked_at", a.At)
+		if a.Given {
+			c.noteLogin(ctx, c.login(a.sent, a.generation-1, a.At))
+		}
+		return true, nil
+	}
+	if refusal != "" {
+		err := c.end(ctx, open.ID, etl.AttemptRejected, refusal)
+		return err == nil, err
+	}
+	for _, p := range problems {
+		if p.otherKey {
+			return false, c.errorf(etl.ErrUnauthorized, "%w: it is newer than generation %d, so nothing is exchanged: put its key into former_secrets_key; if the key is lost, remove the file and %s",
+				p, cred.Generation, c.manualStep())
+		}
+		c.once(p.file.path, slog.LevelError, "a file of the spool is torn or was changed and is not used", p)
+	}
+	return false, nil
+}
+
+// once logs something about a file of the spool the first time.
+func (c *custodian) once(path string, level slog.Level, text string, err error) {
+	if !c.said[path] {
+		c.said[path] = true
+		c.log.Log(context.Background(), level, text, "account", c.account, "file", path, "error", err)
+	}
+}
+
+// successor is the generation that the answer to an exchange brings.
+func (c *custodian) successor(h spoolHead, generation int64, a tokenAnswer) etl.SealedCredential {
+	next := etl.SealedCredential{
+		Account: c.account, Generation: generation, ObtainedAt: h.At, Source: "refresh", SeededAt: h.SeededAt, KeyID: c.keys.keyID,
+		Refresh: c.keys.seal(a.refresh, c.account, generation, fieldRefresh), Fingerprint: c.keys.fingerprint(a.refresh),
+	}
+	if a.outcome == keptOld {
+		next.ObtainedAt = h.SentAt // its seven days go on
+	}
+	if !a.access.IsZero() {
+		next.Access = c.keys.seal(a.access, c.account, generation, fieldAccess)
+		next.AccessExpiresAt = h.At.Add(accessLife)
+	}
+	return next
 }
 
 // settle records what became of an exchange of cred, and stores what it brought before anybody
 // uses it.
 func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, x sent) (outcome, error) {
 	id, a := x.attempt, x.answer
-	next := etl.SealedCredential{
-		Account: c.account, Generation: cred.Generation + 1, ObtainedAt: x.at, Source: "refresh",
-		SeededAt: cred.SeededAt, KeyID: c.sealer.keyID,
-	}
-	setRefresh := func(t Token) {
-		next.Refresh = c.sealer.seal(t, c.account, next.Generation, fieldRefresh)
-		next.Fingerprint = c.sealer.fingerprint(t)
-	}
-	if !a.access.IsZero() {
-		next.Access = c.sealer.seal(a.access, c.account, next.Generation, fieldAccess)
-		next.AccessExpiresAt = x.at.Add(accessLife)
-	}
 	log := c.log.With("account", c.account, "generation", cred.Generation, "attempt", id, "outcome", a.outcome.String())
 	switch a.outcome {
 	case rotated, rotatedNoAccess:
-		setRefresh(a.refresh)
-		c.pending = &pending{credential: next, attempt: id}
+		c.pending = &pending{credential: c.successor(x.spoolHead, x.generation, a), attempt: id}
 	case keptOld:
 		log.Warn("the vendor kept the refresh token")
-		setRefresh(a.refresh)
-		next.ObtainedAt = cred.ObtainedAt // its seven days go on
-		c.pending = &pending{credential: next, attempt: id, keptOld: true}
+		c.pending = &pending{credential: c.successor(x.spoolHead, x.generation, a), attempt: id, keptOld: true}
 	case dead:
-		err := c.end(ctx, id, etl.AttemptRejected, a.detail)
-		log.Error("the vendor refused the refresh token", "detail", a.detail, "seeded_at", cred.SeededAt,
-			"obtained_at", cred.ObtainedAt, "access_until", cred.AccessExpiresAt)
+		detail := refusalDetail(a.detail, x.probe)
+		err := c.end(ctx, id, etl.AttemptRejected, detail)
+		log.Error("the vendor refused the refresh token", "detail", detail, "seeded_at", cred.SeededAt,
+			"obtained_at", cred.ObtainedAt, "access_until", cred.AccessExpiresAt, "do", c.manualStep())
 		return dead, err
 	case notSent:
-		err := c.abandon(ctx, id, a.detail)
+		err := x.giveUp(ctx, id, a.detail)
 		return notSent, errors.Join(c.errorf(a.class, "the refresh token was not sent: %s", a.detail), err)
 	default:
 		err := c.end(ctx, id, etl.AttemptAmbiguous, a.detail)
@@ -459,10 +704,31 @@ func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, x sen
 		return notSent, nil // as if we had not: the chain goes on from what somebody else stored
 	}
 	log.Info("token exchanged")
+	c.tidy(x.generation)
 	if a.outcome == rotatedNoAccess {
 		return a.outcome, c.errorf(etl.ErrContract, "the exchange of generation %d brought no usable access token (%s)", cred.Generation, a.detail)
 	}
 	return a.outcome, nil
+}
+
+// elsewhereUsed is what a refusal means when we had a fresh token and never sent it before.
+const elsewhereUsed = "nobody here had sent it: it was used elsewhere, by a person or a second system, or revoked, or mistyped, or its login has ended"
+
+// refusalDetail is what is kept of a refused exchange.
+func refusalDetail(said string, probe bool) string {
+	if probe {
+		return said + "; the answer to the exchange before was lost"
+	}
+	return said + "; " + elsewhereUsed
+}
+
+func (c *custodian) tidy(newest int64) {
+	if c.spool == nil {
+		return
+	}
+	if err := c.spool.tidy(newest); err != nil {
+		c.log.Warn("old files of the spool could not be removed", "account", c.account, "error", err)
+	}
 }
 
 // storePending stores what the vendor handed out, repeating until it is stored or grace is over.
@@ -476,15 +742,19 @@ func (c *custodian) storePending(ctx context.Context, grace time.Duration) (stor
 	if c.pending.keptOld {
 		store = c.store.StoreAccess
 	}
-	mine, displaced := c.pending.credential, false
+	mine, displaced, twin := c.pending.credential, false, false
 	err = c.repeat(ctx, grace, func(ctx context.Context) error {
 		err := store(ctx, mine, c.pending.attempt)
 		if err != nil {
 			newest, readErr := c.store.Credential(ctx, c.account)
-			displaced = readErr == nil && (newest.Generation > mine.Generation ||
-				newest.Generation == mine.Generation && newest.Fingerprint != mine.Fingerprint)
+			there := readErr == nil && newest.Generation == mine.Generation
+			twin = there && c.sameToken(newest, mine) // under another key
+			displaced = readErr == nil && newest.Generation > mine.Generation || there && newest.Fingerprint != mine.Fingerprint && !twin
 		}
-		if displaced {
+		if twin && c.pending.attempt != 0 {
+			return c.store.EndAttempt(ctx, c.pending.attempt, etl.AttemptDone, "")
+		}
+		if displaced || twin {
 			return nil
 		}
 		return err
@@ -500,9 +770,22 @@ func (c *custodian) storePending(ctx context.Context, grace time.Duration) (stor
 		// A person set a token meanwhile, from a newer login than ours.
 		c.log.Error("another refresh token was stored for the same generation meanwhile, ours is dropped",
 			"account", c.account, "generation", mine.Generation, "attempt", attempt)
+		if attempt == 0 {
+			return false, nil
+		}
 		return false, c.end(ctx, attempt, etl.AttemptSuperseded, "another refresh token was stored meanwhile")
 	}
 	return true, nil
+}
+
+// sameToken tells whether two generations hold the same refresh token, whatever key sealed it.
+func (c *custodian) sameToken(a, b etl.SealedCredential) bool {
+	t, err := c.open(a, a.Refresh, fieldRefresh)
+	if err != nil {
+		return false
+	}
+	u, err := c.open(b, b.Refresh, fieldRefresh)
+	return err == nil && t.Equal(u)
 }
 
 // end closes an attempt. When even that fails, the attempt stays open, expires, and is then
@@ -565,9 +848,15 @@ func (c *custodian) manualStep() string {
 	return fmt.Sprintf("log in to the Digital Advisor portal (https://aiq.netapp.com/api), choose Generate Tokens, and give the refresh token to `meterhouse token set %s`", c.account)
 }
 
+// foreignStep is what a person can do about an attempt whose answer may lie in a spool that is not
+// here.
+func (c *custodian) foreignStep(a etl.CredentialAttempt) string {
+	return fmt.Sprintf("start meterhouse where that folder is (%s), or make its state_dir the one here; only if it is lost for good, %s", a.Owner, c.manualStep())
+}
+
 // unsealStep is what a person can do when a stored token does not open.
 func (c *custodian) unsealStep() string {
-	return "put back the former secrets_key, or start anew with meterhouse token set " + c.account
+	return "name the key that it was sealed with as former_secrets_key, or start anew with meterhouse token set " + c.account
 }
 
 func orUnknown(s string) string {

@@ -30,6 +30,7 @@ type bench struct {
 	server *httptest.Server
 	store  *memStore
 	logs   *lockedBuffer
+	name   string // of the account; empty: acme
 
 	mu       sync.Mutex
 	canaries []string
@@ -54,7 +55,12 @@ func (l *lockedBuffer) String() string {
 
 func newBench(t *testing.T, cfg keystonesim.Config) *bench {
 	t.Helper()
-	b := &bench{t: t, clock: newClock(), logs: &lockedBuffer{}}
+	return newBenchAt(t, cfg, newClock())
+}
+
+func newBenchAt(t *testing.T, cfg keystonesim.Config, c *clock) *bench {
+	t.Helper()
+	b := &bench{t: t, clock: c, logs: &lockedBuffer{}}
 	cfg.TokenNow, cfg.Now, cfg.DailyOnly = b.clock.now, b.clock.now, true
 	b.sim = keystonesim.New(cfg)
 	b.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -657,7 +663,7 @@ func TestWrongFirstToken(t *testing.T) {
 	b := newBench(t, keystonesim.Config{})
 	a := b.account(func(c *Config) { c.SeedToken = Token{} })
 	err := a.SetToken(t.Context(), mustToken(t, mistyped))
-	want := `keystone acme: the token given was refused (401 "invalid refresh token"): no token that works is stored: log in`
+	want := `keystone acme: the token given was refused (401 "invalid refresh token"; ` + elsewhereUsed + `): no token that works is stored: log in`
 	if !errors.Is(err, etl.ErrUnauthorized) || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -764,7 +770,7 @@ func TestGivenTokenLeavesTroubleAsItWas(t *testing.T) {
 		"dead": {fault: keystonesim.Fault{Status: 401, Body: []byte(`{"error":"gone"}`)}, chain: TokenDead,
 			states: []etl.AttemptState{etl.AttemptRejected, etl.AttemptRejected}},
 		"unclear": {fault: keystonesim.Fault{Status: 500}, chain: TokenAmbiguous, spool: "host-a/2",
-			states: []etl.AttemptState{etl.AttemptSuperseded, etl.AttemptAmbiguous}},
+			states: []etl.AttemptState{etl.AttemptAmbiguous, etl.AttemptAbandoned}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, keystonesim.Config{})
@@ -1012,7 +1018,7 @@ func TestNewToken(t *testing.T) {
 
 // A ciphertext opens only where it belongs.
 func TestSealsAreBound(t *testing.T) {
-	s, err := newSealer(testKey)
+	s, err := newKeyring(testKey, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1048,7 +1054,7 @@ func TestWrongSecretsKey(t *testing.T) {
 	b := newBench(t, keystonesim.Config{})
 	b.mustGet(b.account())
 	a := b.account(func(c *Config) { c.SecretsKey = bytes.Repeat([]byte{9}, SecretsKeySize) })
-	const remedy = "put back the former secrets_key, or start anew with meterhouse token set acme"
+	const remedy = "name the key that it was sealed with as former_secrets_key, or start anew with meterhouse token set acme"
 	err := b.get(a)
 	if !errors.Is(err, etl.ErrUnauthorized) || !strings.Contains(err.Error(), "secrets key") || !strings.HasSuffix(err.Error(), remedy) {
 		t.Errorf("got %v", err)

@@ -49,8 +49,8 @@ func NewToken(text string) (Token, error) {
 
 func token(text string) Token { return Token{reveal: func() string { return text }} }
 
-// text is the only way out. Its callers are the two request headers and bodies, the sealer and
-// the fingerprint.
+// text is the only way out. Its callers are the two request headers and bodies, the sealer, the
+// spool, which seals it with the answer, and the fingerprint.
 func (t Token) text() string {
 	if t.reveal == nil {
 		return ""
@@ -93,6 +93,7 @@ func (t Token) LogValue() slog.Value { return slog.StringValue(t.String()) }
 const (
 	fieldRefresh = "refresh"
 	fieldAccess  = "access"
+	fieldSpool   = "spool" // an answer that is not parsed yet
 )
 
 // sealer encrypts tokens for the store with AES-256-GCM and a random nonce. A ciphertext opens
@@ -131,20 +132,84 @@ func newSealer(key []byte) (*sealer, error) {
 
 // seal returns nonce and ciphertext of t.
 func (s *sealer) seal(t Token, account string, generation int64, field string) []byte {
-	return s.aead.Seal(nil, nil, []byte(t.text()), additional(account, generation, field, s.keyID))
+	return s.sealBytes([]byte(t.text()), account, generation, field)
+}
+
+func (s *sealer) sealBytes(plain []byte, account string, generation int64, field string) []byte {
+	return s.aead.Seal(nil, nil, plain, additional(account, generation, field, s.keyID))
+}
+
+// keyring seals with one key and opens with two: the former one stays readable while it is changed.
+type keyring struct {
+	*sealer         // seals
+	former  *sealer // nil: none
+}
+
+// newKeyring takes the key that seals and the one before it, nil for none.
+func newKeyring(key, former []byte) (*keyring, error) {
+	current, err := newSealer(key)
+	if err != nil {
+		return nil, err
+	}
+	k := &keyring{sealer: current}
+	if len(former) == 0 {
+		return k, nil
+	}
+	if k.former, err = newSealer(former); err != nil {
+		return nil, fmt.Errorf("former %w", err)
+	}
+	if k.former.keyID == current.keyID {
+		return nil, errors.New("former secrets key is the same as the secrets key")
+	}
+	return k, nil
+}
+
+// by is the sealer of a key id; nil when that key is not at hand.
+func (k *keyring) by(keyID string) *sealer {
+	switch {
+	case keyID == k.keyID:
+		return k.sealer
+	case k.former != nil && keyID == k.former.keyID:
+		return k.former
+	}
+	return nil
+}
+
+// fingerprints are those of a token under every key at hand, that of the key that seals first.
+func (k *keyring) fingerprints(t Token) []string {
+	all := []string{k.fingerprint(t)}
+	if k.former != nil {
+		all = append(all, k.former.fingerprint(t))
+	}
+	return all
 }
 
 // open is the reverse of seal, for a ciphertext of the key keyID.
-func (s *sealer) open(sealed []byte, account string, generation int64, field, keyID string) (Token, error) {
-	if keyID != s.keyID {
-		return Token{}, fmt.Errorf("%s token of generation %d is sealed with the secrets key %s, configured is %s",
-			field, generation, keyID, s.keyID)
+func (k *keyring) open(sealed []byte, account string, generation int64, field, keyID string) (Token, error) {
+	plain, err := k.openBytes(sealed, account, generation, field, keyID)
+	if err != nil {
+		return Token{}, err
+	}
+	return token(string(plain)), nil
+}
+
+// errOtherKey says that a ciphertext is of a key that is not at hand.
+var errOtherKey = errors.New("sealed with another secrets key")
+
+func (k *keyring) openBytes(sealed []byte, account string, generation int64, field, keyID string) ([]byte, error) {
+	s := k.by(keyID)
+	if s == nil {
+		configured := k.keyID
+		if k.former != nil {
+			configured += " and formerly " + k.former.keyID
+		}
+		return nil, fmt.Errorf("%s token of generation %d is %w: the secrets key %s, configured is %s", field, generation, errOtherKey, keyID, configured)
 	}
 	plain, err := s.aead.Open(nil, nil, sealed, additional(account, generation, field, keyID))
 	if err != nil {
-		return Token{}, fmt.Errorf("%s token of generation %d does not open: it was changed or belongs to another row", field, generation)
+		return nil, fmt.Errorf("%s token of generation %d does not open: it was changed or belongs to another row", field, generation)
 	}
-	return token(string(plain)), nil
+	return plain, nil
 }
 
 // additional is the data a seal is bound to, each part with its length so that none can run into

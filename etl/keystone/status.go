@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"meterhouse/etl"
@@ -35,7 +36,48 @@ type TokenStatus struct {
 	Fingerprint   string    // first 12 hex digits of the refresh token's keyed hash
 	Detail        string    // what is wrong, for instance with the last exchange
 	NextStep      string    // in words
+	Urgency       TokenUrgency
+	Reason        TokenReason // of the urgency
+	Attempt       int64       // the last exchange or the one that is unclear; 0: none
+	FormerKey     bool        // something is sealed with the former secrets key and still needed
 }
+
+// TokenUrgency is how soon a person must act.
+type TokenUrgency string
+
+// Urgencies.
+const (
+	UrgencyOK   TokenUrgency = "ok"   // nothing to do
+	UrgencyWarn TokenUrgency = "warn" // in the days to come
+	UrgencyPage TokenUrgency = "page" // now: nothing is loaded, or soon nothing will be
+)
+
+// TokenReason is why a chain has its urgency: one word for programs.
+type TokenReason string
+
+// Reasons, the worst first.
+const (
+	ReasonNoToken    TokenReason = "no_token"              // page: nothing stored, nothing configured
+	ReasonSealed     TokenReason = "sealed"                // page: of a secrets key that is not configured
+	ReasonRefused    TokenReason = "refused"               // page: the vendor refused the refresh token
+	ReasonExpired    TokenReason = "expired"               // page: the refresh token is seven days old
+	ReasonForeign    TokenReason = "token_attempt_foreign" // page: the answer may be in a spool that is not here
+	ReasonProbesUsed TokenReason = "probes_used"           // page: unclear after all probes of the day
+	ReasonSpool      TokenReason = "spool"                 // page: its folder cannot be used; warn: a file in it is torn
+	ReasonLogin      TokenReason = "login_due"             // warn 75 days after the login, page after 85
+	ReasonIdle       TokenReason = "idle"                  // warn when the refresh token is 3 days old, page at 5
+	ReasonAnswerLost TokenReason = "answer_lost"           // warn: a probe is due
+	ReasonFormerKey  TokenReason = "former_key"            // warn: token rekey was not done
+	ReasonFine       TokenReason = ""                      // ok
+)
+
+// The horizons of a chain.
+const (
+	idleWarn  = 3 * 24 * time.Hour
+	idlePage  = 5 * 24 * time.Hour
+	loginWarn = 75 * 24 * time.Hour
+	loginPage = 85 * 24 * time.Hour
+)
 
 // TokenStatus reads how the chain stands. It never asks the vendor and changes nothing.
 func (a *Account) TokenStatus(ctx context.Context) (TokenStatus, error) {
@@ -58,19 +100,59 @@ func (a *Account) KeepAlive(ctx context.Context) (bool, error) {
 	return did, a.named(err)
 }
 
+// PrepareSpool makes sure that the folder of token answers can be used, and makes it where it is not
+// there yet. The error is a *SpoolError, or one of the store. Without a folder it does nothing.
+func (a *Account) PrepareSpool(ctx context.Context) error {
+	if a.tokens.spool == nil {
+		return nil
+	}
+	if err := a.tokens.lock(ctx); err != nil {
+		return err
+	}
+	defer a.tokens.unlock()
+	_, err := a.tokens.openSpool(ctx)
+	return a.named(err)
+}
+
+// CheckSpool is PrepareSpool for those who change nothing.
+func (a *Account) CheckSpool(ctx context.Context) error {
+	if a.tokens.spool == nil {
+		return nil
+	}
+	id, err := a.tokens.spool.inspect()
+	if err != nil || id.name == "" {
+		return a.named(err)
+	}
+	installation, err := a.tokens.store.Installation(ctx)
+	if err != nil {
+		return a.named(a.tokens.storeError("read the installation", err))
+	}
+	return a.named(a.tokens.spool.owned(id, installation))
+}
+
 func (c *custodian) status(ctx context.Context) (TokenStatus, error) {
-	s := TokenStatus{Account: c.account, State: TokenNone}
-	cred, err := c.store.Credential(ctx, c.account)
-	if errors.Is(err, etl.ErrNoCredential) {
-		s.NextStep = c.manualStep()
-		if !c.seed.IsZero() {
+	s := TokenStatus{Account: c.account, State: TokenNone, Urgency: UrgencyOK}
+	// The worst is said first and stands.
+	say := func(u TokenUrgency, r TokenReason, detail, step string) {
+		if s.Urgency == UrgencyOK || s.Urgency == UrgencyWarn && u == UrgencyPage {
+			s.Urgency, s.Reason, s.Detail, s.NextStep = u, r, detail, step
+		}
+	}
+	s.NextStep = "none"
+	cred, found, err := c.newest(ctx)
+	if err != nil {
+		return s, err
+	}
+	if !found {
+		if c.seed.IsZero() {
+			say(UrgencyPage, ReasonNoToken, "", c.manualStep())
+		} else {
 			s.NextStep = "none: the first run starts the chain with the configured refresh token"
 		}
-		return s, nil
+		_, err := c.spoolStatus(ctx, cred, say)
+		return s, err
 	}
-	if err != nil {
-		return s, c.storeError("read the credential", err)
-	}
+	s.State = TokenOK
 	s.Generation, s.Source, s.ObtainedAt, s.SeededAt = cred.Generation, cred.Source, cred.ObtainedAt, cred.SeededAt
 	s.AccessUntil = cred.AccessExpiresAt
 	s.RefreshDiesAt = cred.ObtainedAt.Add(refreshLife)
@@ -81,39 +163,122 @@ func (c *custodian) status(ctx context.Context) (TokenStatus, error) {
 	if err != nil {
 		return s, c.storeError("read the open exchange", err)
 	}
-	refused, reason, err := c.dead(ctx, cred)
+	last, _, err := c.store.LastAttempt(ctx, c.account)
 	if err != nil {
+		return s, c.storeError("read the last exchange", err)
+	}
+	s.Attempt = last.ID
+	now := c.now()
+	if _, err := c.open(cred, cred.Refresh, fieldRefresh); err != nil {
+		s.State = TokenDead
+		say(UrgencyPage, ReasonSealed, "the stored refresh token does not open with this secrets_key", c.unsealStep())
+	}
+	switch underWay := unclear && open.State == etl.AttemptOpen && now.Before(open.DeadlineAt); {
+	case s.State == TokenDead:
+	case unclear && open.FromGeneration >= cred.Generation:
+		s.State, s.Attempt, s.Detail = TokenAmbiguous, open.ID, open.Detail
+		folder, err := c.spoolStatus(ctx, cred, say)
+		switch other := elsewhere(open, folder); {
+		case err != nil:
+			return s, err
+		case underWay:
+			s.NextStep = "none: an exchange is under way"
+		case other != "":
+			say(UrgencyPage, ReasonForeign, fmt.Sprintf("exchange %d of %s may have left its answer in the spool %s", open.ID, open.Owner, other), c.foreignStep(open))
+		case open.Probes > maxProbes:
+			say(UrgencyPage, ReasonProbesUsed, open.Detail, "the probes of today are used up: wait, or "+c.manualStep())
+		default:
+			say(UrgencyWarn, ReasonAnswerLost, open.Detail, fmt.Sprintf("none: the first run after %s probes; if the token is refused, %s",
+				probeFrom(open).UTC().Format(time.RFC3339), c.manualStep()))
+		}
+	case refused(last, cred):
+		s.State = TokenDead
+		say(UrgencyPage, ReasonRefused, orUnknown(last.Detail), c.manualStep())
+	case !now.Before(s.RefreshDiesAt):
+		s.State = TokenDead
+		say(UrgencyPage, ReasonExpired, "older than seven days", c.manualStep())
+	}
+	if s.State != TokenDead {
+		c.horizons(s, now, say)
+	}
+	if s.State != TokenAmbiguous {
+		if _, err := c.spoolStatus(ctx, cred, say); err != nil {
+			return s, err
+		}
+	}
+	if s.FormerKey, err = c.needsFormer(ctx); err != nil {
 		return s, err
 	}
-	now := c.now()
-	_, sealed := c.open(cred, cred.Refresh, fieldRefresh)
-	switch {
-	case sealed != nil:
-		s.State, s.Detail, s.NextStep = TokenDead, "the stored refresh token does not open with this secrets_key", c.unsealStep()
-	case unclear && open.FromGeneration >= cred.Generation:
-		s.State, s.Detail = TokenAmbiguous, open.Detail
-		switch {
-		case open.State == etl.AttemptOpen && now.Before(open.DeadlineAt):
-			s.NextStep = "none: an exchange is under way"
-		case open.Probes > maxProbes:
-			s.NextStep = "the probes of today are used up: wait, or " + c.manualStep()
-		default:
-			s.NextStep = fmt.Sprintf("none: the first run after %s probes; if the token is refused, %s",
-				probeFrom(open).UTC().Format(time.RFC3339), c.manualStep())
-		}
-	case refused:
-		s.State, s.Detail, s.NextStep = TokenDead, reason, c.manualStep()
-	case !now.Before(s.RefreshDiesAt):
-		s.State, s.Detail, s.NextStep = TokenDead, "older than seven days", c.manualStep()
-	case now.After(s.LoginDueAt.Add(-15 * 24 * time.Hour)):
-		s.State, s.NextStep = TokenOK, "before "+s.LoginDueAt.UTC().Format(time.DateOnly)+": "+c.manualStep()
-	default:
-		s.State, s.NextStep = TokenOK, "none"
+	if s.FormerKey {
+		say(UrgencyWarn, ReasonFormerKey, "something is sealed with former_secrets_key", "meterhouse token rekey")
 	}
-	if s.State == TokenOK && cred.Access == nil && cred.Source == "refresh" {
+	if s.Detail == "" && s.State == TokenOK && cred.Access == nil && cred.Source == "refresh" {
 		s.Detail = "no access token, last exchange incomplete"
 	}
 	return s, nil
+}
+
+// horizons says when a chain dies of age.
+func (c *custodian) horizons(s TokenStatus, now time.Time, say func(TokenUrgency, TokenReason, string, string)) {
+	loginAge, idle := now.Sub(s.SeededAt), now.Sub(s.ObtainedAt)
+	login := "before " + s.LoginDueAt.UTC().Format(time.DateOnly) + ": " + c.manualStep()
+	idleDetail := "not exchanged since " + s.ObtainedAt.UTC().Format(time.RFC3339)
+	idleStep := fmt.Sprintf("find out why nothing is loaded (meterhouse status), and call `meterhouse run` before %s: the refresh token dies then", s.RefreshDiesAt.UTC().Format(time.RFC3339))
+	switch {
+	case loginAge >= loginPage:
+		say(UrgencyPage, ReasonLogin, "", login)
+	case idle >= idlePage:
+		say(UrgencyPage, ReasonIdle, idleDetail, idleStep)
+	}
+	switch {
+	case loginAge >= loginWarn:
+		say(UrgencyWarn, ReasonLogin, "", login)
+	case idle >= idleWarn:
+		say(UrgencyWarn, ReasonIdle, idleDetail, idleStep)
+	}
+}
+
+// spoolStatus says what is wrong with the spool and returns its name. It changes nothing.
+func (c *custodian) spoolStatus(ctx context.Context, cred etl.SealedCredential, say func(TokenUrgency, TokenReason, string, string)) (folder string, err error) {
+	if c.spool == nil {
+		return "", nil
+	}
+	unusable := func(err error) {
+		say(UrgencyPage, ReasonSpool, err.Error(), "put the folder right: until then no token is exchanged")
+	}
+	id, err := c.spool.inspect()
+	if err != nil {
+		unusable(err)
+		return "", nil
+	}
+	if id.name != "" {
+		installation, err := c.store.Installation(ctx)
+		if err != nil {
+			return "", c.storeError("read the installation", err)
+		}
+		if err := c.spool.owned(id, installation); err != nil {
+			unusable(err)
+			return "", nil
+		}
+	}
+	_, problems, err := c.spool.answers(cred.Generation)
+	if err != nil {
+		unusable(err)
+		return id.name, nil
+	}
+	for _, p := range problems {
+		if p.otherKey {
+			say(UrgencyPage, ReasonSpool, p.Error(), "put the key of that file into former_secrets_key: until then no token is exchanged")
+		} else {
+			say(UrgencyWarn, ReasonSpool, p.Error(), "look after the disk; keep the file until the chain is ok again, then remove it")
+		}
+	}
+	return id.name, nil
+}
+
+// refused tells whether the last exchange was the vendor's refusal of the refresh token of cred.
+func refused(last etl.CredentialAttempt, cred etl.SealedCredential) bool {
+	return last.State == etl.AttemptRejected && last.FromGeneration == cred.Generation
 }
 
 func (c *custodian) set(ctx context.Context, t Token) error {
@@ -132,15 +297,16 @@ func (c *custodian) set(ctx context.Context, t Token) error {
 		if err != nil {
 			return err
 		}
-		fingerprint := c.sealer.fingerprint(t)
-		if cred.Generation > 0 && cred.Fingerprint == fingerprint && cred.Source == "seed" {
+		fingerprints := c.keys.fingerprints(t)
+		isNewest := cred.Generation > 0 && slices.Contains(fingerprints, cred.Fingerprint)
+		if isNewest && cred.Source == "seed" {
 			return c.proveStored(ctx, cred)
 		}
-		seen, err := c.store.SeenFingerprint(ctx, c.account, fingerprint)
+		seen, err := c.store.SeenFingerprint(ctx, c.account, fingerprints...)
 		if err != nil {
 			return c.storeError("look for the token", err)
 		}
-		if seen || (cred.Generation > 0 && cred.Fingerprint == fingerprint) {
+		if seen || isNewest {
 			return c.errorf(etl.ErrUnauthorized, "this token was used before and works only once: %s", c.manualStep())
 		}
 		if cred.Generation > 0 {
@@ -190,22 +356,22 @@ func (c *custodian) prove(ctx context.Context, t Token, cred etl.SealedCredentia
 	}
 	// The attempt is made from cred's generation, although another token is sent. If it brings
 	// nothing, it ends as the one that it takes the place of; if we die, cred is probed in time.
+	o := order{token: t, generation: cred.Generation + 2, supersede: open.ID}
+	o.SentAt, o.SeededAt, o.Given = c.now(), c.now(), true
 	back := c.abandon
 	switch {
 	case unclear && open.State == etl.AttemptOpen && c.now().Before(open.DeadlineAt):
 		return false, nil
 	case unclear && open.FromGeneration >= cred.Generation:
-		back = func(ctx context.Context, id int64, _ string) error {
-			return c.end(ctx, id, etl.AttemptAmbiguous, open.Detail)
-		}
-	case unclear:
-		open.Spool = "" // of an earlier generation: nobody waits for it any more
+		back = c.returnTo(open.ID)
+		o.places = elsewhere(open, c.folder) // still to be seen to if we die
 	case refused:
 		back = func(ctx context.Context, id int64, _ string) error {
 			return c.end(ctx, id, etl.AttemptRejected, reason)
 		}
 	}
-	x, err := c.send(ctx, cred, t, open.Spool, open.ID, back)
+	o.giveUp = back
+	x, err := c.send(ctx, cred, o)
 	if err != nil || x == nil {
 		return false, err
 	}
@@ -232,7 +398,10 @@ func (c *custodian) prove(ctx context.Context, t Token, cred etl.SealedCredentia
 // given token itself: so it is known as used. In this order, because a spent token must at no time
 // be the newest.
 func (c *custodian) promote(ctx context.Context, t Token, cred etl.SealedCredential, x sent) error {
-	login := c.login(t, cred.Generation+1, x.at)
+	login := c.login(t, cred.Generation+1, x.At)
+	if c.spool != nil { // else the pair is in memory only, and nothing comes before it
+		c.noteGiven(ctx, t)
+	}
 	outcome, err := c.settle(ctx, login, x)
 	if !outcome.stored() && err == nil {
 		err = c.errorf(etl.ErrUnavailable, "another process stored a token meanwhile, and the token given is used up: %s", c.manualStep())
@@ -240,10 +409,24 @@ func (c *custodian) promote(ctx context.Context, t Token, cred etl.SealedCredent
 	if !outcome.stored() || c.pending != nil {
 		return err
 	}
-	if storeErr := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.StoreGeneration(ctx, login, 0) }); storeErr != nil {
-		c.log.Warn("the token given could not be noted as used, do not give it again", "account", c.account, "error", storeErr)
-	}
+	c.noteLogin(ctx, login)
 	return err
+}
+
+// noteGiven makes a given token known as used, should we die before noteLogin.
+func (c *custodian) noteGiven(ctx context.Context, t Token) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := c.store.NoteSeen(ctx, c.account, c.keys.fingerprint(t)); err != nil {
+		c.log.Warn("the token given could not be noted as used yet", "account", c.account, "error", err)
+	}
+}
+
+// noteLogin stores a token that was given and is spent.
+func (c *custodian) noteLogin(ctx context.Context, login etl.SealedCredential) {
+	if err := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.StoreGeneration(ctx, login, 0) }); err != nil {
+		c.log.Warn("the token given could not be noted as used, do not give it again", "account", c.account, "error", err)
+	}
 }
 
 // settled is the newest generation at a moment when no exchange is under way; the zero value when
@@ -261,11 +444,19 @@ func (c *custodian) settled(ctx context.Context) (etl.SealedCredential, error) {
 			return etl.SealedCredential{}, err
 		}
 	}
-	cred, err := c.store.Credential(ctx, c.account)
-	if errors.Is(err, etl.ErrNoCredential) {
-		return etl.SealedCredential{}, nil
+	for {
+		cred, _, err := c.newest(ctx)
+		if err != nil {
+			return cred, err
+		}
+		healed, err := c.heal(ctx, cred)
+		if !healed {
+			if errors.Is(err, errOtherKey) {
+				err = nil // what is given or sealed anew here gets a greater number
+			}
+			return cred, err
+		}
 	}
-	return cred, c.storeError("read the credential", err)
 }
 
 func (c *custodian) keepAlive(ctx context.Context) (bool, error) {
@@ -273,12 +464,9 @@ func (c *custodian) keepAlive(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	defer c.unlock()
-	cred, err := c.store.Credential(ctx, c.account)
-	if errors.Is(err, etl.ErrNoCredential) {
-		return false, nil // nothing to keep alive; a seed waits in the configuration
-	}
-	if err != nil {
-		return false, c.storeError("read the credential", err)
+	cred, found, err := c.newest(ctx)
+	if err != nil || !found { // a seed waits in the configuration
+		return false, err
 	}
 	last := cred.ObtainedAt
 	if cred.Access != nil { // a kept refresh token is older than its last exchange

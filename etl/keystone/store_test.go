@@ -46,10 +46,14 @@ type memStore struct {
 	mu          sync.Mutex
 	generations map[string][]etl.SealedCredential
 	attempts    []etl.CredentialAttempt
+	timelines   []int // of the attempts
+	timeline    int   // of the database now
+	seen        []string
+	owner       string // the installation
 }
 
 func newStore(now func() time.Time) *memStore {
-	return &memStore{now: now, generations: map[string][]etl.SealedCredential{}}
+	return &memStore{now: now, generations: map[string][]etl.SealedCredential{}, owner: "installation-1"}
 }
 
 func (s *memStore) do(ctx context.Context, name string, f func() error) error {
@@ -85,25 +89,63 @@ func (s *memStore) Credential(ctx context.Context, account string) (c etl.Sealed
 	return c, err
 }
 
-func (s *memStore) SeenFingerprint(ctx context.Context, account, fingerprint string) (seen bool, err error) {
+func (s *memStore) SeenFingerprint(ctx context.Context, account string, fingerprints ...string) (seen bool, err error) {
 	err = s.do(ctx, "SeenFingerprint", func() error {
 		for _, c := range s.generations[account] {
-			seen = seen || c.Source == "seed" && c.Fingerprint == fingerprint
+			seen = seen || c.Source == "seed" && slices.Contains(fingerprints, c.Fingerprint)
+		}
+		for _, f := range fingerprints {
+			seen = seen || slices.Contains(s.seen, account+" "+f)
 		}
 		return nil
 	})
 	return seen, err
 }
 
+func (s *memStore) NoteSeen(ctx context.Context, account string, fingerprints ...string) error {
+	return s.do(ctx, "NoteSeen", func() error {
+		for _, f := range fingerprints {
+			s.seen = append(s.seen, account+" "+f)
+		}
+		return nil
+	})
+}
+
+func (s *memStore) Seeds(ctx context.Context, account string) (seeds []etl.SealedCredential, err error) {
+	err = s.do(ctx, "Seeds", func() error {
+		for _, c := range s.generations[account] {
+			if c.Source == "seed" {
+				seeds = append(seeds, c)
+			}
+		}
+		return nil
+	})
+	return seeds, err
+}
+
+func (s *memStore) Installation(ctx context.Context) (id string, err error) {
+	err = s.do(ctx, "Installation", func() error {
+		id = s.owner
+		return nil
+	})
+	return id, err
+}
+
 func live(a etl.CredentialAttempt) bool {
 	return a.State == etl.AttemptOpen || a.State == etl.AttemptAmbiguous
 }
 
-// probes counts as the contract says.
-func (s *memStore) probes(a etl.CredentialAttempt) etl.CredentialAttempt {
+// told adds to an attempt what the contract wants to be told with it.
+func (s *memStore) told(a etl.CredentialAttempt) etl.CredentialAttempt {
 	for _, b := range s.attempts {
-		if b.Account == a.Account && b.FromGeneration == a.FromGeneration && s.now().Sub(b.StartedAt) < 24*time.Hour {
+		if b.Account == a.Account && b.FromGeneration == a.FromGeneration && b.State != etl.AttemptAbandoned && s.now().Sub(b.StartedAt) < 24*time.Hour {
 			a.Probes++
+		}
+	}
+	for i := int(a.ID) - 1; i >= 0 && s.attempts[i].Account == a.Account; i-- {
+		if s.timelines[i] != s.timelines[a.ID-1] {
+			a.FailedOverAt = s.attempts[i+1].StartedAt
+			break
 		}
 	}
 	return a
@@ -113,7 +155,7 @@ func (s *memStore) OpenAttempt(ctx context.Context, account string) (a etl.Crede
 	err = s.do(ctx, "OpenAttempt", func() error {
 		for _, b := range s.attempts {
 			if b.Account == account && live(b) {
-				a, found = s.probes(b), true
+				a, found = s.told(b), true
 			}
 		}
 		return nil
@@ -125,7 +167,7 @@ func (s *memStore) LastAttempt(ctx context.Context, account string) (a etl.Crede
 	err = s.do(ctx, "LastAttempt", func() error {
 		for _, b := range s.attempts {
 			if b.Account == account {
-				a, found = s.probes(b), true
+				a, found = s.told(b), true
 			}
 		}
 		return nil
@@ -148,7 +190,7 @@ func (s *memStore) BeginAttempt(ctx context.Context, a etl.CredentialAttempt, su
 		}
 		a.ID, a.State, a.StartedAt = int64(len(s.attempts)+1), etl.AttemptOpen, s.now()
 		a.DeadlineAt = a.StartedAt.Add(time.Minute)
-		s.attempts = append(s.attempts, a)
+		s.attempts, s.timelines = append(s.attempts, a), append(s.timelines, s.timeline)
 		id = a.ID
 		return nil
 	})
@@ -159,6 +201,16 @@ func (s *memStore) EndAttempt(ctx context.Context, id int64, state etl.AttemptSt
 	return s.do(ctx, "EndAttempt", func() error {
 		if a := &s.attempts[id-1]; live(*a) {
 			a.State, a.Detail = state, detail
+		}
+		return nil
+	})
+}
+
+func (s *memStore) ReturnAttempt(ctx context.Context, id, superseded int64, detail string) error {
+	return s.do(ctx, "ReturnAttempt", func() error {
+		if a := &s.attempts[id-1]; live(*a) {
+			a.State, a.Detail = etl.AttemptAbandoned, detail
+			s.attempts[superseded-1].State = etl.AttemptAmbiguous
 		}
 		return nil
 	})
@@ -196,9 +248,24 @@ func (s *memStore) states() (all []etl.AttemptState) {
 	return all
 }
 
-// copyOf is the store as another process sees it that starts now.
+// restarted is the store as another process sees it that starts now. What is done to one is not
+// done to the other, so it also serves as a backup.
 func (s *memStore) restarted() *memStore {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &memStore{now: s.now, generations: maps.Clone(s.generations), attempts: append([]etl.CredentialAttempt(nil), s.attempts...)}
+	generations := maps.Clone(s.generations)
+	for account, all := range generations {
+		generations[account] = slices.Clip(all) // so that neither appends into the other's
+	}
+	return &memStore{
+		now: s.now, generations: generations, attempts: slices.Clone(s.attempts), timelines: slices.Clone(s.timelines),
+		timeline: s.timeline, seen: slices.Clone(s.seen), owner: s.owner,
+	}
+}
+
+// become is a failover, or a restore: whoever uses the store finds what the other one holds.
+func (s *memStore) become(other *memStore) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generations, s.attempts, s.timelines, s.timeline = other.generations, other.attempts, other.timelines, other.timeline
 }

@@ -39,23 +39,72 @@ func (c *Credentials) Credential(ctx context.Context, account string) (etl.Seale
 	return s, nil
 }
 
-// SeenFingerprint tells whether a seed with that fingerprint was ever stored for the account.
-func (c *Credentials) SeenFingerprint(ctx context.Context, account, fingerprint string) (bool, error) {
+// SeenFingerprint tells whether a seed with one of the fingerprints was ever stored or noted for the
+// account.
+func (c *Credentials) SeenFingerprint(ctx context.Context, account string, fingerprints ...string) (bool, error) {
 	var seen bool
-	err := c.w.pool.QueryRow(ctx, `select exists (
-		select from ops.credential where account = $1 and fingerprint = $2 and source = 'seed')`, account, fingerprint).Scan(&seen)
+	err := c.w.pool.QueryRow(ctx, `
+		select exists (select from ops.credential where account = $1 and fingerprint = any ($2) and source = 'seed')
+			or exists (select from ops.credential_seen where account = $1 and fingerprint = any ($2))`, account, fingerprints).Scan(&seen)
 	if err != nil {
 		return false, fmt.Errorf("look for seed of %s: %w", account, err)
 	}
 	return seen, nil
 }
 
+// NoteSeen makes SeenFingerprint know fingerprints of seeds under another key. Safe to repeat.
+func (c *Credentials) NoteSeen(ctx context.Context, account string, fingerprints ...string) error {
+	_, err := c.w.pool.Exec(ctx, `insert into ops.credential_seen (account, fingerprint)
+		select $1, unnest($2::text[]) on conflict do nothing`, account, fingerprints)
+	if err != nil {
+		return fmt.Errorf("note seeds of %s: %w", account, err)
+	}
+	return nil
+}
+
+// Seeds are the generations of the account that a person's login made, oldest first, without their
+// access tokens.
+func (c *Credentials) Seeds(ctx context.Context, account string) ([]etl.SealedCredential, error) {
+	rows, err := c.w.pool.Query(ctx, `
+		select generation, refresh_sealed, obtained_at, source, seeded_at, fingerprint, key_id
+		from ops.credential where account = $1 and source = 'seed' order by generation`, account)
+	if err != nil {
+		return nil, fmt.Errorf("read seeds of %s: %w", account, err)
+	}
+	seeds, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (etl.SealedCredential, error) {
+		s := etl.SealedCredential{Account: account}
+		err := row.Scan(&s.Generation, &s.Refresh, &s.ObtainedAt, &s.Source, &s.SeededAt, &s.Fingerprint, &s.KeyID)
+		return s, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read seeds of %s: %w", account, err)
+	}
+	return seeds, nil
+}
+
+// Installation is the name of this installation: the same for all processes on this database.
+func (c *Credentials) Installation(ctx context.Context) (string, error) {
+	var id string
+	if err := c.w.pool.QueryRow(ctx, `select installation_id::text from ops.installation`).Scan(&id); err != nil {
+		return "", fmt.Errorf("read the installation's name: %w", err)
+	}
+	return id, nil
+}
+
 const selectAttempt = `
 	select a.attempt_id, a.account, a.from_generation, a.owner, a.spool, a.started_at, a.deadline_at, a.state, a.detail,
 		(
 			select count(*) from ops.credential_attempt as p
-			where p.account = a.account and p.from_generation = a.from_generation
+			where p.account = a.account and p.from_generation = a.from_generation and p.state <> 'abandoned'
 				and p.started_at > clock_timestamp() - interval '24 hours'
+		),
+		(
+			-- All attempts behind the last one of another history are of this one's.
+			select min(since.started_at) from ops.credential_attempt as since
+			where since.account = a.account and since.attempt_id > (
+				select max(other.attempt_id) from ops.credential_attempt as other
+				where other.account = a.account and other.attempt_id < a.attempt_id and other.timeline <> a.timeline
+			)
 		)
 	from ops.credential_attempt as a
 	where a.account = $1`
@@ -71,13 +120,17 @@ func (c *Credentials) LastAttempt(ctx context.Context, account string) (etl.Cred
 }
 
 func (c *Credentials) attempt(ctx context.Context, account, which string) (a etl.CredentialAttempt, ok bool, err error) {
+	var failedOver *time.Time
 	err = c.w.pool.QueryRow(ctx, selectAttempt+which, account).
-		Scan(&a.ID, &a.Account, &a.FromGeneration, &a.Owner, &a.Spool, &a.StartedAt, &a.DeadlineAt, &a.State, &a.Detail, &a.Probes)
+		Scan(&a.ID, &a.Account, &a.FromGeneration, &a.Owner, &a.Spool, &a.StartedAt, &a.DeadlineAt, &a.State, &a.Detail, &a.Probes, &failedOver)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return a, false, nil
 	}
 	if err != nil {
 		return a, false, fmt.Errorf("read token exchange of %s: %w", account, err)
+	}
+	if failedOver != nil {
+		a.FailedOverAt = *failedOver
 	}
 	return a, true, nil
 }
@@ -85,13 +138,17 @@ func (c *Credentials) attempt(ctx context.Context, account, which string) (a etl
 // attemptFor is how long an exchange may take before nothing may be sent for it any more.
 const attemptFor = 60 * time.Second
 
+// durably makes the commit of a transaction survive a crash of the database, and of its standbys as
+// far as they are configured to be waited for. A stricter setting stays.
+const durably = `select set_config('synchronous_commit', 'on', true)
+	where current_setting('synchronous_commit') in ('off', 'local', 'remote_write')`
+
 // BeginAttempt records the intent to exchange, before anything is sent. supersede, unless 0, names
 // the open or ambiguous attempt that this one takes over from. Another open one is
 // etl.ErrAttemptOpen.
 func (c *Credentials) BeginAttempt(ctx context.Context, a etl.CredentialAttempt, supersede int64) (id int64, err error) {
 	err = pgx.BeginFunc(ctx, c.w.pool, func(tx pgx.Tx) error {
-		// The intent must survive a crash of the database whatever its default is.
-		if _, err := tx.Exec(ctx, `set local synchronous_commit = on`); err != nil {
+		if _, err := tx.Exec(ctx, durably); err != nil {
 			return err
 		}
 		if supersede != 0 {
@@ -105,9 +162,9 @@ func (c *Credentials) BeginAttempt(ctx context.Context, a etl.CredentialAttempt,
 			}
 		}
 		return tx.QueryRow(ctx, `
-			insert into ops.credential_attempt (account, from_generation, owner, spool, deadline_at)
-			values ($1, $2, $3, $4, clock_timestamp() + $5) returning attempt_id`,
-			a.Account, a.FromGeneration, a.Owner, a.Spool, attemptFor).Scan(&id)
+			insert into ops.credential_attempt (account, from_generation, owner, spool, detail, deadline_at, timeline)
+			values ($1, $2, $3, $4, $5, clock_timestamp() + $6, ops.database_timeline()) returning attempt_id`,
+			a.Account, a.FromGeneration, a.Owner, a.Spool, a.Detail, attemptFor).Scan(&id)
 	})
 	var pgErr *pgconn.PgError
 	if errors.Is(err, etl.ErrAttemptOpen) || errors.As(err, &pgErr) && pgErr.ConstraintName == "credential_attempt_one_open_idx" {
@@ -137,7 +194,7 @@ func (c *Credentials) StoreGeneration(ctx context.Context, s etl.SealedCredentia
 		expires = &s.AccessExpiresAt
 	}
 	err := pgx.BeginFunc(ctx, c.w.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `set local synchronous_commit = on`); err != nil {
+		if _, err := tx.Exec(ctx, durably); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `
@@ -170,4 +227,23 @@ func (c *Credentials) StoreGeneration(ctx context.Context, s etl.SealedCredentia
 // StoreAccess appends a generation that keeps the refresh token and brings a new access token.
 func (c *Credentials) StoreAccess(ctx context.Context, s etl.SealedCredential, attemptID int64) error {
 	return c.StoreGeneration(ctx, s, attemptID)
+}
+
+// ReturnAttempt ends an attempt as abandoned and makes the one that it superseded ambiguous again.
+// Safe to repeat: an attempt that has ended already changes nothing.
+func (c *Credentials) ReturnAttempt(ctx context.Context, id, superseded int64, detail string) error {
+	err := pgx.BeginFunc(ctx, c.w.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `update ops.credential_attempt set state = 'abandoned', detail = $2, ended_at = clock_timestamp()
+			where attempt_id = $1 and state in ('open', 'ambiguous')`, id, detail)
+		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		_, err = tx.Exec(ctx, `update ops.credential_attempt set state = 'ambiguous'
+			where attempt_id = $1 and state = 'superseded'`, superseded)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("give token exchange %d back: %w", id, err)
+	}
+	return nil
 }

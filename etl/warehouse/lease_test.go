@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -251,5 +252,127 @@ func TestCredentials(t *testing.T) {
 	}
 	if seen, _ := c.SeenFingerprint(ctx, "acme", "f2"); seen {
 		t.Error("an exchanged token counts as a seed")
+	}
+}
+
+func TestCredentialsOfTwoKeys(t *testing.T) {
+	h := newHouse(t)
+	ctx := context.Background()
+	c := h.Credentials()
+	for i, source := range []string{"seed", "refresh", "rekey", "seed"} {
+		err := c.StoreGeneration(ctx, etl.SealedCredential{
+			Account: "acme", Generation: int64(i + 1), Refresh: []byte{byte(i)}, ObtainedAt: h.now, SeededAt: h.now, Source: source,
+			Fingerprint: fmt.Sprint("f", i+1), KeyID: "k",
+		}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	seeds, err := c.Seeds(ctx, "acme")
+	if err != nil || len(seeds) != 2 || seeds[0].Generation != 1 || seeds[1].Fingerprint != "f4" || seeds[1].KeyID != "k" || seeds[1].Refresh[0] != 3 {
+		t.Errorf("seeds: got %+v, %v", seeds, err)
+	}
+	for range 2 {
+		if err := c.NoteSeen(ctx, "acme", "g1", "g2"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for fingerprint, want := range map[string]bool{"g2": true, "f4": true, "f3": false, "g3": false} {
+		if seen, err := c.SeenFingerprint(ctx, "acme", "none", fingerprint); err != nil || seen != want {
+			t.Errorf("%s: seen %v, %v", fingerprint, seen, err)
+		}
+	}
+	if seen, _ := c.SeenFingerprint(ctx, "other", "g1"); seen {
+		t.Error("another account's")
+	}
+	first, err := c.Installation(ctx)
+	again, _ := c.Installation(ctx)
+	if err != nil || len(first) != 36 || again != first {
+		t.Errorf("installation %q, then %q, %v", first, again, err)
+	}
+}
+
+// An attempt that took over gives back, and only once.
+func TestAttemptIsGivenBack(t *testing.T) {
+	h := newHouse(t)
+	ctx := context.Background()
+	c := h.Credentials()
+	if err := c.StoreGeneration(ctx, etl.SealedCredential{
+		Account: "acme", Generation: 1, Refresh: []byte("r"), ObtainedAt: h.now, SeededAt: h.now, Source: "seed", Fingerprint: "f", KeyID: "k",
+	}, 0); err != nil {
+		t.Fatal(err)
+	}
+	begin := func(supersede int64) int64 {
+		t.Helper()
+		id, err := c.BeginAttempt(ctx, etl.CredentialAttempt{Account: "acme", FromGeneration: 1, Owner: "test", Spool: "a/1 b/2"}, supersede)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	first := begin(0)
+	second := begin(first)
+	for range 2 {
+		if err := c.ReturnAttempt(ctx, second, first, "not sent"); err != nil {
+			t.Fatal(err)
+		}
+		open, found, err := c.OpenAttempt(ctx, "acme")
+		if err != nil || !found || open.ID != first || open.State != etl.AttemptAmbiguous || open.Probes != 1 || open.Spool != "a/1 b/2" {
+			t.Errorf("got %+v, %v, %v", open, found, err)
+		}
+	}
+	third := begin(first)
+	if err := c.ReturnAttempt(ctx, second, first, "late"); err != nil { // by somebody who slept
+		t.Fatal(err)
+	}
+	if open, _, _ := c.OpenAttempt(ctx, "acme"); open.ID != third {
+		t.Errorf("attempt %d is open, want %d", open.ID, third)
+	}
+}
+
+// An attempt says when the account first met the history of the database that it is recorded in.
+func TestFailoverIsNoticed(t *testing.T) {
+	h := newHouse(t)
+	ctx := context.Background()
+	c := h.Credentials()
+	if err := c.StoreGeneration(ctx, etl.SealedCredential{
+		Account: "acme", Generation: 1, Refresh: []byte("r"), ObtainedAt: h.now, SeededAt: h.now, Source: "seed", Fingerprint: "f", KeyID: "k",
+	}, 0); err != nil {
+		t.Fatal(err)
+	}
+	attempt := func() (a etl.CredentialAttempt) {
+		t.Helper()
+		id, err := c.BeginAttempt(ctx, etl.CredentialAttempt{Account: "acme", FromGeneration: 1, Owner: "test"}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, _, err = c.OpenAttempt(ctx, "acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.EndAttempt(ctx, id, etl.AttemptAbandoned, ""); err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	if a := attempt(); !a.FailedOverAt.IsZero() {
+		t.Errorf("the first one: got %s", a.FailedOverAt)
+	}
+	if a := attempt(); !a.FailedOverAt.IsZero() {
+		t.Errorf("the same history: got %s", a.FailedOverAt)
+	}
+	if _, err := h.pool.Exec(ctx, `update ops.credential_attempt set timeline = 'another server/00000001'`); err != nil {
+		t.Fatal(err)
+	}
+	first := attempt()
+	if !first.FailedOverAt.Equal(first.StartedAt) {
+		t.Errorf("another history: got %s, want %s", first.FailedOverAt, first.StartedAt)
+	}
+	if second := attempt(); !second.FailedOverAt.Equal(first.StartedAt) {
+		t.Errorf("and once more: got %s, want %s", second.FailedOverAt, first.StartedAt)
+	}
+	var known bool
+	if err := h.pool.QueryRow(ctx, `select bool_and(timeline ~ '^[0-9]+/[0-9A-F]{8}$') from ops.credential_attempt where attempt_id > 2`).Scan(&known); err != nil || !known {
+		t.Errorf("the server does not tell its timeline: %v", err)
 	}
 }
