@@ -387,6 +387,18 @@ func (v *service) prune(ctx context.Context) error {
 	return err
 }
 
+// hurry has the loads of an account tried again now that failed for want of a credential. Without it they
+// would be within the hour.
+func (s *session) hurry(ctx context.Context, account string) {
+	queue, err := schedule.New(schedule.Config{Pool: s.wh.Pool(), PollOnly: s.wh.IsPooled(), Log: s.app.log})
+	if err == nil {
+		err = queue.Hurry(ctx, account)
+	}
+	if err != nil {
+		s.app.log.Warn("loads that wait are not tried at once", "account", account, "error", err)
+	}
+}
+
 // listen answers health, readiness and figures, unless no address is configured.
 func (v *service) listen(ctx context.Context, g *errgroup.Group) error {
 	if v.cfg.Console.Listen == "" {

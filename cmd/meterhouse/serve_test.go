@@ -438,3 +438,22 @@ func TestServeOutlivesItsDatabase(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 }
+
+// TestServeAfterANewLogin: a chain that is dead makes every load fail; with a new token they are tried
+// again at once, not within the hour.
+func TestServeAfterANewLogin(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	clock := w.clock("2027-05-14T12:05:00Z")
+	w.configure("console: {listen: \"\"}\n")
+	w.replaceConfig("start: 2026-05-14", "start: 2027-05-01")
+	w.env["KEYSTONE_TOKEN"] = "not-a-token-of-the-vendor"
+	w.start(clock, "serve")
+	w.eventually("the customers wait", "retryable", func() string {
+		return w.value(`select coalesce(max(state::text), '') from river.river_job where args->>'dataset' = 'keystone.customers'`)
+	})
+	if o := w.runWith(w.keystone.Login(), "token", "set", "acme"); o.code != exitDone {
+		t.Fatalf("token set: %d\n%s", o.code, o.stderr)
+	}
+	w.eventually("behind", "", w.behind)
+}

@@ -47,6 +47,7 @@ Generate Tokens. It works only once: do not use it anywhere else.`,
 				if err := k.SetToken(cmd.Context(), token); err != nil {
 					return err
 				}
+				s.hurry(cmd.Context(), k.cfg.Account)
 				return s.printTokens(cmd.Context(), []*keystoneAccount{k}, formatTable)
 			},
 		},
