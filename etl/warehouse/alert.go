@@ -84,8 +84,10 @@ func (w *Warehouse) CheckAlerts(ctx context.Context, check AlertCheck) (changes 
 }
 
 func (w *Warehouse) checkAlerts(ctx context.Context, tx pgx.Tx, check AlertCheck) ([]etl.AlertChange, error) {
-	// A process that hangs with the lock shall not keep the others silent for ever.
-	if _, err := tx.Exec(ctx, `set local lock_timeout = '15s'; set local statement_timeout = '60s'; set local idle_in_transaction_session_timeout = '60s'`); err != nil {
+	// A process that hangs with the lock shall not keep the others silent for ever. Many small steps
+	// are judged faster than they are compiled.
+	if _, err := tx.Exec(ctx, `select set_config('lock_timeout', '15s', true), set_config('statement_timeout', '60s', true),
+		set_config('idle_in_transaction_session_timeout', '60s', true), set_config('jit', 'off', true)`); err != nil {
 		return nil, err
 	}
 	j := judge{ctx: ctx, tx: tx}

@@ -110,7 +110,7 @@ late as (
     select
         format('late:%s:%s', dataset, account),
         'late',
-        case when max($1::timestamptz - greatest(due_at, $3::timestamptz)) > interval '1 day' then 'page' else 'warn' end,
+        case when min(greatest(due_at, $3::timestamptz)) < $1::timestamptz - interval '1 day' then 'page' else 'warn' end,
         account,
         format('%s of %s is late', dataset, account),
         format(
@@ -135,7 +135,8 @@ late as (
             limit 1
         ) as first on true
     ) as s
-    where $1::timestamptz - greatest(due_at, $3::timestamptz) > case when last_error is null then interval '1 hour' else interval '3 hours' end
+    where greatest(due_at, $3::timestamptz) < $1::timestamptz - case when last_error is null then interval '1 hour' else interval '3 hours' end
+        and due_at is not null
         and not lacks_credential
         and not exists (select from failing_scope as f where f.dataset = s.dataset and f.scope = s.scope)
     group by dataset, account
@@ -355,16 +356,19 @@ restated as (
         'warn',
         c.account,
         format('NetApp restated invoiced days of customer %s', c.customer_id),
-        format('%s days of %s levels between %s and %s, met by run %s. See mart.restatement where was_invoiced, and `meterhouse report restated_days`.',
-            count(distinct r.usage_date), count(distinct r.service_level_key), min(r.usage_date), max(r.usage_date), r.run_id),
-        min(r.known_until),
+        format('%s, counted by service level, between %s and %s, met by run %s. See mart.restatement where was_invoiced, and `meterhouse report restated_days`.',
+            r.days, r.first_day, r.last_day, r.run_id),
+        r.known_since,
         0::bigint,
         false
-    from dw.restatement as r
+    from (
+        select customer_key, run_id, count(*) as days, min(usage_date) as first_day, max(usage_date) as last_day, min(known_until) as known_since
+        from dw.restatement
+        where was_invoiced and kind <> 'reread' and known_until > $1::timestamptz - interval '7 days'
+        group by customer_key, run_id
+    ) as r
     join dw.dim_customer as c on c.customer_key = r.customer_key
     join scope as s on s.dataset = 'keystone.history' and s.scope = c.customer_id
-    where r.was_invoiced and r.kind <> 'reread' and r.known_until > $1::timestamptz - interval '7 days'
-    group by c.customer_id, c.account, r.run_id
 ),
 
 -- Subscriptions that the vendor no longer lists although their term runs.
