@@ -1,9 +1,13 @@
 -- What people are told: the alerts that are open, the notices that went out, and the dates to keep.
--- New tables and views, and three indexes that let a look at everything stay cheap: building them
+-- A new column without a default, new tables and views, and three indexes that let a look at everything stay cheap: building them
 -- keeps writers off ops.run, dw.restatement and ops.vendor_call for as long as reading these tables
 -- takes. Nothing to replay.
 
 -- +goose Up
+alter table ops.run add column error_class text;
+alter table ops.run add constraint run_error_class_known check (error_class in ('unauthorized', 'contract', 'throttled', 'unavailable'));
+comment on column ops.run.error_class is 'Who acts on the error: unauthorized (a person renews credentials or rights), contract (a developer looks at the body), throttled or unavailable (nobody, it is tried again); NULL where there is none or it is our own.';
+
 create table ops.alert (
     alert_key text not null constraint alert_pkey primary key,
     kind text not null,
@@ -231,3 +235,4 @@ drop table ops.alert_check;
 drop table ops.alert_delivery;
 drop table ops.alert_notice;
 drop table ops.alert;
+alter table ops.run drop column error_class;

@@ -119,8 +119,8 @@ func TestFaultsRaiseTheirAlerts(t *testing.T) {
 		stays bool     // nothing that is done here ends it
 	}{
 		"none":                      {func(*world) {}, nil, false},
-		"Keystone refuses its data": {keystone(keystonesim.Fault{Path: "current", Kind: keystonesim.Status, Status: 403}), []string{"page access_refused"}, false},
-		"Keystone speaks in riddles": {keystone(keystonesim.Fault{Path: "consumption-details", Kind: keystonesim.Replace, Body: []byte("<html>")}),
+		"Keystone refuses its data": {keystone(keystonesim.Fault{Path: "consumption-details", Kind: keystonesim.Status, Status: 403}), []string{"page access_refused"}, false},
+		"Keystone speaks in riddles": {keystone(keystonesim.Fault{Path: "consumption-details", Kind: keystonesim.Replace, Body: []byte(`{"riddle":1}`)}),
 			[]string{"warn failing"}, false},
 		"Keystone redirects": {keystone(keystonesim.Fault{Path: "subscriptions", Kind: keystonesim.Redirect, Header: http.Header{"Location": {"https://elsewhere.example/"}}}),
 			[]string{"warn failing"}, false},
@@ -131,11 +131,11 @@ func TestFaultsRaiseTheirAlerts(t *testing.T) {
 		"one product is closed":   {wolkvox(wolkvoxsim.Fault{API: "chat_licenses", Kind: wolkvoxsim.Maintenance}), []string{"warn failing"}, false},
 		"wolkvox counts oddly":    {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, Body: []byte("12 of 30")}), []string{"warn quarantine"}, false},
 		"the token is refused": {func(w *world) {
-			w.value(`update ops.credential set access_expires_at = now() - interval '1 hour' returning account`)
+			w.value(`update ops.credential set access_expires_at = now() - interval '1 hour' where access_sealed is not null returning account`)
 			w.keystone.Inject(keystonesim.Fault{Path: "tokens", Kind: keystonesim.Status, Status: 401, Body: []byte(`{"error":"invalid"}`)})
 		}, []string{"page token_dead"}, true},
 		"the token's answer is lost": {func(w *world) {
-			w.value(`update ops.credential set access_expires_at = now() - interval '1 hour' returning account`)
+			w.value(`update ops.credential set access_expires_at = now() - interval '1 hour' where access_sealed is not null returning account`)
 			w.keystone.Inject(keystonesim.Fault{Path: "tokens", Kind: keystonesim.SpendAndDrop})
 		}, []string{"warn token_ambiguous"}, true},
 	} {

@@ -203,7 +203,7 @@ func (j *judge) readConditions(business, watchingSince time.Time, watched []Watc
 		configured = new(string)
 		*configured = string(text)
 	}
-	rows, err := j.tx.Query(j.ctx, alertConditions, business, configured, watchingSince, etl.ErrUnauthorized.Error())
+	rows, err := j.tx.Query(j.ctx, alertConditions, business, configured, watchingSince)
 	if err != nil {
 		return err
 	}

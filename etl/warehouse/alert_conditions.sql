@@ -4,7 +4,6 @@
 -- $1 now, by the business clock; credentials are judged by the wall clock, which is the vendor's
 -- $2 what is configured, as JSON; NULL: everything that was ever loaded
 -- $3 since when conditions are judged without a pause: what fell due in the pause is being caught up
--- $4 how the error of a run names refused credentials
 with scope as materialized (
     select
         w.source,
@@ -17,7 +16,8 @@ with scope as materialized (
         r.error as last_error,
         r.business_at as last_at,
         -- The credential's own alert speaks for these.
-        coalesce(r.error like '%' || $4::text || '%' or r.error like '%token_attempt_foreign%', false) as lacks_credential
+        r.error_class is not distinct from 'unauthorized' as is_refused,
+        coalesce(r.error_class = 'unauthorized' or r.error like '%token_attempt_foreign%', false) as lacks_credential
     from ops.watermark as w
     left join ops.run as r on r.run_id = w.last_run_id
     left join dw.dim_customer as c on w.source = 'keystone' and w.dataset <> 'keystone.customers' and c.customer_id = w.scope
@@ -75,7 +75,7 @@ errored as (
 refused as (
     select source, account, min(since) as since, count(*) as scopes, min(dataset || ' ' || scope) as example, min(last_error) as error
     from errored
-    where last_error like '%' || $4::text || '%'
+    where is_refused
     group by source, account
 ),
 

@@ -103,8 +103,9 @@ func (w *watch) ran(dataset, scope, failure string, nextDue time.Duration) {
 	source, _, _ := strings.Cut(dataset, ".")
 	w.exec(`
 		with r as (
-			insert into ops.run (source, dataset, scope, account, owner, fence, business_at, fetched_at, finished_at, status, error)
-			values ($1, $2, $3, 'acme', 'o', 1, $4::timestamptz, $4, clock_timestamp(), case when $5 = '' then 'ok' else 'failed' end, nullif($5, ''))
+			insert into ops.run (source, dataset, scope, account, owner, fence, business_at, fetched_at, finished_at, status, error, error_class)
+			values ($1, $2, $3, 'acme', 'o', 1, $4::timestamptz, $4, clock_timestamp(), case when $5 = '' then 'ok' else 'failed' end, nullif($5, ''),
+				case when $5 like '%credentials refused' then 'unauthorized' end)
 			returning run_id
 		)
 		insert into ops.watermark as m (source, dataset, scope, account, last_success_at, last_run_id, next_due_at, watermark)
