@@ -16,10 +16,12 @@ with scope as materialized (
         r.error as last_error,
         r.business_at as last_at,
         -- The credential's own alert speaks for these.
-        r.error_class is not distinct from 'unauthorized' as is_refused,
-        coalesce(r.error_class = 'unauthorized' or r.error like '%token_attempt_foreign%', false) as lacks_credential
+        coalesce(refused.is_so, false) as is_refused,
+        coalesce(refused.is_so or r.error like '%token_attempt_foreign%', false) as lacks_credential
     from ops.watermark as w
     left join ops.run as r on r.run_id = w.last_run_id
+    -- Rights that Keystone withdrew from a login are told as a breach of contract with a question.
+    cross join lateral (select r.error_class = 'unauthorized' or r.error like '%: access refused (403 %' as is_so) as refused
     left join dw.dim_customer as c on w.source = 'keystone' and w.dataset <> 'keystone.customers' and c.customer_id = w.scope
     where c.absent_since is null -- a customer that the vendor lists no more is not asked for
         and (

@@ -546,6 +546,17 @@ func TestRestatedInvoicedDays(t *testing.T) {
 	w.now = w.now.Add(time.Hour)
 	w.mustHistory(span, extreme(invoiced("2026-05-01T00:00:00Z", "112"), invoiced("2026-05-02T00:00:00Z", "111"), sample("2026-05-03T00:00:00Z", "112")))
 	w.wantLook("opened warn restated_invoiced restated:C-1:4")
+	// What we read differently ourselves is not the vendor's doing.
+	w.exec(`insert into ops.run (source, dataset, scope, account, owner, fence, business_at) values ('keystone', 'keystone.history', 'C-1', 'acme', 'o', 1, now())`)
+	w.exec(`
+		insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib,
+			consumed_last_tib, over_committed_avg_tib, was_invoiced, known_from, known_until, payload_id, run_id)
+		select customer_key, service_level_key, usage_date, 'reread', sample_count, committed_tib, consumed_avg_tib, consumed_max_tib,
+			consumed_last_tib, over_committed_avg_tib, was_invoiced, known_from, $1, payload_id, (select max(run_id) from ops.run)
+		from dw.restatement
+		where was_invoiced
+		limit 1`, w.now)
+	w.wantLook()
 	w.now = w.now.Add(8 * days)
 	w.wantLook()
 	w.want(`select count(*) from mart.alert`, "0")
