@@ -35,6 +35,7 @@ do. Exit code 4 when anything failed.`,
 			c := &check{app: a, cfg: cfg, format: f}
 			c.config()
 			c.schedules()
+			c.alerts()
 			err = errors.Join(c.databaseAndVendors(cmd.Context()), c.end())
 			if cmd.Context().Err() != nil {
 				return cmd.Context().Err()

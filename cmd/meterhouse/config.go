@@ -93,7 +93,7 @@ type consoleConfig struct {
 
 type alertsConfig struct {
 	Webhook   secret `yaml:"webhook" doc:"https URL that is sent each alert; most services put a key into it."`
-	Command   string `yaml:"command" doc:"Program that is run for each alert."`
+	Command   string `yaml:"command" doc:"Program that is run for each alert, with arguments parted at blanks; no shell."`
 	Heartbeat secret `yaml:"heartbeat" doc:"https URL that is asked every 5 minutes while loading goes on: a service that calls when it stays away."`
 }
 

@@ -69,6 +69,7 @@ var mayImport = map[string][]string{
 	"meterhouse/etl/internal/jsonread":       {"meterhouse/etl"},
 	"meterhouse/etl/keystone":                {"meterhouse/etl", "meterhouse/etl/internal"},
 	"meterhouse/etl/wolkvox":                 {"meterhouse/etl", "meterhouse/etl/internal"},
+	"meterhouse/etl/alert":                   {"meterhouse/etl"},
 	"meterhouse/etl/warehouse":               {"meterhouse/etl", "meterhouse/migrations"},
 	"meterhouse/etl/warehouse/warehousetest": {"meterhouse/etl", "meterhouse/migrations"},
 	"meterhouse/etl/schedule":                {"meterhouse/etl"},
@@ -86,6 +87,7 @@ var mayNotImport = map[string][]string{
 	"meterhouse/etl/schedule":  {"net/http", "database/sql"},
 	"meterhouse/etl/warehouse": {"net/http", "github.com/robfig", "github.com/prometheus"},
 	"meterhouse/etl/console":   {"github.com/jackc", "github.com/robfig", "database/sql"},
+	"meterhouse/etl/alert":     {"github.com/jackc", "github.com/robfig", "database/sql"},
 }
 
 func TestImportRules(t *testing.T) {
@@ -156,6 +158,10 @@ func TestForbidden(t *testing.T) {
 		{"meterhouse/etl/wolkvox", "github.com/jackc/pgx/v5/pgxpool", true},
 		{"meterhouse/etl/warehouse", "meterhouse/etl/keystone", true},
 		{"meterhouse/etl/warehouse", "net/http", true},
+		{"meterhouse/etl/warehouse", "meterhouse/etl/alert", true},
+		{"meterhouse/etl/alert", "github.com/jackc/pgx/v5", true},
+		{"meterhouse/etl/alert", "meterhouse/etl/warehouse", true},
+		{"meterhouse/etl/alert", "net/http", false},
 		{"meterhouse/etl/warehouse", "github.com/jackc/pgx/v5", false},
 		{"meterhouse/etl/warehouse", "meterhouse/migrations", false},
 		{"meterhouse/etl/keystone/keystonesim", "meterhouse/etl", true},

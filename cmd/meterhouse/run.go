@@ -43,7 +43,11 @@ Datasets: ` + strings.Join(datasets[:3], ", ") + ",\n" + strings.Join(datasets[3
 					return usagef("%s: no %s account is configured", name, vendor)
 				}
 			}
-			return s.loadAndReport(cmd.Context(), order{datasets: args, planOnly: planOnly, format: f})
+			err = s.loadAndReport(cmd.Context(), order{datasets: args, planOnly: planOnly, format: f})
+			if !planOnly {
+				s.tellAfterRun(cmd.Context())
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&planOnly, "plan", false, "print the windows that would be asked for and change nothing")

@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"meterhouse/etl"
+	"meterhouse/etl/alert"
 	"meterhouse/etl/keystone"
 	"meterhouse/etl/schedule"
 	"meterhouse/etl/warehouse"
@@ -52,8 +55,9 @@ plans nothing and listens nowhere: start as many as there is work for. Stops as 
 // service is a process that goes on until it is stopped.
 type service struct {
 	*session
-	queue *schedule.Queue
-	tick  time.Duration
+	queue  *schedule.Queue
+	sender *alert.Sender
+	tick   time.Duration
 
 	mu       sync.Mutex
 	failing  string // what the last tick could not do; told once
@@ -91,6 +95,9 @@ func (a *app) serve(ctx context.Context, isScheduler bool) (err error) {
 	}
 	defer s.close(&err)
 	v := &service{session: s, tick: tickEvery, replan: make(chan struct{}, 1)}
+	if v.sender, err = s.alertSender(); err != nil {
+		return err
+	}
 	config := schedule.Config{
 		Pool: s.wh.Pool(), PollOnly: s.wh.IsPooled(), Name: strings.ReplaceAll(owner(), "/", "-"),
 		Queues: map[string]schedule.Workers{
@@ -328,6 +335,14 @@ func (v *service) slotJob(ctx context.Context, slot schedule.Slot) (etl.Source, 
 const (
 	choreKeepAlive = "keep_alive"
 	chorePrune     = "prune"
+	choreNotice    = "notice"    // tell people; the key is its number
+	choreNotices   = "notices"   // tell what is still untold, should a job have been lost
+	choreHeartbeat = "heartbeat" // through queue and worker, so that it stays away when one of them stands still
+)
+
+const (
+	noticeTries    = 15 // the pauses between them grow: about a day in all
+	heartbeatEvery = 5 * time.Minute
 )
 
 // chores that are due: each comes once, whoever adds it.
@@ -335,6 +350,10 @@ func (v *service) chores() (due []schedule.Chore) {
 	now := v.app.now().UTC()
 	for _, k := range v.keystone {
 		due = append(due, schedule.Chore{Name: choreKeepAlive, Key: k.cfg.Account + "@" + now.Truncate(time.Hour).Format(time.RFC3339)})
+	}
+	due = append(due, schedule.Chore{Name: choreNotices, Key: now.Truncate(time.Hour).Format(time.RFC3339)})
+	if v.cfg.Alerts.Heartbeat.text() != "" {
+		due = append(due, schedule.Chore{Name: choreHeartbeat, Key: now.Truncate(heartbeatEvery).Format(time.RFC3339)})
 	}
 	if keep := v.cfg.Retention; keep.Payload+keep.Samples > 0 {
 		due = append(due, schedule.Chore{Name: chorePrune, Key: now.Format(time.DateOnly), Tries: 3})
@@ -355,6 +374,16 @@ func (v *service) chore(ctx context.Context, c schedule.Chore) error {
 		return nil // taken out of the configuration
 	case chorePrune:
 		return v.prune(ctx)
+	case choreNotice:
+		id, err := strconv.ParseInt(c.Key, 10, 64)
+		if err != nil {
+			return fmt.Errorf("chore %s %q: want a number", c.Name, c.Key)
+		}
+		return v.sender.Send(ctx, id)
+	case choreNotices:
+		return v.sender.SendDue(ctx)
+	case choreHeartbeat:
+		return v.heartbeat(ctx, v.sender)
 	}
 	return fmt.Errorf("unknown chore %q: want the same version of meterhouse everywhere", c.Name)
 }
@@ -413,4 +442,12 @@ func (v *service) listen(ctx context.Context, g *errgroup.Group) error {
 	return nil
 }
 
-func (v *service) alerts(context.Context) error { return nil }
+// alerts judges what wants a person, and queues the notices of what is new with it.
+func (v *service) alerts(ctx context.Context) error {
+	check := v.alertCheck()
+	check.Enqueue = func(ctx context.Context, tx pgx.Tx, notice int64) error {
+		return v.queue.AddTx(ctx, tx, schedule.Chore{Name: choreNotice, Key: strconv.FormatInt(notice, 10), Tries: noticeTries})
+	}
+	_, err := v.wh.CheckAlerts(ctx, check)
+	return err
+}

@@ -183,8 +183,8 @@ func (r *run) Fail(ctx context.Context, evidence *etl.Answer, reason error) erro
 		}
 		// A run that was closed meanwhile, by whoever took the lease over, stays as it is.
 		tag, err := tx.Exec(ctx, `update ops.run
-			set status = 'failed', finished_at = clock_timestamp(), error = $2, payload_id = $3, fetched_at = $4
-			where run_id = $1 and status = 'running'`, r.id, cleanError(reason), payload, fetched)
+			set status = 'failed', finished_at = clock_timestamp(), error = $2, error_class = $5, payload_id = $3, fetched_at = $4
+			where run_id = $1 and status = 'running'`, r.id, cleanError(reason), payload, fetched, errorClass(reason))
 		if err != nil {
 			return err
 		}
@@ -199,6 +199,21 @@ func (r *run) Fail(ctx context.Context, evidence *etl.Answer, reason error) erro
 	})
 	if err != nil {
 		return fmt.Errorf("record the failure of run %d: %w", r.id, err)
+	}
+	return nil
+}
+
+// errorClass says who acts on an error, the one first who must; nil where that is nobody in particular.
+func errorClass(err error) *string {
+	for _, class := range []struct {
+		err  error
+		name string
+	}{
+		{etl.ErrUnauthorized, "unauthorized"}, {etl.ErrContract, "contract"}, {etl.ErrThrottled, "throttled"}, {etl.ErrUnavailable, "unavailable"},
+	} {
+		if errors.Is(err, class.err) {
+			return &class.name
+		}
 	}
 	return nil
 }
@@ -378,13 +393,13 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 // while the load held it.
 func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, landed map[*etl.Answer]int64, out etl.Outcome) error {
 	status := "ok"
-	var reason *string
+	var reason, class *string
 	if out.Partial() {
 		status = "partial"
 	}
 	if err := errors.Join(out.Rejected...); err != nil {
 		text := cleanError(err)
-		reason = &text
+		reason, class = &text, errorClass(err)
 	}
 	var payload *int64
 	var sum []byte
@@ -406,10 +421,10 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 	tag, err := tx.Exec(ctx, `
 		update ops.run
 		set status = $2, finished_at = clock_timestamp(), error = $3, payload_id = $4, body_sha256 = $5, body_bytes = $6, fetched_at = $7,
-			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14
+			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14, error_class = $15
 		where run_id = $1 and status = 'running'`,
 		r.id, status, reason, payload, sum, size, fetched,
-		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent)
+		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent, class)
 	if err != nil {
 		return err
 	}

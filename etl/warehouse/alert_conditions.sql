@@ -1,0 +1,435 @@
+-- Everything that wants a person as of now: one row per condition. It reads only, and reads little:
+-- whatever the size of the warehouse, it goes by the scopes and by what is open.
+--
+-- $1 now, by the business clock; credentials are judged by the wall clock, which is the vendor's
+-- $2 what is configured, as JSON; NULL: everything that was ever loaded
+-- $3 since when conditions are judged without a pause: what fell due in the pause is being caught up
+with scope as materialized (
+    select
+        w.source,
+        w.dataset,
+        w.scope,
+        w.account,
+        w.zone,
+        w.next_due_at,
+        w.last_success_at,
+        r.error as last_error,
+        r.business_at as last_at,
+        -- The credential's own alert speaks for these.
+        coalesce(refused.is_so, false) as is_refused,
+        coalesce(refused.is_so or r.error like '%token_attempt_foreign%', false) as lacks_credential
+    from ops.watermark as w
+    left join ops.run as r on r.run_id = w.last_run_id
+    -- Rights that Keystone withdrew from a login are told as a breach of contract with a question.
+    cross join lateral (select r.error_class = 'unauthorized' or r.error like '%: access refused (403 %' as is_so) as refused
+    left join dw.dim_customer as c on w.source = 'keystone' and w.dataset <> 'keystone.customers' and c.customer_id = w.scope
+    where c.absent_since is null -- a customer that the vendor lists no more is not asked for
+        and (
+            $2::jsonb is null
+            or exists (
+                select from jsonb_to_recordset($2::jsonb) as x (source text, account text, customers text[])
+                where x.source = w.source
+                    and x.account = w.account
+                    and (x.customers is null or w.dataset = 'keystone.customers' or w.scope = any (x.customers))
+            )
+        )
+),
+
+account as (
+    select distinct source, account from scope
+),
+
+-- Scopes of which the last run failed or lacks a part, and since when no run was whole.
+errored as (
+    select s.*, newest.runs, newest.errors, first.since
+    from scope as s
+    cross join lateral (
+        select count(*) as runs, count(error) as errors
+        from (
+            select error
+            from ops.run
+            where dataset = s.dataset and scope = s.scope and status <> 'running' and replay_of is null
+            order by run_id desc
+            limit 3
+        ) as r
+    ) as newest
+    cross join lateral (
+        select r.business_at as since
+        from ops.run as r
+        where r.dataset = s.dataset and r.scope = s.scope and r.error is not null and r.replay_of is null
+            and r.run_id > coalesce(
+                (
+                    select whole.run_id
+                    from ops.run as whole
+                    where whole.dataset = s.dataset and whole.scope = s.scope and whole.status <> 'running'
+                        and whole.error is null and whole.replay_of is null
+                    order by whole.run_id desc
+                    limit 1
+                ),
+                0
+            )
+        order by r.run_id
+        limit 1
+    ) as first
+    where s.last_error is not null
+),
+
+refused as (
+    select source, account, min(since) as since, count(*) as scopes, min(dataset || ' ' || scope) as example, min(last_error) as error
+    from errored
+    where is_refused
+    group by source, account
+),
+
+failing_scope as (
+    select *
+    from errored
+    where not lacks_credential
+        and (since <= $1::timestamptz - interval '2 hours' or runs = 3 and errors = 3 and since <= $1::timestamptz - interval '30 minutes')
+),
+
+failing as (
+    select
+        format('failing:%s:%s', dataset, account) as key,
+        'failing' as kind,
+        case when min(since) <= $1::timestamptz - interval '1 day' then 'page' else 'warn' end as severity,
+        account,
+        format('%s of %s fails', dataset, account) as subject,
+        format(
+            '%s of its scopes, such as %s, since %s: %s. Loads try again by themselves. See `meterhouse status`; if the vendor is well, `meterhouse run %s` tries at once.',
+            count(*), min(scope), to_char(min(since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
+            left(split_part(min(last_error), E'\n', 1), 300), dataset
+        ) as detail,
+        min(since) as since,
+        count(*) as progress,
+        true as heals
+    from failing_scope
+    group by dataset, account
+),
+
+-- A scope whose runs fail is given time to be called failing instead.
+late as (
+    select
+        format('late:%s:%s', dataset, account),
+        'late',
+        case when min(greatest(due_at, $3::timestamptz)) < $1::timestamptz - interval '1 day' then 'page' else 'warn' end,
+        account,
+        format('%s of %s is late', dataset, account),
+        format(
+            '%s of its scopes, such as %s, since %s: %s. See `meterhouse status`; `meterhouse run %s` loads at once.',
+            count(*), min(scope), to_char(min(due_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
+            coalesce('the last run said ' || left(split_part(min(last_error), E'\n', 1), 300), 'it was due and was not loaded: is `meterhouse serve` or a worker up?'),
+            dataset
+        ),
+        min(due_at),
+        count(*),
+        true
+    from (
+        select
+            s.*,
+            case when s.last_success_at is null then first.business_at else s.next_due_at end as due_at
+        from scope as s
+        left join lateral (
+            select business_at
+            from ops.run
+            where s.last_success_at is null and dataset = s.dataset and scope = s.scope
+            order by run_id
+            limit 1
+        ) as first on true
+    ) as s
+    where greatest(due_at, $3::timestamptz) < $1::timestamptz - case when last_error is null then interval '1 hour' else interval '3 hours' end
+        and due_at is not null
+        and not lacks_credential
+        and not exists (select from failing_scope as f where f.dataset = s.dataset and f.scope = s.scope)
+    group by dataset, account
+),
+
+chain as (
+    select distinct on (c.account)
+        c.account,
+        c.generation,
+        c.obtained_at,
+        c.seeded_at,
+        coalesce(to_char(c.access_expires_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), 'none') as access_until,
+        clock_timestamp() - c.obtained_at as idle,
+        clock_timestamp() - c.seeded_at as login_age,
+        t.attempt_id,
+        t.started_at,
+        coalesce(t.ended_at, t.started_at) as attempt_at,
+        t.detail,
+        t.state = 'rejected' and t.from_generation = c.generation as is_refused,
+        t.from_generation >= c.generation and (t.state = 'ambiguous' or t.state = 'open' and t.deadline_at < clock_timestamp() - interval '1 minute') as is_unclear,
+        (
+            select count(*)
+            from ops.credential_attempt as p
+            where p.account = c.account and p.from_generation = c.generation and p.started_at > clock_timestamp() - interval '24 hours'
+        ) as attempts,
+        format('log in to the Digital Advisor portal, generate tokens, and give the refresh token to `meterhouse token set %s`', c.account) as remedy
+    from ops.credential as c
+    join account as a on a.source = 'keystone' and a.account = c.account
+    left join lateral (
+        select * from ops.credential_attempt where account = c.account order by attempt_id desc limit 1
+    ) as t on true
+    order by c.account, c.generation desc
+),
+
+credential_trouble (source, account, rank, severity, kind, since, subject, detail) as (
+    select
+        'keystone', account, 1, 'page', 'token_dead', attempt_at,
+        format('the vendor refused the token of %s', account),
+        format('Generation %s, exchange %s at %s: %s. The access token lasts until %s, then nothing of this account is loaded: %s.',
+            generation, attempt_id, to_char(attempt_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), detail, access_until, remedy)
+    from chain
+    where is_refused
+    union all
+    select
+        'keystone', account, 2, 'page', 'token_dead', obtained_at + interval '7 days',
+        format('the token of %s died of age', account),
+        format('Generation %s was not exchanged for seven days: %s.', generation, remedy)
+    from chain
+    where idle >= interval '7 days'
+    union all
+    select
+        'keystone', c.account, 3, 'page', 'token_foreign', min(s.last_at),
+        format('an exchange of the token of %s is unknown to this machine', c.account),
+        format('%s. Start meterhouse with the state_dir of the process that made the exchange; if that is lost, %s.',
+            left(split_part(min(s.last_error), E'\n', 1), 300), min(c.remedy))
+    from chain as c
+    join scope as s on s.account = c.account and s.last_error like '%token_attempt_foreign%'
+    group by c.account
+    union all
+    select
+        'keystone', account, 4, case when attempts > 3 then 'page' else 'warn' end, 'token_ambiguous', attempt_at,
+        format('the answer to a token exchange of %s was lost', account),
+        format('Generation %s, exchange %s at %s: %s. The access token lasts until %s. %s.',
+            generation, attempt_id, to_char(attempt_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), detail, access_until,
+            case when attempts > 3 then 'The probes of today are used up: ' || remedy else 'It is probed by itself; if that is refused, ' || remedy end)
+    from chain
+    where is_unclear
+    union all
+    select
+        source, account, 5, 'page', 'access_refused', since,
+        format('%s refuses the credentials of %s', source, account),
+        format('%s scopes, such as %s, since %s: %s. %s',
+            scopes, example, to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), left(split_part(error, E'\n', 1), 300),
+            case source
+                when 'keystone' then format('See `meterhouse token status`; if the token is in order, ask NetApp for the rights of account %s.', account)
+                else format('Correct the wolkvox-token of account %s in the configuration, then `meterhouse run wolkvox.billing`.', account)
+            end)
+    from refused
+    union all
+    select
+        'keystone', account, 6, case when login_age >= interval '85 days' then 'page' else 'warn' end, 'token_login', seeded_at + interval '75 days',
+        format('somebody has to log in for %s before %s', account, to_char((seeded_at + interval '90 days') at time zone 'UTC', 'YYYY-MM-DD')),
+        format('The vendor asks for a person every 90 days: %s.', remedy)
+    from chain
+    where login_age >= interval '75 days'
+    union all
+    select
+        'keystone', account, 7, case when idle >= interval '5 days' then 'page' else 'warn' end, 'token_idle', obtained_at + interval '3 days',
+        format('the token of %s was not exchanged for %s days', account, floor(extract(epoch from idle) / 86400)),
+        format('It dies on %s. `meterhouse serve` exchanges it every two days: see whether it is up and what `meterhouse token status` says.',
+            to_char((obtained_at + interval '7 days') at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'))
+    from chain
+    where idle >= interval '3 days'
+),
+
+-- One message per account: the worst cause explains the others.
+credential as (
+    select distinct on (source, account)
+        format('credential:%s:%s', source, account), kind, severity, account, subject, detail, since, 0::bigint, true
+    from credential_trouble
+    order by source, account, severity = 'page' desc, rank
+),
+
+refusal as (
+    select distinct on (v.account, v.outcome)
+        format('%s:%s', v.outcome, v.account),
+        v.outcome,
+        'warn',
+        v.account,
+        case v.outcome
+            when 'concurrency' then format('somebody else uses the wolkvox token of %s', v.account)
+            else format('the daily calls of wolkvox account %s are used up', v.account)
+        end,
+        format('The vendor said so at %s. %s', to_char(v.started_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
+            case v.outcome
+                when 'concurrency' then 'It allows one call at a time: give meterhouse a token of its own.'
+                else 'Readings go on when it allows calls again. Read less often or fewer products, or ask the vendor for more calls.'
+            end),
+        v.started_at,
+        0::bigint,
+        true
+    from ops.vendor_call as v
+    join account as a on a.source = 'wolkvox' and a.account = v.account
+    where v.outcome in ('quota_exceeded', 'concurrency')
+        and v.started_at > clock_timestamp() - interval '24 hours'
+        and (
+            v.outcome = 'concurrency'
+            or not exists (
+                select from ops.vendor_call as ok
+                where ok.credential = v.credential and ok.started_at > v.started_at and ok.outcome in ('ok', 'no_data')
+            )
+        )
+    order by v.account, v.outcome, v.started_at desc
+),
+
+license_month as (
+    select
+        format('month:%s:%s', m.account, to_char(m.month, 'YYYY-MM')),
+        'month_' || m.state,
+        case when m.state = 'lost' or m.month_ends_at <= $1::timestamptz + interval '1 day' then 'page' else 'warn' end,
+        m.account,
+        case m.state
+            when 'lost' then format('the licence month %s of %s is lost', to_char(m.month, 'YYYY-MM'), m.account)
+            else format('the licence month %s of %s is at risk', to_char(m.month, 'YYYY-MM'), m.account)
+        end,
+        format(
+            'The last reading is of %s, the month %s %s%s. %s',
+            coalesce(to_char(m.last_reading_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), 'never'),
+            case m.state when 'lost' then 'ended' else 'ends' end,
+            to_char(m.month_ends_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
+            coalesce(': ' || left(m.reason, 300), ''),
+            case m.state
+                when 'lost' then 'Ask wolkvox for its figures and load them with `meterhouse readings import`.'
+                else 'Its readings cannot be fetched later: see `meterhouse status`, then `meterhouse run wolkvox.billing`.'
+            end
+        ),
+        case m.state when 'lost' then m.month_ends_at else coalesce(m.last_reading_at, m.month_ends_at - interval '3 days') end,
+        0::bigint,
+        m.state <> 'lost'
+    from mart.license_month as m
+    join account as a on a.source = 'wolkvox' and a.account = m.account
+    where m.state = 'at_risk' or m.state = 'lost' and m.month_ends_at > $1::timestamptz - interval '7 days'
+),
+
+-- Local days on which no product was read, although the account was read before them.
+lost_day as (
+    select
+        format('lost_day:%s:%s', s.account, d.day),
+        'lost_day',
+        'warn',
+        s.account,
+        format('wolkvox account %s has no reading of %s', s.account, d.day),
+        'The vendor cannot tell the day any more: it says `lost` in mart.coverage. Counters of the month go on; a reading taken by hand can be loaded with `meterhouse readings import`.',
+        (d.day + 1)::timestamp at time zone s.zone,
+        0::bigint,
+        false
+    from scope as s
+    cross join lateral (
+        select ($1::timestamptz at time zone s.zone)::date - i as day from generate_series(1, 7) as i
+    ) as d
+    where s.source = 'wolkvox'
+        and not exists (
+            select from ops.coverage as c
+            where c.dataset = s.dataset and c.scope = s.scope and c.product <> '' and c.day = d.day
+        )
+        and exists (
+            select from ops.coverage as c
+            where c.dataset = s.dataset and c.scope = s.scope and c.product <> '' and c.status <> 'imported' and c.day < d.day
+        )
+),
+
+quarantine as (
+    select
+        format('quarantine:%s:%s:%s', q.dataset, s.account, q.reason),
+        'quarantine',
+        'warn',
+        s.account,
+        format('records of %s were refused: %s', q.dataset, q.reason),
+        format('%s, the first at %s, the last at %s, such as %s of %s. See `meterhouse quarantine list --reason %s`.',
+            case count(*) when 1 then 'One' else count(*)::text end,
+            to_char(min(q.quarantined_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
+            to_char(max(q.quarantined_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), left(min(q.path), 200), min(q.scope), q.reason),
+        min(q.quarantined_at),
+        max(q.quarantine_id),
+        true
+    from ops.quarantine as q
+    join scope as s on s.dataset = q.dataset and s.scope = q.scope
+    where q.resolved_at is null
+    group by q.dataset, s.account, q.reason
+),
+
+-- Days that the vendor had invoiced and then told otherwise, by customer and the run that met them.
+restated as (
+    select
+        format('restated:%s:%s', c.customer_id, r.run_id),
+        'restated_invoiced',
+        'warn',
+        c.account,
+        format('NetApp restated invoiced days of customer %s', c.customer_id),
+        format('%s, counted by service level, between %s and %s, met by run %s. See mart.restatement where was_invoiced, and `meterhouse report restated_days`.',
+            r.days, r.first_day, r.last_day, r.run_id),
+        r.known_since,
+        0::bigint,
+        false
+    from (
+        select customer_key, run_id, count(*) as days, min(usage_date) as first_day, max(usage_date) as last_day, min(known_until) as known_since
+        from dw.restatement
+        where was_invoiced and kind <> 'reread' and known_until > $1::timestamptz - interval '7 days'
+        group by customer_key, run_id
+    ) as r
+    join dw.dim_customer as c on c.customer_key = r.customer_key
+    join scope as s on s.dataset = 'keystone.history' and s.scope = c.customer_id
+),
+
+-- Subscriptions that the vendor no longer lists although their term runs.
+absent as (
+    select
+        format('absent:%s', c.customer_id),
+        'subscription_absent',
+        'warn',
+        c.account,
+        format('customer %s lost subscriptions before their end', c.customer_id),
+        format('%s, such as %s, not listed since %s. Their figures stay; ask NetApp whether they ended.',
+            count(*), min(d.subscription_number), to_char(min(f.absent_since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"')),
+        min(f.absent_since),
+        count(*),
+        true
+    from dw.fact_subscription as f
+    join dw.dim_subscription as d using (subscription_key)
+    join dw.dim_customer as c on c.customer_key = f.customer_key
+    join scope as s on s.dataset = 'keystone.subscriptions' and s.scope = c.customer_id
+    where f.valid_to is null
+        and f.absent_since <= $1::timestamptz - interval '1 day'
+        and (f.end_at is null or f.end_at > f.absent_since)
+    group by c.customer_id, c.account
+),
+
+drift as (
+    select
+        format('drift:%s:%s', d.dataset, d.first_run_id),
+        'schema_drift',
+        'warn',
+        r.account,
+        format('answers of %s have members that no document describes', d.dataset),
+        format('%s, such as %s. They are kept in the landed body and not read; a developer should look.', count(*), min(d.path)),
+        min(d.first_seen_at),
+        0::bigint,
+        false
+    from ops.schema_drift as d
+    join ops.run as r on r.run_id = d.first_run_id
+    where d.first_seen_at > $1::timestamptz - interval '7 days'
+    group by d.dataset, d.first_run_id, r.account
+)
+
+select * from failing
+union all
+select * from late
+union all
+select * from credential
+union all
+select * from refusal
+union all
+select * from license_month
+union all
+select * from lost_day
+union all
+select * from quarantine
+union all
+select * from restated
+union all
+select * from absent
+union all
+select * from drift
+order by key
