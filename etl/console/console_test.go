@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,23 +56,29 @@ func serve(t *testing.T, cfg Config) *Server {
 // ask makes one request; more may change it.
 func ask(t *testing.T, s *Server, method, path string, more ...func(*http.Request)) (int, string, http.Header) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.Addr()+path, nil)
+	status, text, header, err := try(t, s, method, path, more...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return status, text, header
+}
+
+// try is ask for other goroutines than the test's.
+func try(t *testing.T, s *Server, method, path string, more ...func(*http.Request)) (int, string, http.Header, error) {
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.Addr()+path, nil)
+	if err != nil {
+		return 0, "", nil, err
 	}
 	for _, f := range more {
 		f(req)
 	}
-	res, err := http.DefaultTransport.RoundTrip(req)
+	res, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
 	if err != nil {
-		t.Fatal(err)
+		return 0, "", nil, err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.StatusCode, string(text), res.Header
+	return res.StatusCode, string(text), res.Header, err
 }
 
 func as(user, password string) func(*http.Request) {
@@ -202,8 +209,8 @@ func TestReady(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
-			if status, text, _ := ask(t, s, "GET", "/readyz"); status != 200 || text != "ready\n" {
-				t.Errorf("ready: %d %q", status, text)
+			if status, text, _, err := try(t, s, "GET", "/readyz"); err != nil || status != 200 || text != "ready\n" {
+				t.Errorf("ready: %d %q, %v", status, text, err)
 			}
 		})
 	}
@@ -274,8 +281,8 @@ func TestServeEndsGracefully(t *testing.T) {
 	go func() { ended <- s.Serve(ctx) }()
 	answered := make(chan string, 1)
 	go func() {
-		status, text, _ := ask(t, s, "GET", "/readyz")
-		answered <- fmt.Sprint(status, " ", text)
+		status, text, _, err := try(t, s, "GET", "/readyz")
+		answered <- fmt.Sprint(status, " ", text, err)
 	}()
 	<-entered
 	stop()
@@ -292,7 +299,7 @@ func TestServeEndsGracefully(t *testing.T) {
 		}
 	}
 	close(leave)
-	if got := <-answered; got != "200 ready\n" {
+	if got := <-answered; got != "200 ready\n<nil>" {
 		t.Errorf("answer %q", got)
 	}
 	if err := <-ended; err != nil {
@@ -330,6 +337,12 @@ func TestServeEndsWithoutThoseWhoStay(t *testing.T) {
 	stop()
 	if err := <-ended; err != nil {
 		t.Errorf("Serve: %v", err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil { // or a mutant hangs here
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection is kept: %v", err)
 	}
 }
 
