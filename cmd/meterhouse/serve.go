@@ -192,11 +192,13 @@ func (v *service) plan(ctx context.Context) error {
 		v.once("the clock of this machine differs from the database's", "by", skew.Round(time.Second))
 	}
 	slots, err := v.due(ctx)
-	added, addErr := v.queue.Add(ctx, slots, v.chores())
+	added, addErr := v.queue.Add(ctx, slots, nil)
 	for _, s := range added {
 		v.app.log.Debug("due", "dataset", s.Dataset, "scope", s.Scope, "slot", stamp(s.At))
 	}
-	return errors.Join(err, addErr, v.alerts(ctx))
+	err = errors.Join(err, addErr, v.alerts(ctx))
+	_, choreErr := v.queue.Add(ctx, nil, v.chores(err == nil)) // after the alerts, which a sign of life vouches for
+	return errors.Join(err, choreErr)
 }
 
 // due are the slots that have come. An account that cannot be planned does not stop the others.
@@ -345,15 +347,16 @@ const (
 	heartbeatEvery = 5 * time.Minute
 )
 
-// chores that are due: each comes once, whoever adds it.
-func (v *service) chores() (due []schedule.Chore) {
+// chores that are due: each comes once, whoever adds it. Without planning that works there is no sign of
+// life.
+func (v *service) chores(isWell bool) (due []schedule.Chore) {
 	now := v.app.now().UTC()
 	for _, k := range v.keystone {
 		due = append(due, schedule.Chore{Name: choreKeepAlive, Key: k.cfg.Account + "@" + now.Truncate(time.Hour).Format(time.RFC3339)})
 	}
 	due = append(due, schedule.Chore{Name: choreNotices, Key: now.Truncate(time.Hour).Format(time.RFC3339)})
-	if v.cfg.Alerts.Heartbeat.text() != "" {
-		due = append(due, schedule.Chore{Name: choreHeartbeat, Key: now.Truncate(heartbeatEvery).Format(time.RFC3339)})
+	if isWell && v.cfg.Alerts.Heartbeat.text() != "" {
+		due = append(due, schedule.Chore{Name: choreHeartbeat, Key: now.Truncate(heartbeatEvery).Format(time.RFC3339), Tries: 3})
 	}
 	if keep := v.cfg.Retention; keep.Payload+keep.Samples > 0 {
 		due = append(due, schedule.Chore{Name: chorePrune, Key: now.Format(time.DateOnly), Tries: 3})

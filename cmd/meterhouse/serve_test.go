@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -456,4 +458,56 @@ func TestServeAfterANewLogin(t *testing.T) {
 		t.Fatalf("token set: %d\n%s", o.code, o.stderr)
 	}
 	w.eventually("behind", "", w.behind)
+}
+
+// TestServeTellsAndShows: health, figures, an alert and its end, and the sign of life, through the whole
+// service.
+func TestServeTellsAndShows(t *testing.T) {
+	t.Parallel()
+	p := newPager(t)
+	w := newWorld(t)
+	clock := w.clock("2027-05-14T12:05:00Z")
+	w.configure(fmt.Sprintf("console: {listen: 127.0.0.1:0}\nalerts: {webhook: %s/hook, heartbeat: %s/alive}\n", p.URL, p.URL))
+	w.replaceConfig("start: 2026-05-14", "start: 2027-05-01")
+	s := w.start(clock, "serve")
+	w.eventually("behind", "", w.behind)
+	_, rest, _ := strings.Cut(s.log(), "msg=listening url=")
+	url, _, _ := strings.Cut(rest, "\n")
+	get := func(path string) string {
+		t.Helper()
+		res, err := http.Get(url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		body, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(res.StatusCode, " ", string(body))
+	}
+	if got := get("/healthz") + get("/readyz"); got != "200 ok\n200 ready\n" {
+		t.Errorf("health: %q", got)
+	}
+	wantContains(t, "metrics", get("/metrics"), "meterhouse_watermark_lag_seconds{", `meterhouse_records_total{dataset="keystone.history",outcome="inserted",source="keystone"}`,
+		`meterhouse_vendor_calls_total{account="calls",class="ok",source="wolkvox"}`, `meterhouse_token_state{account="acme",state="ok"} 1`)
+	beats := func() string {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return fmt.Sprint(p.beats > 0)
+	}
+	w.eventually("a sign of life", "true", beats)
+
+	w.keystone.Inject(keystonesim.Fault{Path: "consumption-details", Kind: keystonesim.Status, Status: 403})
+	heard := func() string {
+		w.forward(clock, time.Minute)
+		return strings.Join(p.heard(), ", ")
+	}
+	w.forward(clock, 3*time.Hour) // the next slots of current readings
+	w.eventually("told", "opened page access_refused", heard)
+	w.keystone.ClearFaults()
+	w.eventually("told", "opened page access_refused, resolved page access_refused", heard)
+	if code := s.stop(); code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
 }
