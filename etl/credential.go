@@ -39,6 +39,16 @@ type CredentialAttempt struct {
 	FailedOverAt time.Time
 }
 
+// AttemptKey names an attempt. The number alone may come again: a failover or a restore forgets the
+// newest ones. The zero key is none.
+type AttemptKey struct {
+	ID    int64
+	Owner string
+}
+
+// Key names the attempt.
+func (a CredentialAttempt) Key() AttemptKey { return AttemptKey{a.ID, a.Owner} }
+
 // AttemptState is where an attempt stands. At most one per account is open or ambiguous.
 type AttemptState string
 

@@ -35,23 +35,23 @@ type TokenStore interface {
 	LastAttempt(ctx context.Context, account string) (etl.CredentialAttempt, bool, error)
 	// BeginAttempt records that a.FromGeneration is about to be exchanged. The store itself sets
 	// the start, to its now, and the deadline, 60 s later. It returns etl.ErrAttemptOpen when another attempt is open or
-	// ambiguous. A supersede other than 0 names the attempt that this one takes over from: it is
+	// ambiguous. A supersede other than zero names the attempt that this one takes over from: it is
 	// marked superseded in the same transaction, and it is etl.ErrAttemptOpen when that attempt is
 	// no longer open or ambiguous.
-	BeginAttempt(ctx context.Context, a etl.CredentialAttempt, supersede int64) (id int64, err error)
+	BeginAttempt(ctx context.Context, a etl.CredentialAttempt, supersede etl.AttemptKey) (id int64, err error)
 	// EndAttempt sets the state of this attempt, never of any other. Ending an attempt that has
 	// ended already changes nothing.
-	EndAttempt(ctx context.Context, id int64, state etl.AttemptState, detail string) error
+	EndAttempt(ctx context.Context, attempt etl.AttemptKey, state etl.AttemptState, detail string) error
 	// ReturnAttempt ends an attempt as abandoned and makes the one that it superseded ambiguous
 	// again, in one transaction. When the attempt has ended already, it changes nothing.
-	ReturnAttempt(ctx context.Context, id, superseded int64, detail string) error
-	// StoreGeneration inserts c and sets the attempt to done (0: none) in one transaction. A
+	ReturnAttempt(ctx context.Context, attempt, superseded etl.AttemptKey, detail string) error
+	// StoreGeneration inserts c and sets the attempt to done (zero: none) in one transaction. A
 	// generation that is there already is left as it is; when it holds another refresh token, that
 	// is an error. One that is lower than the newest is history and may still be inserted.
-	StoreGeneration(ctx context.Context, c etl.SealedCredential, attemptID int64) error
+	StoreGeneration(ctx context.Context, c etl.SealedCredential, attempt etl.AttemptKey) error
 	// StoreAccess is StoreGeneration for a vendor that kept the refresh token: c is a new
 	// generation with the former refresh token and a new access token.
-	StoreAccess(ctx context.Context, c etl.SealedCredential, attemptID int64) error
+	StoreAccess(ctx context.Context, c etl.SealedCredential, attempt etl.AttemptKey) error
 }
 
 // The clocks of the protocol. An exchange may begin until startWithin after its intent and takes
@@ -103,7 +103,7 @@ type custodian struct {
 // pending is a new generation that the vendor handed out. Until it is stored it exists only here.
 type pending struct {
 	credential etl.SealedCredential
-	attempt    int64
+	attempt    etl.AttemptKey
 	keptOld    bool
 }
 
@@ -228,7 +228,7 @@ func (c *custodian) newest(ctx context.Context) (cred etl.SealedCredential, foun
 }
 
 func (c *custodian) storeSeed(ctx context.Context, t Token, generation int64) error {
-	return c.storeError("store the new login", c.store.StoreGeneration(ctx, c.login(t, generation, c.now()), 0))
+	return c.storeError("store the new login", c.store.StoreGeneration(ctx, c.login(t, generation, c.now()), etl.AttemptKey{}))
 }
 
 // login is the generation that a person's login at the portal makes.
@@ -377,9 +377,9 @@ func (c *custodian) rotate(ctx context.Context, cred etl.SealedCredential, open 
 	o := order{token: refresh, generation: cred.Generation + 1, giveUp: c.abandon}
 	o.SentAt, o.SeededAt = cred.ObtainedAt, cred.SeededAt
 	if open != nil {
-		o.supersede = open.ID
+		o.supersede = open.Key()
 		if o.probe = open.FromGeneration >= cred.Generation; o.probe {
-			o.giveUp = c.returnTo(open.ID)
+			o.giveUp = c.returnTo(open.Key())
 		}
 	}
 	x, err := c.send(ctx, cred, o)
@@ -393,38 +393,38 @@ func (c *custodian) rotate(ctx context.Context, cred etl.SealedCredential, open 
 type order struct {
 	spoolHead
 	token      Token
-	generation int64  // that its answer will be
-	supersede  int64  // the attempt to take over from; 0 for none
-	places     string // outside our spool where the answer to that one may be
-	probe      bool   // somebody may have sent the token before
+	generation int64          // that its answer will be
+	supersede  etl.AttemptKey // to take over from; zero for none
+	places     string         // outside our spool where the answer to that one may be
+	probe      bool           // somebody may have sent the token before
 	giveUp     giveUp
 }
 
 // sent is an exchange that was made under an attempt, to be settled. Nobody may interrupt that.
 type sent struct {
 	order
-	attempt int64
+	attempt etl.AttemptKey
 	answer  tokenAnswer
 }
 
 // giveUp ends an attempt under which nothing of its generation was sent.
-type giveUp func(ctx context.Context, id int64, why string) error
+type giveUp func(ctx context.Context, attempt etl.AttemptKey, why string) error
 
-func (c *custodian) abandon(ctx context.Context, id int64, why string) error {
-	return c.end(ctx, id, etl.AttemptAbandoned, why)
+func (c *custodian) abandon(ctx context.Context, attempt etl.AttemptKey, why string) error {
+	return c.end(ctx, attempt, etl.AttemptAbandoned, why)
 }
 
 // returnTo gives up an attempt that took over from an unclear one: that is unclear as before.
-func (c *custodian) returnTo(superseded int64) giveUp {
-	return func(ctx context.Context, id int64, why string) error {
-		err := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.ReturnAttempt(ctx, id, superseded, why) })
-		return c.storeError(fmt.Sprintf("give exchange %d back", id), err)
+func (c *custodian) returnTo(superseded etl.AttemptKey) giveUp {
+	return func(ctx context.Context, attempt etl.AttemptKey, why string) error {
+		err := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.ReturnAttempt(ctx, attempt, superseded, why) })
+		return c.storeError(fmt.Sprintf("give exchange %d back", attempt.ID), err)
 	}
 }
 
 // intent is an attempt that is recorded and checked, and may go on.
 type intent struct {
-	id   int64
+	key  etl.AttemptKey
 	late func() bool // too much time has passed: somebody may have taken over
 }
 
@@ -463,7 +463,8 @@ func (c *custodian) intend(ctx context.Context, cred etl.SealedCredential, a etl
 		}
 		id = own.ID
 	}
-	stop := func(err error, why string) (*intent, error) { return nil, errors.Join(err, o.giveUp(ctx, id, why)) }
+	key := etl.AttemptKey{ID: id, Owner: a.Owner}
+	stop := func(err error, why string) (*intent, error) { return nil, errors.Join(err, o.giveUp(ctx, key, why)) }
 
 	// Generation, attempt and spool are read after the intent is committed: it is the lock.
 	newest, err := c.store.Credential(reading, c.account)
@@ -471,19 +472,19 @@ func (c *custodian) intend(ctx context.Context, cred etl.SealedCredential, a etl
 		return stop(c.storeError("read the credential", err), "store unreadable")
 	}
 	if newest.Generation != cred.Generation {
-		return nil, c.abandon(ctx, id, "another process was faster")
+		return nil, c.abandon(ctx, key, "another process was faster")
 	}
 	own, found, err := c.store.OpenAttempt(reading, c.account)
 	if err != nil {
 		return stop(c.storeError("read the open exchange", err), "store unreadable")
 	}
-	if !found || own.ID != id {
+	if !found || own.Key() != key {
 		return nil, c.errorf(etl.ErrUnavailable, "exchange %d was taken over by another process before it began", id)
 	}
 	healed, err := c.heal(reading, cred)
 	switch {
 	case healed:
-		return nil, c.abandon(ctx, id, "its answer was in the spool already")
+		return nil, c.abandon(ctx, key, "its answer was in the spool already")
 	case err != nil && !(o.Given && errors.Is(err, errOtherKey)):
 		return stop(err, "spool unreadable")
 	}
@@ -495,7 +496,7 @@ func (c *custodian) intend(ctx context.Context, cred etl.SealedCredential, a etl
 		return stop(c.notBefore(cred, until, "the database has failed over or was restored, and an exchange that it forgot may be under way"),
 			"database failed over")
 	}
-	return &intent{id, late}, nil
+	return &intent{key, late}, nil
 }
 
 // send makes the exchange o under an attempt from the generation of cred, which is recorded before.
@@ -532,10 +533,10 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, o order
 	cancelled := ctx.Err()
 	ctx = context.WithoutCancel(ctx)
 	if cancelled != nil {
-		return nil, errors.Join(cancelled, o.giveUp(ctx, i.id, "cancelled"))
+		return nil, errors.Join(cancelled, o.giveUp(ctx, i.key, "cancelled"))
 	}
 	if i.late() {
-		return nil, errors.Join(c.errorf(etl.ErrUnavailable, "exchange %d came too late to begin", i.id), o.giveUp(ctx, i.id, "too late"))
+		return nil, errors.Join(c.errorf(etl.ErrUnavailable, "exchange %d came too late to begin", i.key.ID), o.giveUp(ctx, i.key, "too late"))
 	}
 
 	o.At = c.now()
@@ -550,11 +551,11 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, o order
 		}
 		if err := place.write(spooled{spoolHead: o.spoolHead, sent: o.token, body: x.body}); err != nil {
 			c.log.Error("the answer to a token exchange could not be kept in the spool, it goes on in memory: do not stop this process",
-				"account", c.account, "attempt", i.id, "error", err)
+				"account", c.account, "attempt", i.key.ID, "error", err)
 		}
 		place = nil
 	}
-	return &sent{o, i.id, classify(x, o.token)}, nil
+	return &sent{o, i.key, classify(x, o.token)}, nil
 }
 
 // openSpool makes sure of the folder and returns its name.
@@ -606,14 +607,14 @@ func (c *custodian) heal(ctx context.Context, cred etl.SealedCredential) (healed
 		if !answer.outcome.stored() {
 			continue
 		}
-		if a.At.Before(cred.ObtainedAt) {
+		if a.At.Add(2 * skewRefuse).Before(cred.ObtainedAt) { // by two clocks, perhaps
 			// A chain that was given up: somebody has logged in since.
 			c.once(a.path, slog.LevelWarn, "an answer in the spool is older than the stored token and is not used", nil)
 			continue
 		}
 		p := &pending{credential: c.successor(a.spoolHead, a.generation, answer), keptOld: answer.outcome == keptOld}
 		if ofOpen {
-			p.attempt = open.ID
+			p.attempt = open.Key()
 		}
 		c.pending = p
 		if a.Given {
@@ -630,7 +631,7 @@ func (c *custodian) heal(ctx context.Context, cred etl.SealedCredential) (healed
 		return true, nil
 	}
 	if refusal != "" {
-		err := c.end(ctx, open.ID, etl.AttemptRejected, refusal)
+		err := c.end(ctx, open.Key(), etl.AttemptRejected, refusal)
 		return err == nil, err
 	}
 	for _, p := range problems {
@@ -671,7 +672,7 @@ func (c *custodian) successor(h spoolHead, generation int64, a tokenAnswer) etl.
 // uses it.
 func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, x sent) (outcome, error) {
 	id, a := x.attempt, x.answer
-	log := c.log.With("account", c.account, "generation", cred.Generation, "attempt", id, "outcome", a.outcome.String())
+	log := c.log.With("account", c.account, "generation", cred.Generation, "attempt", id.ID, "outcome", a.outcome.String())
 	switch a.outcome {
 	case rotated, rotatedNoAccess:
 		c.pending = &pending{credential: c.successor(x.spoolHead, x.generation, a), attempt: id}
@@ -751,7 +752,7 @@ func (c *custodian) storePending(ctx context.Context, grace time.Duration) (stor
 			twin = there && c.sameToken(newest, mine) // under another key
 			displaced = readErr == nil && newest.Generation > mine.Generation || there && newest.Fingerprint != mine.Fingerprint && !twin
 		}
-		if twin && c.pending.attempt != 0 {
+		if twin && c.pending.attempt != (etl.AttemptKey{}) {
 			return c.store.EndAttempt(ctx, c.pending.attempt, etl.AttemptDone, "")
 		}
 		if displaced || twin {
@@ -769,8 +770,8 @@ func (c *custodian) storePending(ctx context.Context, grace time.Duration) (stor
 	if displaced {
 		// A person set a token meanwhile, from a newer login than ours.
 		c.log.Error("another refresh token was stored for the same generation meanwhile, ours is dropped",
-			"account", c.account, "generation", mine.Generation, "attempt", attempt)
-		if attempt == 0 {
+			"account", c.account, "generation", mine.Generation, "attempt", attempt.ID)
+		if attempt == (etl.AttemptKey{}) {
 			return false, nil
 		}
 		return false, c.end(ctx, attempt, etl.AttemptSuperseded, "another refresh token was stored meanwhile")
@@ -790,9 +791,9 @@ func (c *custodian) sameToken(a, b etl.SealedCredential) bool {
 
 // end closes an attempt. When even that fails, the attempt stays open, expires, and is then
 // treated as ambiguous: safe, but it costs a probe.
-func (c *custodian) end(ctx context.Context, id int64, state etl.AttemptState, detail string) error {
-	err := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.EndAttempt(ctx, id, state, detail) })
-	return c.storeError(fmt.Sprintf("close exchange %d as %s", id, state), err)
+func (c *custodian) end(ctx context.Context, attempt etl.AttemptKey, state etl.AttemptState, detail string) error {
+	err := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.EndAttempt(ctx, attempt, state, detail) })
+	return c.storeError(fmt.Sprintf("close exchange %d as %s", attempt.ID, state), err)
 }
 
 // repeat calls f until it succeeds or grace is over, with growing pauses. Each call has a deadline

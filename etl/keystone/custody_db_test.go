@@ -81,17 +81,17 @@ func (s *watchedStore) do(name string, f func() error) error {
 	return s.hook("after " + name)
 }
 
-func (s *watchedStore) BeginAttempt(ctx context.Context, a etl.CredentialAttempt, supersede int64) (id int64, err error) {
+func (s *watchedStore) BeginAttempt(ctx context.Context, a etl.CredentialAttempt, supersede etl.AttemptKey) (id int64, err error) {
 	err = s.do("BeginAttempt", func() error { id, err = s.TokenStore.BeginAttempt(ctx, a, supersede); return err })
 	return id, err
 }
 
-func (s *watchedStore) EndAttempt(ctx context.Context, id int64, state etl.AttemptState, detail string) error {
-	return s.do("EndAttempt", func() error { return s.TokenStore.EndAttempt(ctx, id, state, detail) })
+func (s *watchedStore) EndAttempt(ctx context.Context, k etl.AttemptKey, state etl.AttemptState, detail string) error {
+	return s.do("EndAttempt", func() error { return s.TokenStore.EndAttempt(ctx, k, state, detail) })
 }
 
-func (s *watchedStore) StoreGeneration(ctx context.Context, c etl.SealedCredential, id int64) error {
-	return s.do("StoreGeneration", func() error { return s.TokenStore.StoreGeneration(ctx, c, id) })
+func (s *watchedStore) StoreGeneration(ctx context.Context, c etl.SealedCredential, k etl.AttemptKey) error {
+	return s.do("StoreGeneration", func() error { return s.TokenStore.StoreGeneration(ctx, c, k) })
 }
 
 // The kills of TestCrashAtEveryStep with the real store.

@@ -45,6 +45,13 @@
 // A [Token] cannot be printed. It is sealed before it reaches the store, and no redirect is
 // followed, because Go would carry the vendor's own headers along.
 //
-// The spool, a file that holds the raw answer from the moment it arrives until the new pair is
-// stored, has its two places marked in custody.go. Until it is there, attempts name no spool.
+// With a folder (Config.SpoolDir) the raw answer is sealed into a file before anybody parses it
+// (spool.go). The file is made, filled and synced before the intent, and the attempt names it. Whoever
+// comes next finds an answer that is newer than the store and goes on with it: after a crash, and
+// after a failover or a restore that forgot the pair. An attempt whose file is in a folder that is not
+// here is not probed.
+//
+// Two secrets keys may be at hand while one is changed: both open, the present one seals (rekey.go).
+//
+// The protocol is searched completely as a model, with and without each protection (model_test.go).
 package keystone

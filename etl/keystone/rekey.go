@@ -75,7 +75,7 @@ func (c *custodian) sealAnew(ctx context.Context) (generation int64, detail stri
 			// A further generation would make it look settled.
 			return 0, "the answer to an exchange was lost: repeat this when the chain is ok or dead", false, nil
 		}
-		o.supersede = open.ID
+		o.supersede = open.Key()
 	}
 	last, _, err := c.store.LastAttempt(ctx, c.account)
 	if err != nil {
@@ -108,10 +108,10 @@ func (c *custodian) sealAnew(ctx context.Context) (generation int64, detail stri
 	}
 	// Nothing was sent, so nothing is lost when this fails: the attempt expires.
 	if i.late() {
-		return 0, "", true, c.abandon(context.WithoutCancel(ctx), i.id, "too late")
+		return 0, "", true, c.abandon(context.WithoutCancel(ctx), i.key, "too late")
 	}
-	if err := c.store.StoreGeneration(ctx, next, i.id); err != nil {
-		return 0, "", false, errors.Join(c.storeError("store the tokens sealed anew", err), c.abandon(context.WithoutCancel(ctx), i.id, "not stored"))
+	if err := c.store.StoreGeneration(ctx, next, i.key); err != nil {
+		return 0, "", false, errors.Join(c.storeError("store the tokens sealed anew", err), c.abandon(context.WithoutCancel(ctx), i.key, "not stored"))
 	}
 	return next.Generation, "", false, nil
 }

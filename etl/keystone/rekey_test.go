@@ -279,7 +279,7 @@ func TestUrgencies(t *testing.T) {
 			"none: the first run starts the chain with the configured refresh token"},
 		"under way": {func(b *bench) *Account {
 			b.mustGet(b.account())
-			_, _ = b.store.BeginAttempt(b.t.Context(), etl.CredentialAttempt{Account: "acme", FromGeneration: 2}, 0)
+			_, _ = b.store.BeginAttempt(b.t.Context(), etl.CredentialAttempt{Account: "acme", FromGeneration: 2}, etl.AttemptKey{})
 			return b.account()
 		}, TokenAmbiguous, UrgencyOK, ReasonFine, "", "none: an exchange is under way"},
 		"answer lost": {func(b *bench) *Account {

@@ -789,3 +789,26 @@ func TestConnectedBeforeTheIntent(t *testing.T) {
 		t.Errorf("got %q, want %q", steps, want)
 	}
 }
+
+// The spool is read after the intent too: an answer may have come since the plan was made, of an
+// exchange that the database does not know.
+func TestAnswerComesBeforeTheIntent(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	dir := volume(t)
+	other, mine := b.account(inFolder(dir)), b.account(inFolder(dir))
+	b.mustGet(other)
+	b.clock.advance(time.Hour)
+	overtaken := false
+	b.store.hook = func(step string) error {
+		if step == "BeginAttempt" && !overtaken {
+			overtaken = true
+			before := b.store.restarted()
+			b.mustGet(other)
+			b.store.become(before) // and the database does not tell that it failed over
+		}
+		return nil
+	}
+	b.mustGet(mine)
+	b.wantCount(2, 3)
+	b.neverSpent()
+}

@@ -356,18 +356,18 @@ func (c *custodian) prove(ctx context.Context, t Token, cred etl.SealedCredentia
 	}
 	// The attempt is made from cred's generation, although another token is sent. If it brings
 	// nothing, it ends as the one that it takes the place of; if we die, cred is probed in time.
-	o := order{token: t, generation: cred.Generation + 2, supersede: open.ID}
+	o := order{token: t, generation: cred.Generation + 2, supersede: open.Key()}
 	o.SentAt, o.SeededAt, o.Given = c.now(), c.now(), true
 	back := c.abandon
 	switch {
 	case unclear && open.State == etl.AttemptOpen && c.now().Before(open.DeadlineAt):
 		return false, nil
 	case unclear && open.FromGeneration >= cred.Generation:
-		back = c.returnTo(open.ID)
+		back = c.returnTo(open.Key())
 		o.places = elsewhere(open, c.folder) // still to be seen to if we die
 	case refused:
-		back = func(ctx context.Context, id int64, _ string) error {
-			return c.end(ctx, id, etl.AttemptRejected, reason)
+		back = func(ctx context.Context, attempt etl.AttemptKey, _ string) error {
+			return c.end(ctx, attempt, etl.AttemptRejected, reason)
 		}
 	}
 	o.giveUp = back
@@ -424,7 +424,7 @@ func (c *custodian) noteGiven(ctx context.Context, t Token) {
 
 // noteLogin stores a token that was given and is spent.
 func (c *custodian) noteLogin(ctx context.Context, login etl.SealedCredential) {
-	if err := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.StoreGeneration(ctx, login, 0) }); err != nil {
+	if err := c.repeat(ctx, endGrace, func(ctx context.Context) error { return c.store.StoreGeneration(ctx, login, etl.AttemptKey{}) }); err != nil {
 		c.log.Warn("the token given could not be noted as used, do not give it again", "account", c.account, "error", err)
 	}
 }

@@ -131,6 +131,14 @@ func (s *memStore) Installation(ctx context.Context) (id string, err error) {
 	return id, err
 }
 
+// named is the attempt of a key; nil when the store has forgotten it.
+func (s *memStore) named(k etl.AttemptKey) *etl.CredentialAttempt {
+	if k.ID < 1 || int(k.ID) > len(s.attempts) || s.attempts[k.ID-1].Owner != k.Owner {
+		return nil
+	}
+	return &s.attempts[k.ID-1]
+}
+
 func live(a etl.CredentialAttempt) bool {
 	return a.State == etl.AttemptOpen || a.State == etl.AttemptAmbiguous
 }
@@ -175,18 +183,19 @@ func (s *memStore) LastAttempt(ctx context.Context, account string) (a etl.Crede
 	return a, found, err
 }
 
-func (s *memStore) BeginAttempt(ctx context.Context, a etl.CredentialAttempt, supersede int64) (id int64, err error) {
+func (s *memStore) BeginAttempt(ctx context.Context, a etl.CredentialAttempt, supersede etl.AttemptKey) (id int64, err error) {
 	err = s.do(ctx, "BeginAttempt", func() error {
 		for _, b := range s.attempts {
-			if b.Account == a.Account && live(b) && b.ID != supersede {
+			if b.Account == a.Account && live(b) && b.Key() != supersede {
 				return etl.ErrAttemptOpen
 			}
 		}
-		if supersede != 0 {
-			if !live(s.attempts[supersede-1]) {
+		if supersede != (etl.AttemptKey{}) {
+			taken := s.named(supersede)
+			if taken == nil || !live(*taken) {
 				return etl.ErrAttemptOpen
 			}
-			s.attempts[supersede-1].State = etl.AttemptSuperseded
+			taken.State = etl.AttemptSuperseded
 		}
 		a.ID, a.State, a.StartedAt = int64(len(s.attempts)+1), etl.AttemptOpen, s.now()
 		a.DeadlineAt = a.StartedAt.Add(time.Minute)
@@ -197,34 +206,34 @@ func (s *memStore) BeginAttempt(ctx context.Context, a etl.CredentialAttempt, su
 	return id, err
 }
 
-func (s *memStore) EndAttempt(ctx context.Context, id int64, state etl.AttemptState, detail string) error {
+func (s *memStore) EndAttempt(ctx context.Context, k etl.AttemptKey, state etl.AttemptState, detail string) error {
 	return s.do(ctx, "EndAttempt", func() error {
-		if a := &s.attempts[id-1]; live(*a) {
+		if a := s.named(k); a != nil && live(*a) {
 			a.State, a.Detail = state, detail
 		}
 		return nil
 	})
 }
 
-func (s *memStore) ReturnAttempt(ctx context.Context, id, superseded int64, detail string) error {
+func (s *memStore) ReturnAttempt(ctx context.Context, k, superseded etl.AttemptKey, detail string) error {
 	return s.do(ctx, "ReturnAttempt", func() error {
-		if a := &s.attempts[id-1]; live(*a) {
+		if a := s.named(k); a != nil && live(*a) {
 			a.State, a.Detail = etl.AttemptAbandoned, detail
-			s.attempts[superseded-1].State = etl.AttemptAmbiguous
+			s.named(superseded).State = etl.AttemptAmbiguous
 		}
 		return nil
 	})
 }
 
-func (s *memStore) StoreGeneration(ctx context.Context, c etl.SealedCredential, attemptID int64) error {
-	return s.do(ctx, "StoreGeneration", func() error { return s.append(c, attemptID) })
+func (s *memStore) StoreGeneration(ctx context.Context, c etl.SealedCredential, attempt etl.AttemptKey) error {
+	return s.do(ctx, "StoreGeneration", func() error { return s.append(c, attempt) })
 }
 
-func (s *memStore) StoreAccess(ctx context.Context, c etl.SealedCredential, attemptID int64) error {
-	return s.do(ctx, "StoreAccess", func() error { return s.append(c, attemptID) })
+func (s *memStore) StoreAccess(ctx context.Context, c etl.SealedCredential, attempt etl.AttemptKey) error {
+	return s.do(ctx, "StoreAccess", func() error { return s.append(c, attempt) })
 }
 
-func (s *memStore) append(c etl.SealedCredential, attemptID int64) error {
+func (s *memStore) append(c etl.SealedCredential, attempt etl.AttemptKey) error {
 	all := s.generations[c.Account]
 	i := slices.IndexFunc(all, func(g etl.SealedCredential) bool { return g.Generation == c.Generation })
 	if i < 0 {
@@ -232,8 +241,8 @@ func (s *memStore) append(c etl.SealedCredential, attemptID int64) error {
 	} else if all[i].Fingerprint != c.Fingerprint {
 		return errors.New("it holds another token already")
 	}
-	if attemptID != 0 && live(s.attempts[attemptID-1]) {
-		s.attempts[attemptID-1].State = etl.AttemptDone
+	if a := s.named(attempt); a != nil && live(*a) {
+		a.State = etl.AttemptDone
 	}
 	return nil
 }

@@ -143,17 +143,17 @@ const attemptFor = 60 * time.Second
 const durably = `select set_config('synchronous_commit', 'on', true)
 	where current_setting('synchronous_commit') in ('off', 'local', 'remote_write')`
 
-// BeginAttempt records the intent to exchange, before anything is sent. supersede, unless 0, names
+// BeginAttempt records the intent to exchange, before anything is sent. supersede, unless zero, names
 // the open or ambiguous attempt that this one takes over from. Another open one is
 // etl.ErrAttemptOpen.
-func (c *Credentials) BeginAttempt(ctx context.Context, a etl.CredentialAttempt, supersede int64) (id int64, err error) {
+func (c *Credentials) BeginAttempt(ctx context.Context, a etl.CredentialAttempt, supersede etl.AttemptKey) (id int64, err error) {
 	err = pgx.BeginFunc(ctx, c.w.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, durably); err != nil {
 			return err
 		}
-		if supersede != 0 {
+		if supersede != (etl.AttemptKey{}) {
 			tag, err := tx.Exec(ctx, `update ops.credential_attempt set state = 'superseded', ended_at = clock_timestamp()
-				where attempt_id = $1 and state in ('open', 'ambiguous')`, supersede)
+				where attempt_id = $1 and owner = $2 and state in ('open', 'ambiguous')`, supersede.ID, supersede.Owner)
 			if err != nil {
 				return err
 			}
@@ -177,18 +177,18 @@ func (c *Credentials) BeginAttempt(ctx context.Context, a etl.CredentialAttempt,
 }
 
 // EndAttempt moves the attempt out of the state open. Safe to repeat.
-func (c *Credentials) EndAttempt(ctx context.Context, id int64, state etl.AttemptState, detail string) error {
-	_, err := c.w.pool.Exec(ctx, `update ops.credential_attempt set state = $2, detail = $3, ended_at = clock_timestamp()
-		where attempt_id = $1 and state in ('open', 'ambiguous')`, id, string(state), detail)
+func (c *Credentials) EndAttempt(ctx context.Context, k etl.AttemptKey, state etl.AttemptState, detail string) error {
+	_, err := c.w.pool.Exec(ctx, `update ops.credential_attempt set state = $3, detail = $4, ended_at = clock_timestamp()
+		where attempt_id = $1 and owner = $2 and state in ('open', 'ambiguous')`, k.ID, k.Owner, string(state), detail)
 	if err != nil {
-		return fmt.Errorf("end token exchange %d as %s: %w", id, state, err)
+		return fmt.Errorf("end token exchange %d as %s: %w", k.ID, state, err)
 	}
 	return nil
 }
 
-// StoreGeneration appends a generation and closes exactly the given attempt as done (0: none), in one
+// StoreGeneration appends a generation and closes exactly the given attempt as done (zero: none), in one
 // transaction. Safe to repeat: a generation that is stored already stays as it is.
-func (c *Credentials) StoreGeneration(ctx context.Context, s etl.SealedCredential, attemptID int64) error {
+func (c *Credentials) StoreGeneration(ctx context.Context, s etl.SealedCredential, attempt etl.AttemptKey) error {
 	var expires *time.Time
 	if s.Access != nil {
 		expires = &s.AccessExpiresAt
@@ -215,7 +215,7 @@ func (c *Credentials) StoreGeneration(ctx context.Context, s etl.SealedCredentia
 			return fmt.Errorf("it holds another token already (%.12s, want %.12s)", stored, s.Fingerprint)
 		}
 		_, err = tx.Exec(ctx, `update ops.credential_attempt set state = 'done', ended_at = clock_timestamp()
-			where attempt_id = $1 and state in ('open', 'ambiguous')`, attemptID)
+			where attempt_id = $1 and owner = $2 and state in ('open', 'ambiguous')`, attempt.ID, attempt.Owner)
 		return err
 	})
 	if err != nil {
@@ -225,25 +225,25 @@ func (c *Credentials) StoreGeneration(ctx context.Context, s etl.SealedCredentia
 }
 
 // StoreAccess appends a generation that keeps the refresh token and brings a new access token.
-func (c *Credentials) StoreAccess(ctx context.Context, s etl.SealedCredential, attemptID int64) error {
-	return c.StoreGeneration(ctx, s, attemptID)
+func (c *Credentials) StoreAccess(ctx context.Context, s etl.SealedCredential, attempt etl.AttemptKey) error {
+	return c.StoreGeneration(ctx, s, attempt)
 }
 
 // ReturnAttempt ends an attempt as abandoned and makes the one that it superseded ambiguous again.
 // Safe to repeat: an attempt that has ended already changes nothing.
-func (c *Credentials) ReturnAttempt(ctx context.Context, id, superseded int64, detail string) error {
+func (c *Credentials) ReturnAttempt(ctx context.Context, k, superseded etl.AttemptKey, detail string) error {
 	err := pgx.BeginFunc(ctx, c.w.pool, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `update ops.credential_attempt set state = 'abandoned', detail = $2, ended_at = clock_timestamp()
-			where attempt_id = $1 and state in ('open', 'ambiguous')`, id, detail)
+		tag, err := tx.Exec(ctx, `update ops.credential_attempt set state = 'abandoned', detail = $3, ended_at = clock_timestamp()
+			where attempt_id = $1 and owner = $2 and state in ('open', 'ambiguous')`, k.ID, k.Owner, detail)
 		if err != nil || tag.RowsAffected() == 0 {
 			return err
 		}
 		_, err = tx.Exec(ctx, `update ops.credential_attempt set state = 'ambiguous'
-			where attempt_id = $1 and state = 'superseded'`, superseded)
+			where attempt_id = $1 and owner = $2 and state = 'superseded'`, superseded.ID, superseded.Owner)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("give token exchange %d back: %w", id, err)
+		return fmt.Errorf("give token exchange %d back: %w", k.ID, err)
 	}
 	return nil
 }

@@ -204,36 +204,36 @@ func TestCredentials(t *testing.T) {
 	}
 	seed := etl.SealedCredential{Account: "acme", Generation: 1, Refresh: []byte("r1"), ObtainedAt: h.now, SeededAt: h.now, Source: "seed", Fingerprint: "f1", KeyID: "k"}
 	for range 2 {
-		if err := c.StoreGeneration(ctx, seed, 0); err != nil {
+		if err := c.StoreGeneration(ctx, seed, etl.AttemptKey{}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	other := seed
 	other.Fingerprint = "f9"
-	if err := c.StoreGeneration(ctx, other, 0); err == nil {
+	if err := c.StoreGeneration(ctx, other, etl.AttemptKey{}); err == nil {
 		t.Error("another token under a stored generation: got no error")
 	}
 	attempt := etl.CredentialAttempt{Account: "acme", FromGeneration: 1, Owner: "test"}
-	id, err := c.BeginAttempt(ctx, attempt, 0)
+	id, err := c.BeginAttempt(ctx, attempt, etl.AttemptKey{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.BeginAttempt(ctx, attempt, 0); !errors.Is(err, etl.ErrAttemptOpen) {
+	if _, err := c.BeginAttempt(ctx, attempt, etl.AttemptKey{}); !errors.Is(err, etl.ErrAttemptOpen) {
 		t.Errorf("second attempt: got %v, want ErrAttemptOpen", err)
 	}
-	if err := c.EndAttempt(ctx, id, etl.AttemptAmbiguous, "reply lost"); err != nil {
+	if err := c.EndAttempt(ctx, etl.AttemptKey{ID: id, Owner: "test"}, etl.AttemptAmbiguous, "reply lost"); err != nil {
 		t.Fatal(err)
 	}
-	probe, err := c.BeginAttempt(ctx, attempt, id)
+	probe, err := c.BeginAttempt(ctx, attempt, etl.AttemptKey{ID: id, Owner: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.BeginAttempt(ctx, attempt, id); !errors.Is(err, etl.ErrAttemptOpen) {
+	if _, err := c.BeginAttempt(ctx, attempt, etl.AttemptKey{ID: id, Owner: "test"}); !errors.Is(err, etl.ErrAttemptOpen) {
 		t.Errorf("taking over twice: got %v, want ErrAttemptOpen", err)
 	}
 	next := etl.SealedCredential{Account: "acme", Generation: 2, Refresh: []byte("r2"), Access: []byte("a2"), AccessExpiresAt: h.now.Add(time.Hour),
 		ObtainedAt: h.now, SeededAt: h.now, Source: "refresh", Fingerprint: "f2", KeyID: "k"}
-	if err := c.StoreGeneration(ctx, next, probe); err != nil {
+	if err := c.StoreGeneration(ctx, next, etl.AttemptKey{ID: probe, Owner: "test"}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := c.Credential(ctx, "acme")
@@ -263,7 +263,7 @@ func TestCredentialsOfTwoKeys(t *testing.T) {
 		err := c.StoreGeneration(ctx, etl.SealedCredential{
 			Account: "acme", Generation: int64(i + 1), Refresh: []byte{byte(i)}, ObtainedAt: h.now, SeededAt: h.now, Source: source,
 			Fingerprint: fmt.Sprint("f", i+1), KeyID: "k",
-		}, 0)
+		}, etl.AttemptKey{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -299,25 +299,28 @@ func TestAttemptIsGivenBack(t *testing.T) {
 	c := h.Credentials()
 	if err := c.StoreGeneration(ctx, etl.SealedCredential{
 		Account: "acme", Generation: 1, Refresh: []byte("r"), ObtainedAt: h.now, SeededAt: h.now, Source: "seed", Fingerprint: "f", KeyID: "k",
-	}, 0); err != nil {
+	}, etl.AttemptKey{}); err != nil {
 		t.Fatal(err)
 	}
-	begin := func(supersede int64) int64 {
+	owners := 0
+	begin := func(supersede etl.AttemptKey) etl.AttemptKey {
 		t.Helper()
-		id, err := c.BeginAttempt(ctx, etl.CredentialAttempt{Account: "acme", FromGeneration: 1, Owner: "test", Spool: "a/1 b/2"}, supersede)
+		owners++
+		a := etl.CredentialAttempt{Account: "acme", FromGeneration: 1, Owner: fmt.Sprint("test/", owners), Spool: "a/1 b/2"}
+		id, err := c.BeginAttempt(ctx, a, supersede)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return id
+		return etl.AttemptKey{ID: id, Owner: a.Owner}
 	}
-	first := begin(0)
+	first := begin(etl.AttemptKey{})
 	second := begin(first)
 	for range 2 {
 		if err := c.ReturnAttempt(ctx, second, first, "not sent"); err != nil {
 			t.Fatal(err)
 		}
 		open, found, err := c.OpenAttempt(ctx, "acme")
-		if err != nil || !found || open.ID != first || open.State != etl.AttemptAmbiguous || open.Probes != 1 || open.Spool != "a/1 b/2" {
+		if err != nil || !found || open.Key() != first || open.State != etl.AttemptAmbiguous || open.Probes != 1 || open.Spool != "a/1 b/2" {
 			t.Errorf("got %+v, %v, %v", open, found, err)
 		}
 	}
@@ -325,8 +328,17 @@ func TestAttemptIsGivenBack(t *testing.T) {
 	if err := c.ReturnAttempt(ctx, second, first, "late"); err != nil { // by somebody who slept
 		t.Fatal(err)
 	}
-	if open, _, _ := c.OpenAttempt(ctx, "acme"); open.ID != third {
-		t.Errorf("attempt %d is open, want %d", open.ID, third)
+	// Nor does anybody else end it who had an attempt of that number in a history that was forgotten.
+	stranger := etl.AttemptKey{ID: third.ID, Owner: "test/0"}
+	next := etl.SealedCredential{Account: "acme", Generation: 2, Refresh: []byte("r"), ObtainedAt: h.now, SeededAt: h.now, Source: "refresh", Fingerprint: "g", KeyID: "k"}
+	if err := errors.Join(c.EndAttempt(ctx, stranger, etl.AttemptRejected, ""), c.StoreGeneration(ctx, next, stranger), c.ReturnAttempt(ctx, stranger, first, "")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.BeginAttempt(ctx, etl.CredentialAttempt{Account: "acme", FromGeneration: 1}, stranger); !errors.Is(err, etl.ErrAttemptOpen) {
+		t.Errorf("got %v, want ErrAttemptOpen", err)
+	}
+	if open, _, _ := c.OpenAttempt(ctx, "acme"); open.Key() != third || open.State != etl.AttemptOpen {
+		t.Errorf("attempt %+v is open, want %+v", open, third)
 	}
 }
 
@@ -337,12 +349,12 @@ func TestFailoverIsNoticed(t *testing.T) {
 	c := h.Credentials()
 	if err := c.StoreGeneration(ctx, etl.SealedCredential{
 		Account: "acme", Generation: 1, Refresh: []byte("r"), ObtainedAt: h.now, SeededAt: h.now, Source: "seed", Fingerprint: "f", KeyID: "k",
-	}, 0); err != nil {
+	}, etl.AttemptKey{}); err != nil {
 		t.Fatal(err)
 	}
 	attempt := func() (a etl.CredentialAttempt) {
 		t.Helper()
-		id, err := c.BeginAttempt(ctx, etl.CredentialAttempt{Account: "acme", FromGeneration: 1, Owner: "test"}, 0)
+		id, err := c.BeginAttempt(ctx, etl.CredentialAttempt{Account: "acme", FromGeneration: 1, Owner: "test"}, etl.AttemptKey{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -350,7 +362,7 @@ func TestFailoverIsNoticed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := c.EndAttempt(ctx, id, etl.AttemptAbandoned, ""); err != nil {
+		if err := c.EndAttempt(ctx, etl.AttemptKey{ID: id, Owner: "test"}, etl.AttemptAbandoned, ""); err != nil {
 			t.Fatal(err)
 		}
 		return a
