@@ -389,19 +389,29 @@ func TestNoChannel(t *testing.T) {
 func TestManySenders(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)
-	r := newReceiver(t, nil)
+	arrived, others := make(chan struct{}, 8), make(chan struct{})
+	r := newReceiver(t, func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-others })
 	s := o.sender(alert.Config{Webhook: r.hook()})
+	first := make(chan error)
+	go func() { first <- s.Send(context.Background(), 1) }()
+	<-arrived // it is under way while the others try
 	var group sync.WaitGroup
-	for range 8 {
+	for range 7 {
 		group.Go(func() {
-			if err := s.Send(context.Background(), 1); err != nil && !errors.Is(err, etl.ErrNoticeTaken) {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			if err := s.Send(ctx, 1); !errors.Is(err, etl.ErrNoticeTaken) {
+				t.Errorf("got %v, want ErrNoticeTaken", err)
+			}
+			if err := s.SendDue(ctx); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	group.Wait()
-	if r.calls() != 1 {
-		t.Errorf("%d calls", r.calls())
+	close(others)
+	if err := <-first; err != nil || r.calls() != 1 {
+		t.Errorf("%v, %d calls", err, r.calls())
 	}
 }
 
