@@ -118,7 +118,7 @@ func (l *loader) loadKeystone(ctx context.Context, k *keystoneAccount) error {
 }
 
 func (l *loader) loadWolkvox(ctx context.Context, w *wolkvoxAccount) error {
-	wanted, err := l.isWanted(ctx, wolkvox.Dataset, w.cfg.Account, w.cfg.Schedule)
+	wanted, err := l.isWanted(ctx, wolkvox.Dataset, w.cfg.Account, w.timetable())
 	if err != nil || !wanted {
 		return err
 	}
@@ -130,7 +130,17 @@ func (l *loader) loadWolkvox(ctx context.Context, w *wolkvoxAccount) error {
 			return err
 		}
 	}
-	l.run(ctx, w, []etl.Job{w.job(l.app.now())})
+	job := w.job(l.app.now())
+	if !l.order.planOnly {
+		// Who names the dataset wants it now, whatever the vendor refused before.
+		allowed, err := w.Allowed(ctx, job.Products, len(l.order.datasets) > 0)
+		if err != nil {
+			l.add(result{job: job, err: err})
+			return nil
+		}
+		job.Products = allowed
+	}
+	l.run(ctx, w, []etl.Job{job})
 	return nil
 }
 
@@ -203,7 +213,7 @@ func (l *loader) mayWant(dataset string) bool {
 	return len(l.order.datasets) == 0 || slices.Contains(l.order.datasets, dataset)
 }
 
-func (l *loader) isWanted(ctx context.Context, dataset, scope string, schedule cronSpec) (bool, error) {
+func (l *loader) isWanted(ctx context.Context, dataset, scope string, schedule timetable) (bool, error) {
 	if len(l.order.datasets) > 0 {
 		return slices.Contains(l.order.datasets, dataset), nil
 	}
@@ -295,6 +305,7 @@ const (
 	statusPartial = "partial"
 	statusFailed  = "failed"
 	statusBusy    = "busy"
+	statusHeld    = "held" // the vendor must not be asked yet
 )
 
 // status of a job: partial when some of it was loaded and some not.
@@ -304,12 +315,20 @@ func (r result) status() string {
 	switch {
 	case errors.As(r.err, &busy):
 		return statusBusy
+	case isHeld(r.err):
+		return statusHeld
 	case r.err != nil && !loaded:
 		return statusFailed
 	case r.err != nil || r.out.Partial():
 		return statusPartial
 	}
 	return statusOK
+}
+
+// isHeld tells that nothing was asked; a run that was stopped by a hold in between has more to say.
+func isHeld(err error) bool {
+	_, held := err.(*etl.HeldError)
+	return held
 }
 
 // harmless are accepted deviations that nobody needs to look at.
@@ -440,7 +459,7 @@ func verdict(results []result, planning error, told func(slog.Level) bool) error
 		}
 		scope := r.job.Dataset + " " + r.job.Scope
 		switch {
-		case r.err != nil && r.status() != statusBusy:
+		case r.err != nil && r.status() != statusBusy && r.status() != statusHeld:
 			failed = append(failed, scope)
 			if !told(slog.LevelError) {
 				untold = append(untold, linesOf(scope, r.err)...)
@@ -471,8 +490,8 @@ func verdict(results []result, planning error, told func(slog.Level) bool) error
 		return &exitError{code, fmt.Errorf("%s is loaded in part, see the warning above", inPart[0])}
 	case len(inPart) > 0:
 		return &exitError{code, fmt.Errorf("%d of %d scopes are loaded in part, see the warnings above", len(inPart), len(results))}
-	case counts[statusBusy] > 0:
-		i := slices.IndexFunc(results, func(r result) bool { return r.status() == statusBusy })
+	case counts[statusBusy]+counts[statusHeld] > 0:
+		i := slices.IndexFunc(results, func(r result) bool { return r.status() == statusBusy || r.status() == statusHeld })
 		return results[i].err
 	case quarantined > 0:
 		return &exitError{exitPartial, fmt.Errorf("%s refused, the rest is loaded: see `meterhouse quarantine list`", count(quarantined, "record"))}

@@ -38,12 +38,15 @@ func backfillWindows(w etl.Window) []etl.Window {
 	return etl.Tile(wanted, maxWindowDays)
 }
 
+// timetable tells when a dataset is due: the first time after t, zero when there is none.
+type timetable interface{ Next(t time.Time) time.Time }
+
 // isDue tells whether a slot of the schedule has come since the last success. What never succeeded
 // is due. Slots that were missed count once.
-func isDue(schedule cronSpec, last time.Time, succeeded bool, now time.Time) bool {
+func isDue(schedule timetable, last time.Time, succeeded bool, now time.Time) bool {
 	if !succeeded {
 		return true
 	}
-	next := schedule.next(last)
+	next := schedule.Next(last)
 	return !next.IsZero() && !next.After(now)
 }

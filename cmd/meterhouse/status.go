@@ -125,6 +125,13 @@ func statusSections() []section {
 				order by dataset, scope, warning`,
 		},
 		{
+			name: "months", advice: adviseMonths, sql: `
+				select account, to_char(month, 'YYYY-MM') as month, state, month_ends_at, date_trunc('second', last_reading_at) as last_reading_at, reason
+				from mart.license_month
+				where state in ('at_risk', 'lost')
+				order by state, month desc, account`,
+		},
+		{
 			name: "silent", advice: adviseSilent, sql: `
 				select dataset, scope
 				from ops.coverage
@@ -220,6 +227,20 @@ func adviseWarnings(rows []map[string]string) (todo []string) {
 		if name := row["warning"]; !slices.Contains(harmless, name) && !slices.Contains(routine, name) {
 			todo = append(todo, fmt.Sprintf("look at %s %s: %s", row["dataset"], row["scope"], deviation(name, row["occurrences"], row["first_at"])))
 		}
+	}
+	return todo
+}
+
+// adviseMonths says what can still be saved first.
+func adviseMonths(rows []map[string]string) (todo []string) {
+	for _, row := range rows {
+		if row["state"] == "at_risk" {
+			todo = append(todo, fmt.Sprintf("month %s of %s is at risk, it ends %s (%s): `meterhouse run wolkvox.billing`",
+				row["month"], row["account"], row["month_ends_at"], row["reason"]))
+			continue
+		}
+		todo = append(todo, fmt.Sprintf("month %s of %s was lost, its closing reading is missing (%s): take it from the portal, `meterhouse readings import`",
+			row["month"], row["account"], row["reason"]))
 	}
 	return todo
 }

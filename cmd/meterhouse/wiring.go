@@ -151,7 +151,7 @@ func (s *session) makeAccounts() error {
 			Account: w.Account, Server: w.Server, BaseURL: w.BaseURL, Operation: w.Operation,
 			Token: wolkvox.Token(w.Token.text()), Zone: zone,
 			Proxy: cfg.HTTP.Proxy.text(), CAFile: cfg.HTTP.CAFile, Timeout: time.Duration(cfg.HTTP.Timeout), MaxBody: int64(cfg.HTTP.MaxBody),
-			Now: a.now, Log: a.log,
+			Ledger: s.ledger(w), Spacing: w.spacing, Now: a.now, RealNow: w.clock, Log: a.log,
 			PinnedOperation: func(ctx context.Context) (string, error) { return s.wh.PinnedOperation(ctx, w.Account) },
 		})
 		if err != nil {
@@ -160,6 +160,14 @@ func (s *session) makeAccounts() error {
 		s.wolkvox = append(s.wolkvox, &wolkvoxAccount{account, w})
 	}
 	return nil
+}
+
+// ledger of the account's calls; none without a database.
+func (s *session) ledger(w wolkvoxConfig) wolkvox.Ledger {
+	if s.wh == nil {
+		return nil
+	}
+	return s.wh.Calls(w.clock)
 }
 
 // close adds what went wrong at the end to a command's error.
@@ -209,6 +217,9 @@ func (k *keystoneAccount) job(dataset, scope string, now time.Time) etl.Job {
 	return job
 }
 
+// timetable is when the account is read: by its schedule, and at the end of each month.
+func (w *wolkvoxAccount) timetable() timetable { return wolkvox.Timetable(w.cfg.Schedule, w.Zone()) }
+
 func (w *wolkvoxAccount) job(now time.Time) etl.Job {
 	products := w.cfg.Products
 	if len(products) == 0 {
@@ -217,7 +228,7 @@ func (w *wolkvoxAccount) job(now time.Time) etl.Job {
 	return etl.Job{
 		Source: "wolkvox", Dataset: wolkvox.Dataset, Scope: w.cfg.Account, Account: w.cfg.Account,
 		Windows: []etl.Window{{}}, Products: products, Snapshot: true,
-		NextDue: w.cfg.Schedule.next(now), Zone: w.cfg.Timezone, Server: w.cfg.Server, Operation: w.cfg.Operation,
+		NextDue: w.timetable().Next(now), Zone: w.cfg.Timezone, Server: w.cfg.Server, Operation: w.cfg.Operation,
 	}
 }
 
