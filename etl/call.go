@@ -36,7 +36,7 @@ type Quota struct {
 type CallLog struct {
 	Now    time.Time            // by the ledger's clock
 	Day    []time.Time          // starts of the last 24 hours, oldest first
-	Last   map[string]time.Time // newest start of each product in the last 24 hours
+	Last   map[string]time.Time // latest that the vendor can have been asked for each product in the last 24 hours: the call's end
 	Recent []Call               // the newest calls, newest first: those of the last hours at least
 	Quota  Quota                // the newest
 }

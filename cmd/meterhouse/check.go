@@ -21,8 +21,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "Test configuration, database and vendors without spending a refresh token",
 		Long: `Tests the configuration, the database (version, schema, rights, settings, poolers, clock, room) and
 whether the vendors answer and accept the credentials. Changes nothing and spends no refresh token;
-wolkvox counts one call per account, unless it told its numbers in the last 6 hours. One finding per line, ok, warn or fail, and below it what to
-do. Exit code 4 when anything failed.`,
+wolkvox counts one call per account, which is left out when it told its numbers in the last 6 hours.
+One finding per line, ok, warn or fail, and below it what to do. Exit code 4 when anything failed.`,
 		Example: "  meterhouse check\n  meterhouse --config prod.yaml check --format json",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -85,7 +85,7 @@ type wolkvoxConfig struct {
 	Products  []string `yaml:"products" doc:"Reports to read, by the vendor's name, such as ivr_minutes. Empty: all 27."`
 	Schedule  cronSpec `yaml:"schedule" doc:"When it is read, as above. The vendor tells only the running month: what is not read is lost. The last readings of each month are added: 23:05, 23:25, 23:45 and 00:10 in timezone."`
 
-	spacing time.Duration // between two readings of a product; not a key: only our own fakes are asked sooner
+	spacing time.Duration    // between two readings of a product; not a key: only our own fakes are asked sooner
 	clock   func() time.Time // of the ledger of calls; nil: the database's. Only the demo lives by another
 }
 

@@ -112,7 +112,7 @@ func (c *Calls) read(ctx context.Context, tx pgx.Tx, credential string, alone bo
 	}
 	batch.Queue(`select coalesce($1, clock_timestamp())`, now).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Now) })
 	batch.Queue(`
-		select product, max(started_at), array_agg(started_at) from ops.vendor_call
+		select product, max(coalesce(ended_at, started_at)), array_agg(started_at) from ops.vendor_call
 		where credential = $1 and started_at > coalesce($2, clock_timestamp()) - interval '24 hours' and outcome is distinct from 'unsent'
 		group by product`, credential, now).Query(func(rows pgx.Rows) error {
 		log.Last = map[string]time.Time{}

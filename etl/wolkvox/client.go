@@ -238,7 +238,15 @@ func (a *Account) call(ctx context.Context, req etl.Request) (*etl.Answer, error
 		var err error
 		r, err = a.reserve(ctx, req.Product, func(log etl.CallLog) error { return a.mayAsk(log, req.Product) })
 		if errors.Is(err, errInfoDue) {
-			_, err = a.askInfo(ctx)
+			_, err = a.askInfo(ctx, func(log etl.CallLog) error {
+				if a.isInfoFresh(log) {
+					return errInfoFresh
+				}
+				return a.mayAsk(log, tokenInfo)
+			})
+			if errors.Is(err, errInfoFresh) {
+				continue
+			}
 			var held *etl.HeldError
 			if errors.As(err, &held) || errors.Is(err, etl.ErrUnauthorized) || errors.Is(err, etl.ErrThrottled) || ctx.Err() != nil {
 				return nil, err
@@ -402,12 +410,12 @@ func (a *Account) TokenInfo(ctx context.Context) (TokenInfo, error) {
 			return TokenInfo{Limit: q.Limit, UsedByToken: q.UsedByToken, UsedByAll: q.UsedByAll, Left: q.Left, Age: age}, nil
 		}
 	}
-	return a.askInfo(ctx)
+	return a.askInfo(ctx, func(log etl.CallLog) error { return a.mayCall(log, tokenInfo) })
 }
 
-// askInfo asks for the quota, in its turn, and keeps what it says.
-func (a *Account) askInfo(ctx context.Context) (info TokenInfo, err error) {
-	r, err := a.reserve(ctx, tokenInfo, func(log etl.CallLog) error { return a.mayCall(log, tokenInfo) })
+// askInfo asks for the quota, in its turn and unless may objects, and keeps what it says.
+func (a *Account) askInfo(ctx context.Context, may func(etl.CallLog) error) (info TokenInfo, err error) {
+	r, err := a.reserve(ctx, tokenInfo, may)
 	if err != nil {
 		return info, err
 	}

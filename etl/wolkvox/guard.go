@@ -49,10 +49,11 @@ func (t *Token) credential() string {
 }
 
 // errTurn says that a call with the token is under way elsewhere; errInfoDue that the quota should be
-// asked for first.
+// asked for first, errInfoFresh that somebody else did.
 var (
-	errTurn    = errors.New("another call with this token is under way")
-	errInfoDue = errors.New("the quota is to be asked for first")
+	errTurn      = errors.New("another call with this token is under way")
+	errInfoDue   = errors.New("the quota is to be asked for first")
+	errInfoFresh = errors.New("the quota was asked for already")
 )
 
 // errStalled ends a call that was reserved so long ago that others take it for lost.
@@ -141,7 +142,7 @@ func (a *Account) mayAsk(log etl.CallLog, product string) error {
 	if a.cfg.Ledger == nil {
 		return nil
 	}
-	if !a.isInfoFresh(log) {
+	if product != tokenInfo && !a.isInfoFresh(log) {
 		return errInfoDue
 	}
 	if left, known := a.left(log); known && left < 1 && forcedAt.IsZero() {
@@ -184,7 +185,8 @@ func (a *Account) spacing() time.Duration {
 	return max(a.cfg.Spacing, 0)
 }
 
-// spacedAt is when the product may be asked for again.
+// spacedAt is when the product may be asked for again. It counts from the end of the last call: when its
+// question reached the vendor, in between, only the vendor knows.
 func (a *Account) spacedAt(log etl.CallLog, product string) time.Time {
 	last, asked := log.Last[product]
 	if !asked {
@@ -335,10 +337,10 @@ func (a *Account) Allowed(ctx context.Context, products []string, force bool) (n
 	if err := a.mayCall(log, ""); err != nil && !errors.Is(err, errTurn) { // its turn comes
 		return nil, err
 	}
-	if held := a.quiet(); held != nil {
+	if held := a.quiet(); held != nil && held.Until.Sub(a.cfg.Now()) > patience {
 		return nil, held
 	}
-	if held := a.hold(log, a.forcedAt()); held != nil {
+	if held := a.hold(log, a.forcedAt()); held != nil && held.Until.Sub(log.Now) > patience {
 		return nil, held
 	}
 	var earliest, newest time.Time
