@@ -33,10 +33,11 @@ type Quota struct {
 }
 
 // CallLog is what a ledger knows of one credential at one moment. Calls that were not sent are not in it.
+// When a vendor saw a call only the vendor knows: at the latest when it ended, so that is when it counts.
 type CallLog struct {
 	Now    time.Time            // by the ledger's clock
-	Day    []time.Time          // starts of the last 24 hours, oldest first
-	Last   map[string]time.Time // latest that the vendor can have been asked for each product in the last 24 hours: the call's end
+	Day    []time.Time          // calls of the last 24 hours, oldest first
+	Last   map[string]time.Time // newest call of each product in the last 24 hours
 	Recent []Call               // the newest calls, newest first: those of the last hours at least
 	Quota  Quota                // the newest
 }

@@ -65,8 +65,8 @@ func (c *Calls) Reserve(ctx context.Context, call etl.Call, lostAfter time.Durat
 func (c *Calls) End(ctx context.Context, id int64, outcome string, retryAfter time.Duration) error {
 	_, err := c.w.pool.Exec(ctx, `
 		update ops.vendor_call
-		set ended_at = coalesce($2, clock_timestamp()), outcome = $3,
-			retry_at = case when $4::interval > '0' then coalesce($2, clock_timestamp()) + $4 end
+		set ended_at = clock.now, outcome = $3, retry_at = case when $4::interval > '0' then clock.now + $4 end
+		from (select coalesce($2, clock_timestamp()) as now) as clock
 		where call_id = $1 and ended_at is null`, id, c.clock(), outcome, retryAfter)
 	if err != nil {
 		return fmt.Errorf("end call %d as %s: %w", id, outcome, err)
@@ -86,9 +86,14 @@ func (c *Calls) Log(ctx context.Context, credential string) (log etl.CallLog, er
 	return log, nil
 }
 
-// SaveQuota keeps what the vendor said. Safe to repeat.
+// SaveQuota keeps what the vendor said, and forgets the credential's calls of more than 62 days before:
+// nothing refers to them once the vendor has answered. Safe to repeat.
 func (c *Calls) SaveQuota(ctx context.Context, call etl.Call, q etl.Quota) error {
 	_, err := c.w.pool.Exec(ctx, `
+		with forgotten as (
+			delete from ops.vendor_call where credential = $2 and started_at < $9::timestamptz - interval '62 days'
+		)
+
 		insert into ops.vendor_quota (call_id, credential, account, limit_calls, used_by_token, used_by_all, left_calls, used_elsewhere, told_at)
 		values ($1, $2, $3, nullif($4::bigint, -1), nullif($5::bigint, -1), nullif($6::bigint, -1), nullif($7::bigint, -1), $8, $9)
 		on conflict (call_id) do nothing`,
@@ -112,19 +117,25 @@ func (c *Calls) read(ctx context.Context, tx pgx.Tx, credential string, alone bo
 	}
 	batch.Queue(`select coalesce($1, clock_timestamp())`, now).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Now) })
 	batch.Queue(`
-		select product, max(coalesce(ended_at, started_at)), array_agg(started_at) from ops.vendor_call
-		where credential = $1 and started_at > coalesce($2, clock_timestamp()) - interval '24 hours' and outcome is distinct from 'unsent'
+		with day as (
+			select product, coalesce(ended_at, started_at) as seen_at from ops.vendor_call
+			where credential = $1 and started_at > coalesce($2, clock_timestamp()) - interval '27 hours' -- no call takes three
+				and outcome is distinct from 'unsent'
+		)
+
+		select product, max(seen_at), array_agg(seen_at) from day
+		where seen_at > coalesce($2, clock_timestamp()) - interval '24 hours'
 		group by product`, credential, now).Query(func(rows pgx.Rows) error {
 		log.Last = map[string]time.Time{}
 		for rows.Next() {
 			var product string
 			var last time.Time
-			var starts []time.Time
-			if err := rows.Scan(&product, &last, &starts); err != nil {
+			var seen []time.Time
+			if err := rows.Scan(&product, &last, &seen); err != nil {
 				return err
 			}
 			log.Last[product] = last
-			log.Day = append(log.Day, starts...)
+			log.Day = append(log.Day, seen...)
 		}
 		return rows.Err()
 	})

@@ -289,6 +289,12 @@ func TestCalls(t *testing.T) {
 	if log, _ := calls.Log(ctx, "k"); err != nil || len(log.Recent) != 1 || len(log.Day) != 1 {
 		t.Errorf("%+v, %v", log, err)
 	}
+	h.exec(`insert into ops.vendor_call (credential, account, product, owner, started_at, lost_at, ended_at, outcome)
+		select c, 'a', 'p', 'old', now() - interval '63 days', now(), now(), 'ok' from unnest(array['k', 'other']) as c`)
+	if err := calls.SaveQuota(ctx, one, want); err != nil {
+		t.Error(err)
+	}
+	h.want(`select credential from ops.vendor_call where owner = 'old'`, "other")
 	h.want(`select outcome, owner from ops.vendor_call where credential = 'k' order by call_id`, "throttled|test", "unsent|test")
 }
 

@@ -35,8 +35,10 @@ const (
 	patience = 30 * time.Second
 	// maxSkew between this machine's clock and the ledger's: beyond, nobody can say what 5 minutes are.
 	maxSkew = time.Minute
-	// infoEvery is how often the vendor is asked for the quota at most; what it said counts twice as long.
-	infoEvery = 24 * time.Hour
+	// infoEvery is how often the vendor is asked for the quota at most; infoCounts how long what it said
+	// is kept to while it says nothing new.
+	infoEvery  = 24 * time.Hour
+	infoCounts = 7 * 24 * time.Hour
 	tokenInfo = "token_info"
 )
 
@@ -185,8 +187,7 @@ func (a *Account) spacing() time.Duration {
 	return max(a.cfg.Spacing, 0)
 }
 
-// spacedAt is when the product may be asked for again. It counts from the end of the last call: when its
-// question reached the vendor, in between, only the vendor knows.
+// spacedAt is when the product may be asked for again.
 func (a *Account) spacedAt(log etl.CallLog, product string) time.Time {
 	last, asked := log.Last[product]
 	if !asked {
@@ -295,7 +296,7 @@ func nextMidnight(t time.Time, zone *time.Location) time.Time {
 // long ago: then its refusal decides.
 func (a *Account) left(log etl.CallLog) (left int64, known bool) {
 	q := log.Quota
-	if q.ToldAt.IsZero() || q.Limit < 0 || log.Now.Sub(q.ToldAt) > 2*infoEvery {
+	if q.ToldAt.IsZero() || q.Limit < 0 || log.Now.Sub(q.ToldAt) > infoCounts {
 		return 0, false
 	}
 	return q.Limit - q.Elsewhere - int64(len(log.Day)), true

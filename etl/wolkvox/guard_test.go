@@ -108,7 +108,7 @@ func TestBudget(t *testing.T) {
 		return l
 	}
 	old := log("2026-05-15T12:00:00Z", 200, 100, 0)
-	old.Quota.ToldAt = old.Now.Add(-49 * time.Hour)
+	old.Quota.ToldAt = old.Now.Add(-infoCounts - time.Second)
 	unknown := log("2026-05-15T12:00:00Z", 200, -1, 0)
 	for _, c := range []struct {
 		name  string

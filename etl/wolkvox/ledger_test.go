@@ -363,12 +363,18 @@ func TestCrashBetweenReserveAndEnd(t *testing.T) {
 // A process that stood still after its reservation sends nothing any more.
 func TestStalledCallIsNotSent(t *testing.T) {
 	b := newBench(t, may15, wolkvoxsim.Config{})
-	a := b.process(func(cfg *Config) { cfg.Timeout = 10 * time.Millisecond })
+	a := b.process(nil)
+	begun := time.Now()
 	r, err := a.reserve(t.Context(), "vision", func(etl.CallLog) error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-r.ctx.Done()
+	if until, ends := r.ctx.Deadline(); !ends || until.Sub(begun) > 2*time.Minute+time.Second || time.Until(until) > 2*time.Minute {
+		t.Errorf("may be sent until %s", until)
+	}
+	var cancel context.CancelFunc
+	r.ctx, cancel = context.WithTimeoutCause(t.Context(), 0, errStalled) // as it ends
+	defer cancel()
 	if _, err := a.ask(t.Context(), r, ask("vision"), "billing.php", "vision"); reasonOf(err) != "stalled" || b.calls("") != 0 {
 		t.Errorf("%v, %d calls", err, b.calls(""))
 	}
