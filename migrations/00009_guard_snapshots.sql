@@ -148,28 +148,6 @@ customer_day as (
     where w.dataset = 'keystone.history' and cov.status is distinct from 'answered'
 ),
 
--- What runs said about products that they got no reading of, by local day: a failed run often got no further.
-trouble as (
-    select w.account, (r.business_at at time zone w.zone)::date as day, r.run_id, r.status, r.error
-    from ops.watermark as w
-    join ops.run as r on r.dataset = w.dataset and r.scope = w.scope and r.error is not null and r.replay_of is null
-    where w.dataset = 'wolkvox.billing'
-),
-
-product_trouble as (
-    select distinct on (t.account, t.day, line.part[1]) t.account, t.day, line.part[1] as product, line.part[2] as reason
-    from trouble as t
-    cross join lateral regexp_matches(t.error, '^(?:extract|transform) (\w+): (.*)$', 'gn') as line (part)
-    order by t.account, t.day, line.part[1], t.run_id desc
-),
-
-day_trouble as (
-    select distinct on (account, day) account, day, regexp_replace(split_part(error, e'\n', 1), '^(?:extract|transform) \w+: ', '') as reason
-    from trouble
-    where status = 'failed'
-    order by account, day, run_id desc
-),
-
 -- Every product that was ever asked for, from its first day on. What was not read can no longer be read.
 product_day as (
     select
@@ -182,7 +160,29 @@ product_day as (
         asked.product,
         days.day,
         judged.status,
-        case when judged.status = 'lost' then coalesce(p.reason, d.reason, 'nothing was asked on this day') end as reason
+        -- What the last run of the day said about the product, else what the last that failed was stopped by.
+        case when judged.status = 'lost' then coalesce(
+            (
+                select (regexp_match(r.error, '(?:^|\n)(?:extract|transform) ' || asked.product || ': ([^\n]*)'))[1]
+                from ops.run as r
+                where r.dataset = w.dataset and r.scope = w.scope and r.error is not null and r.replay_of is null
+                    and r.business_at >= days.day::timestamp at time zone w.zone
+                    and r.business_at < (days.day + 1)::timestamp at time zone w.zone
+                    and r.error ~ ('(?:^|\n)(?:extract|transform) ' || asked.product || ': ')
+                order by r.business_at desc
+                limit 1
+            ),
+            (
+                select regexp_replace(split_part(r.error, e'\n', 1), '^(?:extract|transform) \w+: ', '')
+                from ops.run as r
+                where r.dataset = w.dataset and r.scope = w.scope and r.error is not null and r.status = 'failed' and r.replay_of is null
+                    and r.business_at >= days.day::timestamp at time zone w.zone
+                    and r.business_at < (days.day + 1)::timestamp at time zone w.zone
+                order by r.business_at desc
+                limit 1
+            ),
+            'nothing was asked on this day'
+        ) end as reason
     from ops.watermark as w
     cross join clock
     join (
@@ -205,8 +205,6 @@ product_day as (
             else 'not_due'
         end as status
     ) as judged
-    left join product_trouble as p on p.account = w.account and p.day = days.day and p.product = asked.product
-    left join day_trouble as d on d.account = w.account and d.day = days.day
     where w.dataset = 'wolkvox.billing'
 ),
 

@@ -100,5 +100,5 @@ func TestEndOfAMonth(t *testing.T) {
 	at("2026-06-01 00:10")
 	w.must(exitDone, "run")
 	wantContains(t, "status", w.must(exitDone, "status", "--format", "json").stdout,
-		"month 2026-05 of calls was lost, its closing reading is missing (http_status: status 405", `"state": "lost"`)
+		"month 2026-05 of calls was lost, its last reading is of 2026-06-01 04:00:00+00 (http_status: status 405", `"state": "lost"`)
 }

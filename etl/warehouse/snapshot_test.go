@@ -325,3 +325,12 @@ func TestCallsAreReservedOneByOne(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// Figures of the last day that a person imported complete a month that nobody read.
+func TestImportCompletesAMonth(t *testing.T) {
+	l := newLicences(t, 30*time.Minute)
+	l.read("2026-05-31 12:00", "ivr_minutes", "100")
+	l.month("2026-06-01 12:00", "2026-05|lost|nothing was asked since 2026-05-31 17:00Z", "2026-06|open|")
+	l.exec(`update dw.fact_license_snapshot set is_imported = true`)
+	l.month("2026-06-01 12:00", "2026-05|complete|", "2026-06|open|")
+}

@@ -39,7 +39,7 @@ const (
 	// is kept to while it says nothing new.
 	infoEvery  = 24 * time.Hour
 	infoCounts = 7 * 24 * time.Hour
-	tokenInfo = "token_info"
+	tokenInfo  = "token_info"
 )
 
 // credential tells two tokens apart without holding them. It does not depend on secrets_key: two
