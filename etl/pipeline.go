@@ -293,7 +293,8 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 		if errors.Is(err, ErrUnavailable) {
 			inARow++
 		}
-		if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 {
+		var held *HeldError // what holds one question back holds the others too
+		if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 || errors.As(err, &held) {
 			break
 		}
 	}

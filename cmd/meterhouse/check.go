@@ -13,6 +13,7 @@ import (
 	"meterhouse/etl"
 	"meterhouse/etl/keystone"
 	"meterhouse/etl/warehouse"
+	"meterhouse/etl/wolkvox"
 )
 
 func (a *app) checkCommand() *cobra.Command {
@@ -22,8 +23,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Short: "Test configuration, database and vendors without spending a refresh token",
 		Long: `Tests the configuration, the database (version, schema, rights, settings, poolers, clock, room) and
 whether the vendors answer and accept the credentials. Changes nothing and spends no refresh token;
-wolkvox counts one call per account. One finding per line, ok, warn or fail, and below it what to
-do. Exit code 4 when anything failed.`,
+wolkvox counts one call per account, which is left out when it told its numbers in the last 6 hours.
+One finding per line, ok, warn or fail, and below it what to do. Exit code 4 when anything failed.`,
 		Example: "  meterhouse check\n  meterhouse --config prod.yaml check --format json",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -133,8 +134,8 @@ func (c *check) schedules() {
 		c.oddities(k.Account, now, s.Customers, s.Subscriptions, s.Current, s.History)
 	}
 	for _, w := range c.cfg.Wolkvox {
-		next := w.Schedule.next(now)
 		zone, _ := time.LoadLocation(w.Timezone) // validated
+		next := wolkvox.Timetable(w.Schedule, zone).Next(now)
 		c.ok("schedule of "+w.Account, "next reading %s, there %s", stamp(next), next.In(zone).Format("2006-01-02 15:04:05 -07:00"))
 		c.oddities(w.Account, now, w.Schedule)
 	}
@@ -326,6 +327,9 @@ func (c *check) wolkvox(ctx context.Context, w *wolkvoxAccount, tokenPath string
 		return
 	}
 	said := fmt.Sprintf("the token is accepted; %d of %d calls are left today", info.Left, info.Limit)
+	if info.Age > 0 {
+		said += fmt.Sprintf(", as the vendor said %s ago", info.Age.Round(time.Minute))
+	}
 	// Every product of a reading is a call of its own.
 	if products := int64(len(w.job(c.app.now()).Products)); info.Left >= 0 && info.Left < products {
 		c.warn(about, "read less often (schedule) or fewer products, or ask the vendor for more calls", "%s: a reading takes %d", said, products)

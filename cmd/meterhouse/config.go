@@ -83,7 +83,10 @@ type wolkvoxConfig struct {
 	Operation string   `yaml:"operation" doc:"Name of the operation that answers must carry. Empty: the first good reading pins it."`
 	Timezone  string   `yaml:"timezone" doc:"Zone of the operation, in which its days and months end, by name."`
 	Products  []string `yaml:"products" doc:"Reports to read, by the vendor's name, such as ivr_minutes. Empty: all 27."`
-	Schedule  cronSpec `yaml:"schedule" doc:"When it is read, as above. The vendor tells only the running month: what is not read is lost."`
+	Schedule  cronSpec `yaml:"schedule" doc:"When it is read, as above. The vendor tells only the running month: what is not read is lost. The last readings of each month are added: 23:05, 23:25, 23:45 and 00:10 in timezone."`
+
+	spacing time.Duration    // between two readings of a product; not a key: only our own fakes are asked sooner
+	clock   func() time.Time // of the ledger of calls; nil: the database's. Only the demo lives by another
 }
 
 type consoleConfig struct {
@@ -127,7 +130,12 @@ func (k *keystoneConfig) setDefaults() {
 	k.History.Settle = span(2 * time.Hour)
 }
 
+// wolkvoxSpacing is the least time between two readings of one wolkvox product; 0 is the client's own.
+// Tests, which ask fakes, have none.
+var wolkvoxSpacing time.Duration
+
 func (w *wolkvoxConfig) setDefaults() {
+	w.spacing = wolkvoxSpacing
 	w.Schedule = mustCron("*/30 * * * *")
 	w.Timezone = "America/Bogota"
 }

@@ -242,6 +242,7 @@ func (d *demo) config(sims *sims, portal, address string) *config {
 	w.setDefaults()
 	w.Account, w.Server, w.BaseURL, w.Timezone = "callcenter", "0039", address, simZone
 	w.Token = newSecret(sims.wolkvox.Token())
+	w.spacing, w.clock = -1, d.clock.now
 	cfg.Keystone, cfg.Wolkvox = []keystoneConfig{k}, []wolkvoxConfig{w}
 	return cfg
 }

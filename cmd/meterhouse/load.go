@@ -131,7 +131,17 @@ func (l *loader) loadWolkvox(ctx context.Context, w *wolkvoxAccount) error {
 			return err
 		}
 	}
-	l.run(ctx, w, []etl.Job{w.job(l.app.now())})
+	job := w.job(l.app.now())
+	if !l.order.planOnly {
+		// Who names the dataset wants it now, whatever the vendor refused before.
+		allowed, err := w.Allowed(ctx, job.Products, len(l.order.datasets) > 0)
+		if err != nil {
+			l.add(result{job: job, err: err})
+			return nil
+		}
+		job.Products = allowed
+	}
+	l.run(ctx, w, []etl.Job{job})
 	return nil
 }
 
@@ -304,6 +314,7 @@ const (
 	statusPartial = "partial"
 	statusFailed  = "failed"
 	statusBusy    = "busy"
+	statusHeld    = "held" // the vendor must not be asked yet
 )
 
 // status of a job: partial when some of it was loaded and some not.
@@ -313,12 +324,20 @@ func (r result) status() string {
 	switch {
 	case errors.As(r.err, &busy):
 		return statusBusy
+	case isHeld(r.err):
+		return statusHeld
 	case r.err != nil && !loaded:
 		return statusFailed
 	case r.err != nil || r.out.Partial():
 		return statusPartial
 	}
 	return statusOK
+}
+
+// isHeld tells that nothing was asked; a run that was stopped by a hold in between has more to say.
+func isHeld(err error) bool {
+	_, held := err.(*etl.HeldError)
+	return held
 }
 
 // harmless are accepted deviations that nobody needs to look at.
@@ -449,7 +468,7 @@ func verdict(results []result, planning error, told func(slog.Level) bool) error
 		}
 		scope := r.job.Dataset + " " + r.job.Scope
 		switch {
-		case r.err != nil && r.status() != statusBusy:
+		case r.err != nil && r.status() != statusBusy && r.status() != statusHeld:
 			failed = append(failed, scope)
 			if !told(slog.LevelError) {
 				untold = append(untold, linesOf(scope, r.err)...)
@@ -480,8 +499,8 @@ func verdict(results []result, planning error, told func(slog.Level) bool) error
 		return &exitError{code, fmt.Errorf("%s is loaded in part, see the warning above", inPart[0])}
 	case len(inPart) > 0:
 		return &exitError{code, fmt.Errorf("%d of %d scopes are loaded in part, see the warnings above", len(inPart), len(results))}
-	case counts[statusBusy] > 0:
-		i := slices.IndexFunc(results, func(r result) bool { return r.status() == statusBusy })
+	case counts[statusBusy]+counts[statusHeld] > 0:
+		i := slices.IndexFunc(results, func(r result) bool { return r.status() == statusBusy || r.status() == statusHeld })
 		return results[i].err
 	case quarantined > 0:
 		return &exitError{exitPartial, fmt.Errorf("%s refused, the rest is loaded: see `meterhouse quarantine list`", count(quarantined, "record"))}

@@ -227,12 +227,13 @@ func usagef(format string, args ...any) error {
 func (a *app) exitCode(err error) int {
 	var coded *exitError
 	var busy *etl.BusyError
+	var held *etl.HeldError
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &busy), errors.Is(err, localpg.ErrInUse):
+	case errors.As(err, &busy), errors.As(err, &held), errors.Is(err, localpg.ErrInUse):
 		return exitBusy
 	case !a.started: // cobra found the command line wrong
 		return exitUsage

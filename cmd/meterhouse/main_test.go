@@ -27,6 +27,7 @@ var update = flag.Bool("update", false, "rewrite golden files")
 
 func TestMain(m *testing.M) {
 	keystonePace = time.Nanosecond
+	wolkvoxSpacing = -1
 	if os.Getenv(asProgram) != "" {
 		if file := os.Getenv(testClockFile); file != "" {
 			actByTestClock(file)

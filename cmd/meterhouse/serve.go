@@ -316,7 +316,12 @@ func (v *service) slotJob(ctx context.Context, slot schedule.Slot) (etl.Source, 
 		if err := v.saveProducts(ctx); err != nil {
 			return nil, etl.Job{}, err
 		}
-		return w, w.job(now), nil
+		job := w.job(now)
+		var err error
+		if job.Products, err = w.Allowed(ctx, job.Products, false); err != nil {
+			return nil, job, err // held: the slot waits
+		}
+		return w, job, nil
 	}
 	i := slices.IndexFunc(v.keystone, func(k *keystoneAccount) bool { return k.cfg.Account == slot.Account })
 	if i < 0 {

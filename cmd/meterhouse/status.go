@@ -122,6 +122,15 @@ func statusSections() []section {
 				order by dataset, scope, warning`,
 		},
 		{
+			name: "months", advice: adviseMonths, sql: `
+				select account, to_char(month, 'YYYY-MM') as month, state, month_ends_at, date_trunc('second', last_reading_at) as last_reading_at,
+					coalesce(last_reading_at >= month_ends_at - interval '1 day', false) as has_last_day, reason
+				from mart.license_month
+				where state = 'at_risk' -- what was lost long ago is history
+					or state = 'lost' and month_ends_at > (select max(month_ends_at) from mart.license_month) - interval '94 days'
+				order by state, month desc, account`,
+		},
+		{
 			name: "silent", advice: adviseSilent, sql: `
 				select dataset, scope
 				from ops.coverage
@@ -235,6 +244,23 @@ func adviseWarnings(rows []map[string]string) (todo []string) {
 		if name := row["warning"]; !slices.Contains(harmless, name) && !slices.Contains(routine, name) {
 			todo = append(todo, fmt.Sprintf("look at %s %s: %s", row["dataset"], row["scope"], deviation(name, row["occurrences"], row["first_at"])))
 		}
+	}
+	return todo
+}
+
+// adviseMonths says what can still be saved first. An import counts on days only that have no reading.
+func adviseMonths(rows []map[string]string) (todo []string) {
+	for _, row := range rows {
+		text := fmt.Sprintf("month %s of %s ", row["month"], row["account"])
+		switch {
+		case row["state"] == "at_risk":
+			text += fmt.Sprintf("is at risk, it ends %s (%s): `meterhouse run wolkvox.billing`", row["month_ends_at"], row["reason"])
+		case row["has_last_day"] == "true":
+			text += fmt.Sprintf("was lost, its last reading is of %s (%s): compare it with the vendor's invoice", row["last_reading_at"], row["reason"])
+		default:
+			text += fmt.Sprintf("was lost, its last day has no reading (%s): take its figures from the portal, `meterhouse readings import`", row["reason"])
+		}
+		todo = append(todo, text)
 	}
 	return todo
 }

@@ -155,7 +155,7 @@ func (s *session) makeAccounts() error {
 			Account: w.Account, Server: w.Server, BaseURL: w.BaseURL, Operation: w.Operation,
 			Token: wolkvox.Token(w.Token.text()), Zone: zone,
 			Proxy: cfg.HTTP.Proxy.text(), CAFile: cfg.HTTP.CAFile, Timeout: time.Duration(cfg.HTTP.Timeout), MaxBody: int64(cfg.HTTP.MaxBody),
-			Now: a.now, Log: a.log,
+			Ledger: s.ledger(w), Spacing: w.spacing, Now: a.now, RealNow: w.clock, Log: a.log,
 			PinnedOperation: func(ctx context.Context) (string, error) { return s.wh.PinnedOperation(ctx, w.Account) },
 		})
 		if err != nil {
@@ -183,6 +183,14 @@ func asStateDir(err error) error {
 		return usagef("state_dir: %w", err)
 	}
 	return err
+}
+
+// ledger of the account's calls; none without a database.
+func (s *session) ledger(w wolkvoxConfig) wolkvox.Ledger {
+	if s.wh == nil {
+		return nil
+	}
+	return s.wh.Calls(w.clock)
 }
 
 // close adds what went wrong at the end to a command's error.
@@ -232,8 +240,10 @@ func (k *keystoneAccount) job(dataset, scope string, now time.Time) etl.Job {
 	return job
 }
 
-// timetable is when the account is read.
-func (w *wolkvoxAccount) timetable() schedule.Schedule { return w.cfg.Schedule }
+// timetable is when the account is read: by its schedule, and at the end of each month.
+func (w *wolkvoxAccount) timetable() schedule.Schedule {
+	return wolkvox.Timetable(w.cfg.Schedule, w.Zone())
+}
 
 func (w *wolkvoxAccount) job(now time.Time) etl.Job {
 	products := w.cfg.Products

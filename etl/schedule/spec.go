@@ -155,7 +155,6 @@ func (s Spec) nextElapsed(t time.Time) time.Time {
 			return at.UTC()
 		}
 		// The change itself may be a slot.
-		_, offset = change.Zone()
 		if wall := wallOf(change); s.wall.Next(wall.Add(-time.Second)).Equal(wall) {
 			return change.UTC()
 		}

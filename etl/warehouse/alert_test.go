@@ -510,7 +510,7 @@ func TestVendorRefusals(t *testing.T) {
 	w := newWatch(t)
 	w.ran("wolkvox.billing", "acme", "", 90*days)
 	call := func(ago time.Duration, outcome string) {
-		w.exec(`insert into ops.vendor_call (credential, account, product, owner, started_at, ended_at, outcome) values ('h', 'acme', 'chat', 'o', now() - $1::interval, now(), $2)`, ago, outcome)
+		w.exec(`insert into ops.vendor_call (credential, account, product, owner, started_at, lost_at, ended_at, outcome) values ('h', 'acme', 'chat', 'o', now() - $1::interval, now(), now(), $2)`, ago, outcome)
 	}
 	call(time.Hour, "ok")
 	call(50*time.Minute, "quota_exceeded")

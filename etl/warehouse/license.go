@@ -25,10 +25,11 @@ func (l *loader) License(r etl.LicenseReading) error {
 		l.warn("imported", r.Product+" "+r.Description)
 	}
 	var product int64
-	err = l.tx.QueryRow(l.ctx, `select product_key from dw.dim_product where api = $1`, r.Product).Scan(&product)
+	var kind string
+	err = l.tx.QueryRow(l.ctx, `select product_key, kind from dw.dim_product where api = $1`, r.Product).Scan(&product, &kind)
 	if errors.Is(err, pgx.ErrNoRows) { // asked for by configuration, beyond the catalogue
 		err = l.tx.QueryRow(l.ctx, `insert into dw.dim_product (product_number, api, title, unit, kind)
-			values (0, $1, $1, 'as delivered', 'counter') returning product_key`, r.Product).Scan(&product)
+			values (0, $1, $1, 'as delivered', 'counter') returning product_key, kind`, r.Product).Scan(&product, &kind)
 	}
 	if err != nil {
 		return fmt.Errorf("product %s: %w", r.Product, err)
@@ -60,6 +61,11 @@ func (l *loader) License(r etl.LicenseReading) error {
 			return err
 		}
 	}
+	if kind == string(etl.Counter) {
+		if err := l.warnOfFall(operation, product, r); err != nil {
+			return fmt.Errorf("former reading of %s: %w", r.Product, err)
+		}
+	}
 	payload, err := l.payload()
 	if err != nil {
 		return err
@@ -76,6 +82,27 @@ func (l *loader) License(r etl.LicenseReading) error {
 		return err
 	}
 	return l.writeSnapshot(operation, product, r.Description, r.LocalDate)
+}
+
+// warnOfFall warns of a counter that is lower than at the reading before it in the same local month. It
+// counts what was used since the month began, so it was reset or corrected: both readings stay as they
+// are.
+func (l *loader) warnOfFall(operation, product int64, r etl.LicenseReading) error {
+	month := r.LocalDate.Month()
+	var fell bool
+	err := l.tx.QueryRow(l.ctx, `
+		select items > $6::text::numeric from dw.fact_license_reading
+		where operation_key = $1 and product_key = $2 and description = $3 and reading_date >= $4 and reading_date < $5
+			and read_at < $7 and is_imported = $8
+		order by read_at desc limit 1`,
+		operation, product, r.Description, month.Time(), month.NextMonth().Time(), r.Items.String(), r.ReadAt, l.ans.Imported()).Scan(&fell)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil
+	}
+	if fell {
+		l.warn("counter_decreased", r.Product+" "+r.Description)
+	}
+	return err
 }
 
 // dropUntold takes back what this very answer told when it was read before and does not tell now, as

@@ -25,9 +25,7 @@ type MetricGroup struct {
 	Labels  []string
 	Metrics []Metric
 
-	// The labels, then one column per metric. NULL is no figure.
-	sql   string
-	needs string // a relation without which there are no figures; empty: none in particular
+	sql string // the labels, then one column per metric; NULL is no figure
 }
 
 // Figure is the value of one metric.
@@ -180,28 +178,29 @@ var metricGroups = []MetricGroup{
 	dayCalls,
 }
 
-// budget is what is left of the calls that a vendor allows in a day, by its own numbers less what we asked
-// since it told them.
+// budget is what is left of the calls that a vendor allows in a day, counted as the guard of the calls
+// does: its limit, less what others use of it, less our calls of the last 24 hours.
 var budget = MetricGroup{
-	Name: "budget", needs: "ops.vendor_quota", Labels: []string{"account"},
+	Name: "budget", Labels: []string{"account"},
 	Metrics: []Metric{
 		{Name: "meterhouse_vendor_budget_limit_calls", Help: "Calls a day that the vendor said it allows the account's token."},
-		{Name: "meterhouse_vendor_budget_left_calls", Help: "Calls that are left of them: what the vendor said when it was last asked, less what was asked since."},
+		{Name: "meterhouse_vendor_budget_left_calls", Help: "Calls that are left of them: less what others used when the vendor was last asked, and less our own of the last 24 hours."},
 		{Name: "meterhouse_vendor_budget_told_timestamp_seconds", Help: "When the vendor said so."},
 	},
 	sql: `
 		with newest as (
-			select distinct on (account) account, credential, limit_calls, left_calls, told_at
+			select distinct on (account) account, credential, limit_calls, used_elsewhere, told_at
 			from ops.vendor_quota
 			order by account, told_at desc
 		)
 
-		select n.account, n.limit_calls, case when n.left_calls is not null then greatest(n.left_calls - c.calls, 0) end, extract(epoch from n.told_at)
+		select n.account, n.limit_calls, case when n.limit_calls is not null then greatest(n.limit_calls - n.used_elsewhere - c.calls, 0) end,
+			extract(epoch from n.told_at)
 		from newest as n
 		cross join lateral (
 			select count(*) as calls
 			from ops.vendor_call as v
-			where v.credential = n.credential and v.started_at > n.told_at
+			where v.credential = n.credential and v.started_at > now() - interval '24 hours' and v.outcome is distinct from 'unsent'
 		) as c`,
 }
 
@@ -250,12 +249,10 @@ const measureFor = 5 * time.Second
 // Measure runs one group's query, in a read-only transaction that the server ends after five seconds.
 func (w *Warehouse) Measure(ctx context.Context, g MetricGroup) (figures []Figure, err error) {
 	err = pgx.BeginTxFunc(ctx, w.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		var there bool
 		// Compiling these queries takes longer than running them.
-		if err := tx.QueryRow(ctx, `
-			select $3::text = '' or to_regclass($3) is not null,
-				set_config('meterhouse.now', $1, true), set_config('statement_timeout', $2, true), set_config('jit', 'off', true)`,
-			w.cfg.Now().UTC().Format(time.RFC3339Nano), fmt.Sprint(measureFor.Milliseconds()), g.needs).Scan(&there, nil, nil, nil); err != nil || !there {
+		if _, err := tx.Exec(ctx, `
+			select set_config('meterhouse.now', $1, true), set_config('statement_timeout', $2, true), set_config('jit', 'off', true)`,
+			w.cfg.Now().UTC().Format(time.RFC3339Nano), fmt.Sprint(measureFor.Milliseconds())); err != nil {
 			return err
 		}
 		rows, err := tx.Query(ctx, g.sql, pgx.QueryResultFormats{pgx.TextFormatCode})

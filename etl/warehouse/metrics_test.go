@@ -209,9 +209,9 @@ func TestMeasure(t *testing.T) {
 	h.exec(`update dw.dim_customer set absent_since = now()`)
 	h.wantMeasured(h.measured(), "meterhouse_scope_late "+freshness, "0")
 
-	h.exec(`insert into ops.vendor_call (credential, account, product, owner, started_at, ended_at, outcome) values
-		('k1', 'calls', 'a', 'me', now() - interval '25 hours', now(), 'ok'), ('k1', 'calls', 'a', 'me', now() - interval '2 hours', now(), 'ok'),
-		('k1', 'calls', 'b', 'me', now() - interval '1 hour', now(), 'ok'), ('k2', 'more', 'a', 'me', now() - interval '2 days', now(), 'ok')`)
+	h.exec(`insert into ops.vendor_call (credential, account, product, owner, started_at, lost_at, ended_at, outcome) values
+		('k1', 'calls', 'a', 'me', now() - interval '25 hours', now(), now(), 'ok'), ('k1', 'calls', 'a', 'me', now() - interval '2 hours', now(), now(), 'ok'),
+		('k1', 'calls', 'b', 'me', now() - interval '1 hour', now(), now(), 'ok'), ('k2', 'more', 'a', 'me', now() - interval '2 days', now(), now(), 'ok')`)
 	h.wantMeasured(h.measured(), "meterhouse_vendor_day_calls calls", "2", "meterhouse_vendor_day_calls more", "0")
 }
 
@@ -219,17 +219,16 @@ func TestMeasure(t *testing.T) {
 func TestMeasureBudget(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
-	// The table of the vendor's numbers, should this schema have none yet.
-	h.exec(`create table if not exists ops.vendor_quota (
-		credential text, account text, limit_calls bigint, used_by_token bigint, used_by_all bigint, left_calls bigint, told_at timestamptz)`)
-	h.exec(`insert into ops.vendor_quota (credential, account, limit_calls, used_by_token, used_by_all, left_calls, told_at) values
-		('k0', 'calls', 10, 1, 1, 9, '2026-05-01T00:00:00Z'), ('k1', 'calls', 500, 100, 100, 400, '2026-05-15T00:00:00Z'), ('k2', 'mute', null, null, null, null, '2026-05-15T00:00:00Z')`)
-	h.exec(`insert into ops.vendor_call (credential, account, product, owner, started_at, ended_at, outcome)
-		select 'k1', 'calls', 'a', 'me', '2026-05-14T23:59:00Z'::timestamptz + interval '1 minute' * n, now(), 'ok' from generate_series(0, 5) as n`)
+	h.exec(`insert into ops.vendor_call (credential, account, product, owner, started_at, lost_at, ended_at, outcome)
+		select 'k1', 'calls', 'a', 'me', now() - interval '2 minutes' * n, now() + interval '1 hour', now(), case n when 1 then 'unsent' else 'ok' end from generate_series(1, 5) as n`)
+	h.exec(`insert into ops.vendor_quota (call_id, credential, account, limit_calls, used_by_token, used_by_all, left_calls, used_elsewhere, told_at)
+		select call_id, 'k1', 'calls', 500, 100, 100, 400, 96, '2026-05-15T00:00:00Z' from ops.vendor_call order by call_id limit 1`)
+	h.exec(`insert into ops.vendor_quota (call_id, credential, account, used_elsewhere, told_at)
+		select call_id, 'k2', 'mute', 0, '2026-05-15T00:00:00Z' from ops.vendor_call order by call_id desc limit 1`)
 	got := h.measured()
 	h.wantMeasured(got,
 		"meterhouse_vendor_budget_limit_calls calls", "500",
-		"meterhouse_vendor_budget_left_calls calls", "396",
+		"meterhouse_vendor_budget_left_calls calls", "400",
 		"meterhouse_vendor_budget_told_timestamp_seconds calls", epoch("2026-05-15T00:00:00Z"))
 	if value, told := got["meterhouse_vendor_budget_left_calls mute"]; told {
 		t.Errorf("a vendor that tells nothing has %s left", value)
@@ -293,10 +292,6 @@ func TestMeasureEnds(t *testing.T) {
 	if _, err := h.Measure(t.Context(), stuck); err == nil || !strings.Contains(err.Error(), "measure stuck: ") {
 		t.Errorf("error %v", err)
 	}
-	stuck.sql, stuck.needs = `select count(*) from ops.nowhere`, "ops.nowhere"
-	if figures, err := h.Measure(t.Context(), stuck); err != nil || figures != nil {
-		t.Errorf("without what it needs: %v, %v", figures, err)
-	}
 }
 
 func TestReady(t *testing.T) {
@@ -351,8 +346,8 @@ func BenchmarkMeasure(b *testing.B) {
 			select source, dataset, scope, account, max(fetched_at), max(fetched_at), max(run_id), max(fetched_at), '2026-01-01' from ops.run group by 1, 2, 3, 4`,
 		`insert into ops.coverage (source, dataset, scope, day, status, run_id)
 			select 'keystone', 'keystone.history', 'C-' || c, '2026-01-01'::date + d, 'answered', 1 from generate_series(0, 99) as c, generate_series(0, 360) as d`,
-		`insert into ops.vendor_call (credential, account, product, owner, started_at, ended_at, outcome)
-			select 'k' || n % 3, 'calls' || n % 3, 'p' || n % 27, 'me', now() - n * interval '1 minute', now(), 'ok' from generate_series(1, 500000) as n`,
+		`insert into ops.vendor_call (credential, account, product, owner, started_at, lost_at, ended_at, outcome)
+			select 'k' || n % 3, 'calls' || n % 3, 'p' || n % 27, 'me', now() - n * interval '1 minute', now(), now(), 'ok' from generate_series(1, 500000) as n`,
 		`insert into dw.dim_customer (customer_id, account, first_seen_at, seen_at) select 'C-' || n, 'acme', now(), now() from generate_series(0, 99) as n`,
 		`insert into dw.dim_subscription (customer_key, subscription_number, discriminator, first_seen_at)
 			select customer_key, 'S-1', '', now() from dw.dim_customer`,

@@ -212,13 +212,13 @@ func TestInspectLoadRights(t *testing.T) {
 	owner := d.admin.Config().User
 	d.exec(`revoke usage on schema dw, mart, ops, raw from public`)
 	d.want("rights", "fail: role ROLE lacks usage of schema dw, usage of schema mart, usage of schema ops and ", " more: connect as "+owner+`, or as an administrator: grant "`+owner+`" to "ROLE"`)
-	d.exec(`grant usage on schema dw, mart, ops, raw to ROLE;
-		grant select, insert, update, delete on all tables in schema dw, ops, raw to ROLE;
+	d.exec(`grant usage on schema dw, mart, ops, raw, river to ROLE;
+		grant select, insert, update, delete on all tables in schema dw, ops, raw, river to ROLE;
 		grant select on all tables in schema mart to ROLE;
-		grant usage on all sequences in schema dw, ops, raw to ROLE;
+		grant usage on all sequences in schema dw, ops, raw, river to ROLE;
 		revoke update on ops.run from ROLE`)
 	d.want("rights", "fail: role ROLE lacks ownership of dw.fact_consumption_sample, update on ops.run: connect as")
-	d.exec(`revoke all on all tables in schema dw, mart, ops, raw from ROLE; grant ` + pgx.Identifier{owner}.Sanitize() + ` to ROLE`)
+	d.exec(`revoke all on all tables in schema dw, mart, ops, raw, river from ROLE; grant ` + pgx.Identifier{owner}.Sanitize() + ` to ROLE`)
 	d.want("rights", "ok: role ROLE may read, write and make partitions")
 }
 

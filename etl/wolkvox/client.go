@@ -39,24 +39,37 @@ type Config struct {
 	MaxBody  int64         // default 256 MiB
 	SpoolDir string        // default os.TempDir
 
-	Now   func() time.Time                           // business clock; default time.Now
-	Sleep func(context.Context, time.Duration) error // default: real time
-	Log   *slog.Logger                               // default: none
+	// Ledger of calls with the token, for all processes; nil: none, for tests and where there is no
+	// database.
+	Ledger Ledger
+	// Spacing is the least time between two readings of one product, start to start; default 5 minutes,
+	// which is what the vendor allows. Negative: none, for our own fakes.
+	Spacing time.Duration
+
+	Now     func() time.Time                           // business clock; default time.Now
+	RealNow func() time.Time                           // this machine's clock, to compare with the ledger's; default time.Now
+	Sleep   func(context.Context, time.Duration) error // default: real time
+	Log     *slog.Logger                               // default: none
 	// PinnedOperation is the operation pinned by the first good reading, "" when there is none.
 	PinnedOperation func(context.Context) (string, error)
 }
 
 // Account is a source of one operation's readings. It is safe for concurrent use and makes one
-// call at a time.
+// call at a time; with a ledger, one over all processes.
 type Account struct {
-	cfg       Config
-	base      *url.URL
-	token     *Token // a pointer, so that printing an Account shows an address
-	client    *fetch.Client
-	operation string // configured; "" when it is pinned
-	pinned    atomic.Pointer[string]
-	turn      chan struct{} // holds one value while a call may be in flight
+	cfg        Config
+	base       *url.URL
+	token      *Token // a pointer, so that printing an Account shows an address
+	credential string // of the token, in the ledger
+	client     *fetch.Client
+	operation  string // configured; "" when it is pinned
+	pinned     atomic.Pointer[string]
+	forced     atomic.Pointer[time.Time] // see Allowed
+	turn       chan struct{}             // holds one value while a call may be in flight
 }
+
+// defaultTimeout is the vendor's own limit of a call.
+const defaultTimeout = 60 * time.Second
 
 var (
 	serverPattern  = regexp.MustCompile(`^[0-9a-z-]{1,32}$`)
@@ -68,8 +81,17 @@ func New(cfg Config) (*Account, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.RealNow == nil {
+		cfg.RealNow = time.Now
+	}
 	if cfg.Sleep == nil {
 		cfg.Sleep = fetch.Sleep
+	}
+	if cfg.Spacing == 0 {
+		cfg.Spacing = defaultSpacing
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = defaultTimeout
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -108,7 +130,9 @@ func New(cfg Config) (*Account, error) {
 	}
 	token := cfg.Token
 	cfg.Token = ""
-	return &Account{cfg: cfg, base: base, token: &token, client: client, operation: operation, turn: make(chan struct{}, 1)}, nil
+	return &Account{
+		cfg: cfg, base: base, token: &token, credential: token.credential(), client: client, operation: operation, turn: make(chan struct{}, 1),
+	}, nil
 }
 
 func baseURL(cfg Config) (*url.URL, error) {
@@ -140,13 +164,15 @@ func (a *Account) LearnOperation(ctx context.Context) error {
 	return nil
 }
 
-// Extract asks for one product. Failures that may pass in a moment are tried again, at most four
-// times in all, and a refusal for too many calls at once a single time after half a minute to a
-// minute. Everything else that the vendor refuses comes back at once, with the answer as evidence.
+// Extract asks for one product, when its turn comes. A question that the vendor never saw is tried again,
+// at most four times in all; one that it saw only where the spacing allows it, which the vendor's own
+// does not. A refusal for too many calls at once is followed by a single further try, after half a minute
+// to a minute or as long as the spacing takes. Everything else that the vendor refuses comes back at
+// once, with the answer as evidence. What must not be asked yet is a *etl.HeldError: see Allowed.
 // A 404 is the vendor's way of having nothing to report, and an API that the server does not have
 // is skipped: neither is an error, both leave a warning.
 func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, error) {
-	if req.Dataset != Dataset || !productPattern.MatchString(req.Product) {
+	if req.Dataset != Dataset || !productPattern.MatchString(req.Product) || req.Product == tokenInfo {
 		return nil, fmt.Errorf("wolkvox: want dataset %s and a product of 1 to 64 digits, small letters or underscores", Dataset)
 	}
 	if err := a.LearnOperation(ctx); err != nil {
@@ -158,33 +184,92 @@ func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, er
 	}
 	defer leave()
 
-	var ans *etl.Answer
-	ask := func() (err error) {
-		if ans != nil {
-			ans.Body.Close()
-		}
-		ans, err = a.ask(ctx, req, "billing.php", req.Product)
-		return err
-	}
 	policy := fetch.Policy{OnRetry: func(attempt int, wait time.Duration, err error) {
 		a.cfg.Log.Warn("retrying", "run", etl.RunID(ctx), "dataset", Dataset, "account", a.cfg.Account, "product", req.Product,
 			"attempt", attempt, "wait", wait.String(), "error", err)
 	}}
+	var ans *etl.Answer
+	ask := func() error {
+		next, err := a.call(ctx, req)
+		var held *etl.HeldError
+		if errors.As(err, &held) && ans != nil {
+			return err // the evidence stays
+		}
+		if ans != nil {
+			ans.Body.Close()
+		}
+		ans = next
+		return err
+	}
 	err = fetch.Retry(ctx, policy, a.cfg.Sleep, ask)
-	if reasonOf(err) == "concurrency" {
+	if reasonOf(err) == refusedConcurrency {
 		// One call at a time is what we make, so somebody else uses this token.
-		wait := 30*time.Second + rand.N(30*time.Second)
+		wait := max(30*time.Second+rand.N(30*time.Second), a.spacing())
+		if _, quiet := quietUntil(a.cfg.Now().Add(wait), a.cfg.Zone); quiet {
+			return ans, err
+		}
 		policy.OnRetry(1, wait, err)
 		if stopped := a.cfg.Sleep(ctx, wait); stopped != nil {
 			return ans, stopped
 		}
-		err = ask()
+		refused := err
+		var held *etl.HeldError
+		if err = ask(); errors.As(err, &held) {
+			return ans, refused
+		}
+		if err == nil {
+			ans.Warnings.Add(refusedConcurrency, req.Product)
+		}
 	}
 	if a.saysNothing(ans, err) {
 		err = nil
 	}
 	return ans, err
 }
+
+// refusedConcurrency is what the vendor answers to a third call at once.
+const refusedConcurrency = "concurrency"
+
+// call asks for a product once, in its turn, and for the quota before when that is due. A failure that
+// may pass is not called transient when the spacing forbids another try.
+func (a *Account) call(ctx context.Context, req etl.Request) (*etl.Answer, error) {
+	var r *reserved
+	for r == nil {
+		var err error
+		r, err = a.reserve(ctx, req.Product, func(log etl.CallLog) error { return a.mayAsk(log, req.Product) })
+		if errors.Is(err, errInfoDue) {
+			_, err = a.askInfo(ctx, func(log etl.CallLog) error {
+				if a.isInfoFresh(log) {
+					return errInfoFresh
+				}
+				return a.mayAsk(log, tokenInfo)
+			})
+			if errors.Is(err, errInfoFresh) {
+				continue
+			}
+			var held *etl.HeldError
+			if errors.As(err, &held) || errors.Is(err, etl.ErrUnauthorized) || errors.Is(err, etl.ErrThrottled) || ctx.Err() != nil {
+				return nil, err
+			}
+			if err != nil { // without numbers the vendor's refusal decides
+				a.cfg.Log.Warn("quota not known", "account", a.cfg.Account, "error", err)
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	ans, err := a.ask(ctx, r, req, "billing.php", req.Product)
+	var failed *fetch.Error
+	if errors.As(err, &failed) && failed.Transient && failed.RetryAfter <= maxWait && a.spacing() > maxWait && !isUnsent(err) {
+		return ans, &fetch.Error{Reject: failed.Reject, RetryAfter: failed.RetryAfter}
+	}
+	return ans, err
+}
+
+// maxWait is the longest that a failed exchange is waited for within a run.
+const maxWait = time.Minute
 
 // saysNothing marks the answer of a vendor that has nothing to report, or not this API: an answer
 // like any other, for all that it is refused.
@@ -225,16 +310,56 @@ func (a *Account) enter(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-// ask makes one call. An answer beside an error is the refusal's evidence.
-func (a *Account) ask(ctx context.Context, req etl.Request, page, api string) (*etl.Answer, error) {
+// errUnsent marks a failure of which the vendor saw nothing.
+type errUnsent struct{ error }
+
+func (e errUnsent) Unwrap() error { return e.error }
+
+func isUnsent(err error) bool {
+	var unsent errUnsent
+	return errors.As(err, &unsent)
+}
+
+// ask makes a reserved call and closes it in the ledger. An answer beside an error is the refusal's
+// evidence.
+func (a *Account) ask(ctx context.Context, r *reserved, req etl.Request, page, api string) (*etl.Answer, error) {
+	ans, err := a.exchange(r.ctx, req, page, api)
+	outcome := etl.CallOK
+	var reject *etl.RejectError
+	switch {
+	case err == nil:
+	case isUnsent(err):
+		outcome = etl.CallUnsent
+	case errors.As(err, &reject):
+		outcome = reject.Reason
+	default:
+		outcome = "interrupted"
+	}
+	var failed *fetch.Error
+	var retryAfter time.Duration
+	if errors.As(err, &failed) {
+		retryAfter = failed.RetryAfter
+	}
+	a.end(ctx, r, outcome, retryAfter)
+	return ans, err
+}
+
+// exchange makes one call.
+func (a *Account) exchange(ctx context.Context, req etl.Request, page, api string) (*etl.Answer, error) {
 	target := a.base.JoinPath("api", "v2", page)
 	target.RawQuery = url.Values{"api": {api}}.Encode()
 	header := http.Header{"Accept": {"application/json"}, "wolkvox-token": {a.token.reveal()}}
 	if a.cfg.Server != "" {
 		header["wolkvox_server"] = []string{a.cfg.Server}
 	}
+	if ctx.Err() != nil {
+		return nil, errUnsent{context.Cause(ctx)}
+	}
 	res, err := a.client.Do(ctx, fetch.Call{Method: http.MethodGet, URL: target, Header: header})
 	if err != nil {
+		if !res.Sent {
+			err = errUnsent{err}
+		}
 		return nil, err
 	}
 	a.cfg.Log.Debug("asked", "account", a.cfg.Account, "api", api, "status", res.Status, "bytes", res.Body.Size())
@@ -260,29 +385,71 @@ type TokenInfo struct {
 	UsedByToken int64
 	UsedByAll   int64 // by all tokens of the operation
 	Left        int64
+	// Age is how long ago the vendor said so; 0 when it was asked just now.
+	Age time.Duration
 }
 
-// TokenInfo asks for the token's quota. It costs one call.
+// infoFor is how long TokenInfo is content with what the vendor said before.
+const infoFor = 6 * time.Hour
+
+// TokenInfo tells the token's quota. It costs one call, unless the vendor told it in the last hours and
+// has refused nothing since.
 func (a *Account) TokenInfo(ctx context.Context) (TokenInfo, error) {
 	leave, err := a.enter(ctx)
 	if err != nil {
 		return TokenInfo{}, err
 	}
 	defer leave()
-	ans, err := a.ask(ctx, etl.Request{}, "information.php", "token_info")
+	if a.cfg.Ledger != nil {
+		log, err := a.cfg.Ledger.Log(ctx, a.credential)
+		if err != nil {
+			return TokenInfo{}, err
+		}
+		q := log.Quota
+		if age := log.Now.Sub(q.ToldAt); !q.ToldAt.IsZero() && age < infoFor && stateOf(log.Recent, time.Time{}).reason == "" {
+			return TokenInfo{Limit: q.Limit, UsedByToken: q.UsedByToken, UsedByAll: q.UsedByAll, Left: q.Left, Age: age}, nil
+		}
+	}
+	return a.askInfo(ctx, func(log etl.CallLog) error { return a.mayCall(log, tokenInfo) })
+}
+
+// askInfo asks for the quota, in its turn and unless may objects, and keeps what it says.
+func (a *Account) askInfo(ctx context.Context, may func(etl.CallLog) error) (info TokenInfo, err error) {
+	r, err := a.reserve(ctx, tokenInfo, may)
+	if err != nil {
+		return info, err
+	}
+	ans, err := a.ask(ctx, r, etl.Request{}, "information.php", tokenInfo)
 	if ans != nil {
 		defer ans.Body.Close()
 	}
 	if err != nil {
-		return TokenInfo{}, err
+		return info, err
 	}
 	body, err := ans.Body.Open()
 	if err != nil {
-		return TokenInfo{}, err
+		return info, err
 	}
 	defer body.Close()
-	info, err := readTokenInfo(body)
-	return info, explain(ans.Body, err)
+	if info, err = readTokenInfo(body); err != nil {
+		return info, explain(ans.Body, err)
+	}
+	if a.cfg.Ledger == nil {
+		return info, nil
+	}
+	q := etl.Quota{Limit: info.Limit, UsedByToken: info.UsedByToken, UsedByAll: info.UsedByAll, Left: info.Left, ToldAt: r.StartedAt}
+	// What we counted ourselves today, this call included; the rest is of other tokens, or other users of
+	// this one.
+	ours := int64(1)
+	y, m, d := r.StartedAt.In(a.cfg.Zone).Date()
+	midnight := time.Date(y, m, d, 0, 0, 0, 0, a.cfg.Zone)
+	for _, at := range r.log.Day {
+		if !at.Before(midnight) {
+			ours++
+		}
+	}
+	q.Elsewhere = max(q.UsedByAll-ours, q.UsedByToken-ours, 0)
+	return info, a.cfg.Ledger.SaveQuota(ctx, r.Call, q)
 }
 
 func readTokenInfo(body io.Reader) (TokenInfo, error) {

@@ -55,13 +55,13 @@ func (a *Account) refusal(status int, where string, said message) error {
 			reason = "no_data"
 		}
 	case strings.Contains(words, "SIMULTANEOUS"):
-		reason, class = "concurrency", etl.ErrThrottled
+		reason, class = refusedConcurrency, etl.ErrThrottled
 	case strings.Contains(words, "LIMIT EXCEEDED"):
-		reason, class = "quota_exceeded", etl.ErrThrottled
+		reason, class = refusedQuota, etl.ErrThrottled
 	case status == http.StatusUnauthorized, strings.Contains(words, "TOKEN"):
-		reason, class = "token_invalid", etl.ErrUnauthorized
+		reason, class = refusedToken, etl.ErrUnauthorized
 	default: // during backups the vendor switches the API off, with a body nobody has published
-		reason, class = "vendor_maintenance", etl.ErrUnavailable
+		reason, class = refusedMaintenance, etl.ErrUnavailable
 	}
 	return &etl.RejectError{Reason: reason, Detail: fmt.Sprintf("%s: %q", where, a.excerpt(said.words)), Class: class}
 }

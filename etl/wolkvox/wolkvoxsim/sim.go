@@ -20,6 +20,7 @@ type Config struct {
 	Zone      *time.Location   // default America/Bogota
 	Token     string           // the accepted wolkvox-token. Default derived from Seed
 	Licenses  int              // daily quota = max(25, Licenses) × 1000. Default 25
+	Quota     int              // daily quota, whatever the licences; 0: by them
 	Missing   []string         // APIs this server does not have; they answer 404
 }
 
@@ -64,6 +65,9 @@ func New(cfg Config) *Sim {
 		cfg.Zone = zone
 	}
 	s := &Sim{cfg: cfg, quota: max(25, cfg.Licenses) * 1000}
+	if cfg.Quota > 0 {
+		s.quota = cfg.Quota
+	}
 	if s.cfg.Token == "" {
 		s.cfg.Token = fmt.Sprintf("wv-demo-%013x", s.dice(1<<52, "token"))
 	}
