@@ -20,9 +20,12 @@ RUN --mount=type=bind,from=modules,target=/modules \
     --mount=type=cache,target=/root/.cache/go-build \
     GOPROXY="file:///modules,$GOPROXY" CGO_ENABLED=0 \
     go build -trimpath -ldflags '-s -w' -o /image/meterhouse ./cmd/meterhouse
-# Time zones are in the binary; certificates are not. Big answers of a vendor wait in /tmp.
+# Time zones are in the binary; certificates are not. Big answers of a vendor wait in /tmp. A volume that
+# is new at /var/lib/meterhouse becomes as that folder is here; COPY keeps the owners of what is below
+# what it copies.
 RUN install -D -m 644 -t /image/etc/ssl/certs /etc/ssl/certs/ca-certificates.crt && \
-    install -d -m 1777 /image/tmp
+    install -d -m 1777 /image/tmp && \
+    install -d -m 700 -o 65532 -g 65532 /image/var/lib/meterhouse
 
 FROM scratch
 COPY --from=build /image /

@@ -73,6 +73,7 @@ func (a *app) addCompletions(root *cobra.Command) {
 		"log-format": {"text", "json"},
 		"log-level":  {"debug", "info", "warn", "error"},
 		"only":       vendors,
+		"probe":      probes,
 	}
 	var visit func(cmd *cobra.Command, path string)
 	visit = func(cmd *cobra.Command, path string) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"go/version"
 	"io"
+	"maps"
 	"net/url"
 	"os"
 	"os/exec"
@@ -141,6 +142,7 @@ type composeFile struct {
 	Services map[string]composeService `yaml:"services"`
 	Configs  map[string]composeSource  `yaml:"configs"`
 	Secrets  map[string]composeSource  `yaml:"secrets"`
+	Volumes  map[string]any            `yaml:"volumes"`
 }
 
 type composeSource struct {
@@ -162,11 +164,17 @@ type composeService struct {
 		Source string `yaml:"source"`
 		Target string `yaml:"target"`
 	} `yaml:"configs"`
+	Volumes     []string `yaml:"volumes"`
 	Networks    []string `yaml:"networks"`
 	NetworkMode string   `yaml:"network_mode"`
 	Restart     string   `yaml:"restart"`
+	StopGrace   string   `yaml:"stop_grace_period"`
+	Logging     struct {
+		Driver string `yaml:"driver"`
+	} `yaml:"logging"`
 	HealthCheck struct {
-		Test []string `yaml:"test"`
+		Test    []string `yaml:"test"`
+		Timeout string   `yaml:"timeout"`
 	} `yaml:"healthcheck"`
 	DependsOn map[string]struct {
 		Condition string `yaml:"condition"`
@@ -176,6 +184,28 @@ type composeService struct {
 // stays tells that a service runs until it is stopped.
 func (s composeService) stays() bool {
 	return s.Build == "" || slices.Contains(s.Command, "simulate") || slices.Contains(s.Command, "serve")
+}
+
+// isServe tells that a command line is the service, not a question to it.
+func isServe(args []string) bool {
+	_, cmd, err := parse(args)
+	return err == nil && cmd.Name() == "serve" && !cmd.Flags().Changed("probe")
+}
+
+// isProbe tells that a command line asks the service for a state.
+func isProbe(args []string, state string) bool {
+	_, cmd, err := parse(args)
+	return err == nil && cmd.Name() == "serve" && cmd.Flags().Changed("probe") && cmd.Flag("probe").Value.String() == state
+}
+
+// serveStops is how long a service is given to end: what its queue takes, and a moment for the rest.
+const serveStops = schedule.StopsWithin + 10*time.Second
+
+func atLeast(t *testing.T, what, text string, least time.Duration) {
+	t.Helper()
+	if d, err := time.ParseDuration(text); err != nil || d < least {
+		t.Errorf("%s: %q: want at least %s", what, text, least)
+	}
 }
 
 // pinned is a reference to an image by its version in full, to the patch.
@@ -197,6 +227,7 @@ func TestCompose(t *testing.T) {
 	t.Parallel()
 	compose := readCompose(t)
 	handed := map[string]bool{}
+	serves := 0
 	for name, s := range compose.Services {
 		if s.Build == "" && !pinned.MatchString(s.Image) {
 			t.Errorf("%s: image %q: want a version in full", name, s.Image)
@@ -206,6 +237,12 @@ func TestCompose(t *testing.T) {
 		}
 		if !s.ReadOnly || !slices.Equal(s.CapDrop, []string{"ALL"}) || !slices.Equal(s.SecurityOpt, []string{"no-new-privileges:true"}) {
 			t.Errorf("%s: want read_only, cap_drop [ALL] and no-new-privileges", name)
+		}
+		if s.Logging.Driver != "local" {
+			t.Errorf("%s: log driver %q: want one that rotates, local", name, s.Logging.Driver)
+		}
+		if s.stays() && len(s.Profiles) == 0 != (s.Restart == "unless-stopped") {
+			t.Errorf("%s: restart %q, profiles %q: want what stays, and belongs to no profile, started again", name, s.Restart, s.Profiles)
 		}
 		if s.stays() != (len(s.HealthCheck.Test) > 0) {
 			t.Errorf("%s: has a health check: %v, stays up: %v", name, len(s.HealthCheck.Test) > 0, s.stays())
@@ -251,6 +288,25 @@ func TestCompose(t *testing.T) {
 			}
 			program{"health of " + name, test[2:], s.Environment, config, secrets}.check(t)
 		}
+		if !isServe(s.Command) {
+			continue
+		}
+		serves++
+		if len(s.Profiles) > 0 || !isProbe(s.HealthCheck.Test[2:], probeReady) {
+			t.Errorf("%s: profiles %q, health check %q: want none, and --probe", name, s.Profiles, s.HealthCheck.Test)
+		}
+		atLeast(t, name+": stop_grace_period", s.StopGrace, serveStops)
+		atLeast(t, name+": healthcheck: timeout", s.HealthCheck.Timeout, probeTimeout+time.Second)
+		volume, _, _ := strings.Cut(strings.Join(s.Volumes, " "), ":")
+		if _, named := compose.Volumes[volume]; !named || s.Environment["METERHOUSE_STATE_DIR"] != imageState || !slices.Equal(s.Volumes, []string{volume + ":" + imageState}) {
+			t.Errorf("%s: volumes %q, METERHOUSE_STATE_DIR %q: want a named volume at %s, which the image prepares", name, s.Volumes, s.Environment["METERHOUSE_STATE_DIR"], imageState)
+		}
+		if !strings.Contains(readRepository(t, "Dockerfile"), "\nUSER "+s.User+"\n") {
+			t.Errorf("%s: user %s: want the image's, whose folder %s is", name, s.User, imageState)
+		}
+	}
+	if serves != 1 {
+		t.Errorf("%d services serve, want one", serves)
 	}
 	for name := range compose.Secrets {
 		if !handed[name] {
@@ -316,10 +372,19 @@ func TestDockerfile(t *testing.T) {
 		t.Errorf("built with Go %q, go.mod wants %s", builder, wanted)
 	}
 	_, last, _ := strings.Cut(text, "\nFROM scratch\n")
-	if !regexp.MustCompile(`(?m)^USER [1-9]\d*:[1-9]\d*$`).MatchString(last) {
-		t.Error("the image runs as root")
+	user := regexp.MustCompile(`(?m)^USER ([1-9]\d*):([1-9]\d*)$`).FindStringSubmatch(last)
+	if user == nil {
+		t.Fatal("the image runs as root")
+	}
+	// COPY takes over the owner of what is below the folder that it copies, not of that itself.
+	folder := fmt.Sprintf("install -d -m 700 -o %s -g %s /image%s\n", user[1], user[2], imageState)
+	if !strings.Contains(text, folder) || !strings.Contains(last, "COPY --from=build /image /\n") {
+		t.Errorf("want %q and COPY --from=build /image /: a new volume takes its owner from there", folder)
 	}
 }
+
+// imageState is the folder of the image that a volume for state_dir takes its owner and mode from.
+const imageState = "/var/lib/meterhouse"
 
 // TestDockerContext holds that .dockerignore keeps what the build needs and nothing else of value.
 func TestDockerContext(t *testing.T) {
@@ -398,25 +463,47 @@ type kubeContainer struct {
 			Drop []string `yaml:"drop"`
 		} `yaml:"capabilities"`
 	} `yaml:"securityContext"`
+	Startup   *kubeProbe `yaml:"startupProbe"`
+	Readiness *kubeProbe `yaml:"readinessProbe"`
+	Liveness  *kubeProbe `yaml:"livenessProbe"`
+}
+
+type kubeProbe struct {
+	Exec struct {
+		Command []string `yaml:"command"`
+	} `yaml:"exec"`
+	Period   int `yaml:"periodSeconds"`
+	Timeout  int `yaml:"timeoutSeconds"`
+	Failures int `yaml:"failureThreshold"`
 }
 
 type kubeManifest struct {
 	Kind string            `yaml:"kind"`
 	Data map[string]string `yaml:"data"` // of the ConfigMap
 	Spec struct {
-		Schedule    string `yaml:"schedule"`
-		Concurrency string `yaml:"concurrencyPolicy"`
-		JobTemplate struct {
-			Spec struct {
-				Template struct {
-					Spec kubePod `yaml:"spec"`
-				} `yaml:"template"`
-			} `yaml:"spec"`
-		} `yaml:"jobTemplate"`
+		Replicas int `yaml:"replicas"`
+		Selector struct {
+			Labels map[string]string `yaml:"matchLabels"`
+		} `yaml:"selector"`
+		Strategy struct {
+			Type    string `yaml:"type"`
+			Rolling struct {
+				Surge       *int `yaml:"maxSurge"`
+				Unavailable *int `yaml:"maxUnavailable"`
+			} `yaml:"rollingUpdate"`
+		} `yaml:"strategy"`
+		Template struct {
+			Metadata struct {
+				Labels map[string]string `yaml:"labels"`
+			} `yaml:"metadata"`
+			Spec kubePod `yaml:"spec"`
+		} `yaml:"template"`
 	} `yaml:"spec"`
 }
 
 type kubePod struct {
+	Grace        int   `yaml:"terminationGracePeriodSeconds"`
+	AccountToken *bool `yaml:"automountServiceAccountToken"`
 	ServiceLinks *bool `yaml:"enableServiceLinks"`
 	Security     struct {
 		NonRoot bool `yaml:"runAsNonRoot"`
@@ -456,11 +543,23 @@ func TestKubernetes(t *testing.T) {
 	if diff := cmp.Diff(readRepository(t, exampleConfig), manifests["ConfigMap"].Data["meterhouse.yaml"]); diff != "" {
 		t.Errorf("the ConfigMap is not %s (-want +got):\n%s", exampleConfig, diff)
 	}
-	cron := manifests["CronJob"].Spec
-	if _, err := schedule.Parse(cron.Schedule); err != nil || cron.Concurrency != "Forbid" {
-		t.Errorf("schedule %q (%v), concurrency %q: want a schedule, and Forbid", cron.Schedule, err, cron.Concurrency)
+	deployment := manifests["Deployment"].Spec
+	if deployment.Replicas < 2 {
+		t.Errorf("%d replicas, want one more than it takes", deployment.Replicas)
 	}
-	pod := cron.JobTemplate.Spec.Template.Spec
+	if labels := deployment.Selector.Labels; len(labels) == 0 || !maps.Equal(labels, deployment.Template.Metadata.Labels) {
+		t.Errorf("the Deployment selects %v, its pods are %v", labels, deployment.Template.Metadata.Labels)
+	}
+	if s := deployment.Strategy; s.Type != "" && s.Type != "RollingUpdate" || s.Rolling.Surge == nil || *s.Rolling.Surge == 0 || s.Rolling.Unavailable == nil || *s.Rolling.Unavailable != 0 {
+		t.Errorf("strategy %+v: want an update that never has fewer at work", s)
+	}
+	pod := deployment.Template.Spec
+	if grace := time.Duration(pod.Grace) * time.Second; grace < serveStops {
+		t.Errorf("the pod is killed after %s, want at least %s", grace, serveStops)
+	}
+	if pod.AccountToken == nil || *pod.AccountToken {
+		t.Error("the pod gets a token for the cluster that it does not need")
+	}
 	if !pod.Security.NonRoot || pod.Security.User == 0 || pod.Security.FSGroup != pod.Security.User || pod.ServiceLinks == nil || *pod.ServiceLinks {
 		t.Errorf("pod: %+v: want a user other than root, its group for the secrets, and no service links", pod.Security)
 	}
@@ -508,25 +607,46 @@ func TestKubernetes(t *testing.T) {
 			}
 		}
 		p.check(t)
+		if strings.Contains(strings.Join(c.Args, " "), "migrate") {
+			continue
+		}
+		if !isServe(c.Args) {
+			t.Errorf("container %s: %q: want serve", c.Name, c.Args)
+		}
+		// A database that is away must not start the process again: only a probe for work asks for it.
+		for state, probes := range map[string][]*kubeProbe{probeReady: {c.Readiness}, probeLive: {c.Startup, c.Liveness}} {
+			for _, probe := range probes {
+				if probe == nil || len(probe.Exec.Command) == 0 {
+					t.Errorf("container %s: a probe is missing, or asks otherwise than by our own command", c.Name)
+					continue
+				}
+				program, args := probe.Exec.Command[0], probe.Exec.Command[1:]
+				if program != "/meterhouse" || !isProbe(args, state) {
+					t.Errorf("container %s: probe %q: want /meterhouse serve --probe=%s", c.Name, probe.Exec.Command, state)
+				}
+				if time.Duration(probe.Timeout)*time.Second <= probeTimeout || probe.Period < probe.Timeout || probe.Failures < 2 {
+					t.Errorf("container %s: probe %+v: want a time-out over %s, a longer period, more than one failure", c.Name, *probe, probeTimeout)
+				}
+			}
+		}
 	}
 }
 
 func TestSystemdUnits(t *testing.T) {
 	t.Parallel()
 	unit := map[string][]string{}
-	for _, name := range []string{"service", "timer"} {
-		for line := range strings.Lines(readRepository(t, "docs/install/meterhouse."+name)) {
-			key, value, found := strings.Cut(strings.TrimSpace(line), "=")
-			if found && !strings.HasPrefix(key, "#") {
-				unit[key] = append(unit[key], value)
-			}
+	text := readRepository(t, "docs/install/meterhouse.service")
+	for line := range strings.Lines(text) {
+		key, value, found := strings.Cut(strings.TrimSpace(line), "=")
+		if found && !strings.HasPrefix(key, "#") {
+			unit[key] = append(unit[key], value)
 		}
 	}
 	const credentials = "/run/credentials/meterhouse.service/"
 	env := map[string]string{}
 	for _, assignment := range unit["Environment"] {
 		name, value, _ := strings.Cut(assignment, "=")
-		env[name] = strings.Replace(value, "%d/", credentials, 1)
+		env[name] = strings.NewReplacer("%d/", credentials, "%S/", "/var/lib/").Replace(value)
 	}
 	var secrets []string
 	for _, credential := range unit["LoadCredential"] {
@@ -544,12 +664,43 @@ func TestSystemdUnits(t *testing.T) {
 		}
 		program{"unit: " + command, args[1:], env, exampleConfig, secrets}.check(t)
 	}
-	if diff := cmp.Diff([]string{"migrate up", "run"}, []string{strings.Join(strings.Fields(commands[0])[1:], " "), strings.Join(strings.Fields(commands[1])[1:], " ")}); diff != "" {
+	if diff := cmp.Diff([]string{"migrate up", "serve"}, []string{strings.Join(strings.Fields(commands[0])[1:], " "), strings.Join(strings.Fields(commands[1])[1:], " ")}); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{fmt.Sprint(exitBusy)}, unit["SuccessExitStatus"]); diff != "" {
-		t.Errorf("exit codes that are no failure (-want +got):\n%s", diff)
+	for key, want := range map[string]string{
+		"Type": "exec", "Restart": "on-failure", "StartLimitIntervalSec": "0", "TimeoutStartSec": "infinity",
+		"RestartPreventExitStatus": fmt.Sprint(exitUsage), "WantedBy": "multi-user.target",
+		"StateDirectory": path.Base(env["METERHOUSE_STATE_DIR"]), "StateDirectoryMode": "0700", "DynamicUser": "yes",
+	} {
+		if got := strings.Join(unit[key], " "); got != want {
+			t.Errorf("%s=%s, want %s", key, got, want)
+		}
 	}
+	if env["METERHOUSE_STATE_DIR"] != "/var/lib/meterhouse" {
+		t.Errorf("METERHOUSE_STATE_DIR is %q, want the StateDirectory", env["METERHOUSE_STATE_DIR"])
+	}
+	atLeast(t, "TimeoutStopSec", strings.Join(unit["TimeoutStopSec"], " ")+"s", serveStops)
+	if status := unit["SuccessExitStatus"]; len(status) > 0 {
+		t.Errorf("exit codes that are no failure: %q, want none but 0", status)
+	}
+	t.Run("verify", func(t *testing.T) {
+		analyze, err := exec.LookPath("systemd-analyze")
+		if err != nil {
+			t.Skip("SKIPPED: systemd does not read the unit: no systemd-analyze here")
+		}
+		exe, err := os.Executable() // it wants the program to exist
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "meterhouse.service")
+		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "/usr/local/bin/meterhouse", exe)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.CommandContext(t.Context(), analyze, "verify", "--man=no", file).CombinedOutput()
+		if err != nil || strings.Contains(string(out), file) {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
 }
 
 // TestSecretsOfContainers holds what each platform hands over with its defaults.

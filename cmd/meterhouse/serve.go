@@ -24,7 +24,8 @@ import (
 )
 
 func (a *app) serveCommand() *cobra.Command {
-	return &cobra.Command{
+	var probe string
+	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Load everything when it is due, for months: scheduler, worker and HTTP",
 		Long: `Loads every dataset and scope when its schedule comes, and what was missed, until it is stopped.
@@ -33,11 +34,22 @@ once. Answers /healthz, /readyz and /metrics at console.listen, sends alerts, re
 idle accounts and applies the retention.
 
 SIGTERM ends it: what is being loaded is finished, or after 20 s given back. A second one ends it
-at once, which is safe too.`,
-		Example: "  meterhouse serve\n  meterhouse --log-format json --config prod.yaml serve",
+at once, which is safe too.
+
+With --probe it asks the one that runs on this machine instead, and ends with 0 when all is well,
+else with 1 and the reason: for health checks of containers.`,
+		Example: "  meterhouse serve\n  meterhouse --log-format json --config prod.yaml serve\n  meterhouse serve --probe",
 		Args:    noArguments,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return a.serve(cmd.Context(), true) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("probe") {
+				return a.probe(cmd.Context(), probe)
+			}
+			return a.serve(cmd.Context(), true)
+		},
 	}
+	cmd.Flags().StringVar(&probe, "probe", "", "ask the running serve for a `state`: ready (can work) or live (answers)")
+	cmd.Flags().Lookup("probe").NoOptDefVal = probeReady
+	return cmd
 }
 
 func (a *app) workerCommand() *cobra.Command {

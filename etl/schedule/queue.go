@@ -252,6 +252,10 @@ func (q *Queue) Run(ctx context.Context) error {
 // interruption is how long what was interrupted may take to end: a token exchange that has begun goes on.
 const interruption = 75 * time.Second
 
+// StopsWithin is how long Run goes on at most after its ctx has ended, with the default Grace. Whoever
+// stops a process must not kill it earlier.
+const StopsWithin = defaultStop + interruption
+
 // isStopping tells that a stop was asked for.
 func (q *Queue) isStopping() bool {
 	select {
