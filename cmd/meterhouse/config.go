@@ -134,8 +134,11 @@ func (k *keystoneConfig) setDefaults() {
 // Tests, which ask fakes, have none.
 var wolkvoxSpacing time.Duration
 
+// wolkvoxClock is the clock of the pace; nil is the database's. Tests in which days pass put another.
+var wolkvoxClock func() time.Time
+
 func (w *wolkvoxConfig) setDefaults() {
-	w.spacing = wolkvoxSpacing
+	w.spacing, w.clock = wolkvoxSpacing, wolkvoxClock
 	w.Schedule = mustCron("*/30 * * * *")
 	w.Timezone = "America/Bogota"
 }

@@ -192,9 +192,6 @@ func mustCron(text string) cronSpec { return cronSpec{schedule.Must(text)} }
 // next is the first time after t that the schedule fires, zero when it has none.
 func (c cronSpec) next(t time.Time) time.Time { return c.Next(t) }
 
-// Next is next, for whoever wants a schedule.
-func (c cronSpec) Next(t time.Time) time.Time { return c.next(t) }
-
 // setText gives a configured text to a value of one of the types above, a string or a number.
 func setText(v reflect.Value, text string) error {
 	if u, ok := v.Addr().Interface().(interface{ UnmarshalText([]byte) error }); ok {

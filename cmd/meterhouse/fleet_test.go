@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/wolkvox"
 	"meterhouse/etl/wolkvox/wolkvoxsim"
 )
 
@@ -115,6 +116,13 @@ func TestThreeReplicasForAWeek(t *testing.T) {
 	if n := w.wolkvox.MaxConcurrent(); n != 1 {
 		t.Errorf("%d wolkvox calls at once, want never more than 1", n)
 	}
+	newest := map[string]time.Time{}
+	for _, r := range w.wolkvox.Requests() {
+		if last, asked := newest[r.API]; asked && r.Start.Sub(last) < 5*time.Minute {
+			t.Errorf("wolkvox %s asked at %s and at %s", r.API, last, r.Start)
+		}
+		newest[r.API] = r.Start
+	}
 	shares := column(`select count(*)::text || ' of ' || owner from ops.run where status = 'ok' group by owner order by count(*) desc`)
 	busy := column(`select owner from ops.run where status = 'ok' group by owner having count(*) > 20`)
 	if len(busy) < 3 {
@@ -158,7 +166,11 @@ func (w *world) slotsBetween(from, until time.Time) (n int) {
 	each(k.Schedules.History.next, customers)
 	c := wolkvoxConfig{}
 	c.setDefaults()
-	each((&wolkvoxAccount{cfg: c}).timetable().Next, 1)
+	zone, err := time.LoadLocation(c.Timezone)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	each(wolkvox.Timetable(c.Schedule, zone).Next, 1)
 	return n
 }
 

@@ -44,6 +44,7 @@ func actByTestClock(file string) {
 	}
 	tickEvery = 50 * time.Millisecond
 	leaseFor = time.Second
+	wolkvoxSpacing, wolkvoxClock = 0, wallClock // as it is, by this clock
 	queueTest = func(c *schedule.Config) { c.Time, c.Poll = stubClock{}, 50*time.Millisecond }
 }
 
