@@ -343,8 +343,10 @@ func TestCrashBetweenReserveAndEnd(t *testing.T) {
 		t.Errorf("%v, %d calls", err, b.calls(""))
 	}
 	b.set(start.Add(2 * time.Minute))
-	if n, err := read(t.Context(), alive, "rsync"); n != 1 || err != nil {
-		t.Error(n, err)
+	ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if n, err := read(ctx, alive, "rsync"); n != 1 || err != nil {
+		t.Fatal(n, err)
 	}
 	// It was spent: the product waits, and the day's calls count it.
 	_, err = read(t.Context(), alive, "vision")

@@ -71,24 +71,23 @@ func TestTimetable(t *testing.T) {
 	}
 }
 
-// zoneNames are all zones that this machine or Go knows.
+// zoneNames are all zones that this machine knows.
 func zoneNames(t *testing.T) (names []string) {
 	t.Helper()
-	for _, root := range []string{"/usr/share/zoneinfo"} {
-		_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() {
-				return nil
-			}
-			name, _ := filepath.Rel(root, path)
-			if strings.Contains(name, "/") && !strings.HasPrefix(name, "posix") && !strings.HasPrefix(name, "right") {
-				if _, err := time.LoadLocation(name); err == nil {
-					names = append(names, name)
-				}
-			}
+	const root = "/usr/share/zoneinfo"
+	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
 			return nil
-		})
-	}
-	if len(names) < 100 {
+		}
+		name, _ := filepath.Rel(root, path)
+		if strings.Contains(name, "/") && !strings.HasPrefix(name, "posix") && !strings.HasPrefix(name, "right") {
+			if _, err := time.LoadLocation(name); err == nil {
+				names = append(names, name)
+			}
+		}
+		return nil
+	})
+	if len(names) < 100 { // the odd ones, from the binary's own list
 		names = []string{"UTC", "America/Bogota", "America/Santiago", "America/Sao_Paulo", "America/St_Johns", "America/New_York", "Europe/Madrid",
 			"Africa/Cairo", "Asia/Beirut", "Asia/Kathmandu", "Asia/Tehran", "Australia/Lord_Howe", "Pacific/Apia", "Pacific/Chatham", "America/Asuncion", "Atlantic/Azores"}
 	}
@@ -118,7 +117,7 @@ func TestTimetableInAllZones(t *testing.T) {
 			last, first := slots[2].In(z), slots[3].In(z)
 			wantYear, wantMonth, _ := last.AddDate(0, 0, 1).Date()
 			y, m, d := first.Date()
-			if d != 1 || y != wantYear || m != wantMonth || first.Minute() != 10 && !strings.Contains(name, "/") || last.Month() == first.Month() {
+			if d != 1 || y != wantYear || m != wantMonth || last.Month() == first.Month() {
 				t.Fatalf("%s: %s, %s, %s, %s", name, slots[0].In(z), slots[1].In(z), last, first)
 			}
 			if gap := slots[3].Sub(slots[2]); gap < 25*time.Minute || gap > 2*time.Hour {
