@@ -309,6 +309,9 @@ func TestSpoolHealsTheDatabase(t *testing.T) {
 			if err := b.settles(inFolder(dir), func(c *Config) { c.SeedToken = seed }); err != nil {
 				t.Fatal(err)
 			}
+			if states := b.store.states(); slices.Contains(states, etl.AttemptSuperseded) {
+				t.Errorf("got attempts %v: that of the answer was left open", states)
+			}
 			b.clock.advance(2 * time.Hour)
 			_ = b.settles(inFolder(dir), noSeed)
 			b.neverSpent()
@@ -811,4 +814,43 @@ func TestAnswerComesBeforeTheIntent(t *testing.T) {
 	b.mustGet(mine)
 	b.wantCount(2, 3)
 	b.neverSpent()
+}
+
+// Whoever finds the answer to a given token in the spool and dies after it has stored the pair leaves
+// the given token known as used.
+func TestCrashWhileHealingAGivenToken(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	dir := volume(t)
+	a := b.account(inFolder(dir))
+	b.mustGet(a)
+	given := mustToken(t, b.sim.Login())
+	dies := func(do func()) {
+		t.Helper()
+		defer func() {
+			if r := recover(); r != (killed{}) {
+				t.Fatalf("got %v, want it killed", r)
+			}
+		}()
+		do()
+	}
+	a.tokens.spool.at = func(step string) error {
+		if step == "answer sync folder" { // it is there, and nothing of it is stored
+			panic(killed{})
+		}
+		return nil
+	}
+	dies(func() { _ = a.SetToken(t.Context(), given) })
+	b.store.hook = func(step string) error {
+		if step == "after StoreGeneration" {
+			panic(killed{})
+		}
+		return nil
+	}
+	dies(func() { _ = b.get(b.account(inFolder(dir), noSeed)) })
+	b.store = b.store.restarted()
+	next := b.account(inFolder(dir), noSeed)
+	b.mustGet(next)
+	if err := next.SetToken(t.Context(), given); err == nil || !strings.Contains(err.Error(), "used before") {
+		t.Errorf("got %v, want the token known as used", err)
+	}
 }
