@@ -300,6 +300,7 @@ func TestSpoolHealsTheDatabase(t *testing.T) {
 			b.clock.advance(time.Hour)
 			c.forgets(b, a)
 			b.store.timeline++
+			b.clock.advance(time.Hour)
 			// Whoever restarts still has the first token configured.
 			now := b.account(inFolder(dir), func(c *Config) { c.SeedToken = seed })
 			held := (*etl.HeldError)(nil)
