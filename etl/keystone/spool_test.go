@@ -855,3 +855,25 @@ func TestCrashWhileHealingAGivenToken(t *testing.T) {
 		t.Errorf("got %v, want the token known as used", err)
 	}
 }
+
+// An intent that the database has forgotten again is no lock: nothing is sent under it.
+func TestForgottenIntentSendsNothing(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	a := b.account()
+	b.mustGet(a)
+	b.clock.advance(time.Hour)
+	before := b.store.restarted()
+	b.store.hook = func(step string) error {
+		if step == "after BeginAttempt" {
+			b.store.become(before)
+		}
+		return nil
+	}
+	if err := b.get(a); !errors.Is(err, etl.ErrUnavailable) || !strings.Contains(err.Error(), "taken over") {
+		t.Errorf("got %v, want it given up", err)
+	}
+	b.wantCount(1, 1)
+	b.store.hook = nil
+	b.mustGet(a)
+	b.neverSpent()
+}
