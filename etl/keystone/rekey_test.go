@@ -323,3 +323,29 @@ func TestUrgencies(t *testing.T) {
 		})
 	}
 }
+
+// An exchange between reading and sealing anew wins: what it brought is sealed with the new key anyway.
+func TestRekeyRacesAnExchange(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	b.mustGet(b.account(withKeys(1, 0)))
+	b.clock.advance(2 * time.Hour)
+	both, other := b.account(withKeys(2, 1)), b.account(withKeys(2, 1))
+	overtaken := false
+	b.store.hook = func(step string) error {
+		if step == "LastAttempt" && !overtaken {
+			overtaken = true
+			b.mustGet(other)
+		}
+		return nil
+	}
+	r, err := both.Rekey(t.Context())
+	if err != nil || r.FormerKey || r.Generation != 0 || !overtaken {
+		t.Errorf("got %+v, %v, want the exchange's pair to stay", r, err)
+	}
+	if s := b.wantState(both, TokenOK); s.Generation != 3 || s.Source != "refresh" {
+		t.Errorf("got %+v", s)
+	}
+	b.clock.advance(2 * time.Hour)
+	b.mustGet(both)
+	b.neverSpent()
+}

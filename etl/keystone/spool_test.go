@@ -300,6 +300,7 @@ func TestSpoolHealsTheDatabase(t *testing.T) {
 			b.clock.advance(time.Hour)
 			c.forgets(b, a)
 			b.store.timeline++
+			b.clock.advance(time.Hour)
 			// Whoever restarts still has the first token configured.
 			now := b.account(inFolder(dir), func(c *Config) { c.SeedToken = seed })
 			held := (*etl.HeldError)(nil)
@@ -308,6 +309,9 @@ func TestSpoolHealsTheDatabase(t *testing.T) {
 			}
 			if err := b.settles(inFolder(dir), func(c *Config) { c.SeedToken = seed }); err != nil {
 				t.Fatal(err)
+			}
+			if states := b.store.states(); slices.Contains(states, etl.AttemptSuperseded) {
+				t.Errorf("got attempts %v: that of the answer was left open", states)
 			}
 			b.clock.advance(2 * time.Hour)
 			_ = b.settles(inFolder(dir), noSeed)
@@ -810,5 +814,66 @@ func TestAnswerComesBeforeTheIntent(t *testing.T) {
 	}
 	b.mustGet(mine)
 	b.wantCount(2, 3)
+	b.neverSpent()
+}
+
+// Whoever finds the answer to a given token in the spool and dies after it has stored the pair leaves
+// the given token known as used.
+func TestCrashWhileHealingAGivenToken(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	dir := volume(t)
+	a := b.account(inFolder(dir))
+	b.mustGet(a)
+	given := mustToken(t, b.sim.Login())
+	dies := func(do func()) {
+		t.Helper()
+		defer func() {
+			if r := recover(); r != (killed{}) {
+				t.Fatalf("got %v, want it killed", r)
+			}
+		}()
+		do()
+	}
+	a.tokens.spool.at = func(step string) error {
+		if step == "answer sync folder" { // it is there, and nothing of it is stored
+			panic(killed{})
+		}
+		return nil
+	}
+	dies(func() { _ = a.SetToken(t.Context(), given) })
+	b.store.hook = func(step string) error {
+		if step == "after StoreGeneration" {
+			panic(killed{})
+		}
+		return nil
+	}
+	dies(func() { _ = b.get(b.account(inFolder(dir), noSeed)) })
+	b.store = b.store.restarted()
+	next := b.account(inFolder(dir), noSeed)
+	b.mustGet(next)
+	if err := next.SetToken(t.Context(), given); err == nil || !strings.Contains(err.Error(), "used before") {
+		t.Errorf("got %v, want the token known as used", err)
+	}
+}
+
+// An intent that the database has forgotten again is no lock: nothing is sent under it.
+func TestForgottenIntentSendsNothing(t *testing.T) {
+	b := newBench(t, keystonesim.Config{})
+	a := b.account()
+	b.mustGet(a)
+	b.clock.advance(time.Hour)
+	before := b.store.restarted()
+	b.store.hook = func(step string) error {
+		if step == "after BeginAttempt" {
+			b.store.become(before)
+		}
+		return nil
+	}
+	if err := b.get(a); !errors.Is(err, etl.ErrUnavailable) || !strings.Contains(err.Error(), "taken over") {
+		t.Errorf("got %v, want it given up", err)
+	}
+	b.wantCount(1, 1)
+	b.store.hook = nil
+	b.mustGet(a)
 	b.neverSpent()
 }
