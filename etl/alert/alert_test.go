@@ -449,7 +449,7 @@ func TestHeartbeat(t *testing.T) {
 		want   string
 	}{
 		"refuses":   {status(404), "status 404"},
-		"redirects": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/"+canary, 301) }, "redirects are not followed"},
+		"redirects": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/"+canary, http.StatusMovedPermanently) }, "redirects are not followed"},
 		"hangs":     {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no answer in time"},
 	} {
 		err := s.Heartbeat(t.Context(), newReceiver(t, c.answer).hook())
