@@ -448,9 +448,11 @@ func TestHeartbeat(t *testing.T) {
 		answer func(http.ResponseWriter, *http.Request)
 		want   string
 	}{
-		"refuses":   {status(404), "status 404"},
-		"redirects": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/"+canary, http.StatusMovedPermanently) }, "redirects are not followed"},
-		"hangs":     {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no answer in time"},
+		"refuses": {status(404), "status 404"},
+		"redirects": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/"+canary, http.StatusMovedPermanently)
+		}, "redirects are not followed"},
+		"hangs": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "no answer in time"},
 	} {
 		err := s.Heartbeat(t.Context(), newReceiver(t, c.answer).hook())
 		if err == nil || !strings.HasPrefix(err.Error(), "heartbeat: GET 127.0.0.1:") || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), canary) {
