@@ -55,6 +55,12 @@ func newPager(t *testing.T) *pager {
 	return p
 }
 
+func (p *pager) fail(fails bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fails = fails
+}
+
 func (p *pager) heard() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -192,7 +198,7 @@ func TestHeartbeatStaysAway(t *testing.T) {
 	if err := beat(); err != nil || p.beats != 1 {
 		t.Errorf("%v, %d beats", err, p.beats)
 	}
-	p.fails = true
+	p.fail(true)
 	if err := beat(); err == nil || strings.Contains(err.Error(), "CANARY") {
 		t.Errorf("refused: %v", err)
 	}
@@ -201,7 +207,7 @@ func TestHeartbeatStaysAway(t *testing.T) {
 	if err := g.tellAlerts(t.Context(), g.sender); err == nil || strings.Contains(err.Error(), "/hook") {
 		t.Errorf("the webhook fails: %v", err)
 	}
-	p.fails = false
+	p.fail(false)
 	w.value(`update ops.alert_notice set created_at = now() - interval '31 minutes' returning notice_id::text`)
 	if err := beat(); err == nil || !strings.Contains(err.Error(), "has waited 31m") {
 		t.Errorf("a notice waits: %v", err)

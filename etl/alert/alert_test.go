@@ -149,9 +149,10 @@ func newReceiver(t *testing.T, answer func(w http.ResponseWriter, r *http.Reques
 		r.mu.Lock()
 		r.bodies = append(r.bodies, string(body))
 		r.ids = append(r.ids, req.Header.Get("Idempotency-Key"))
+		answer := r.answer
 		r.mu.Unlock()
-		if r.answer != nil {
-			r.answer(w, req)
+		if answer != nil {
+			answer(w, req)
 		}
 	}))
 	t.Cleanup(r.Close)
@@ -159,6 +160,13 @@ func newReceiver(t *testing.T, answer func(w http.ResponseWriter, r *http.Reques
 }
 
 func (r *receiver) hook() string { return r.URL + "/services/" + canary + "?key=" + canary }
+
+// from now on it answers so.
+func (r *receiver) from(answer func(http.ResponseWriter, *http.Request)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = answer
+}
 
 func (r *receiver) calls() int {
 	r.mu.Lock()
@@ -242,7 +250,7 @@ func TestWebhookTrouble(t *testing.T) {
 			if err := s.SendDue(t.Context()); err != nil || r.calls() != 1 {
 				t.Errorf("sent again at once: %v", err)
 			}
-			r.answer = nil
+			r.from(nil)
 			o.again()
 			if err := s.SendDue(t.Context()); err != nil {
 				t.Error(err)
@@ -355,7 +363,7 @@ func TestBothChannels(t *testing.T) {
 	o.again()
 	o.wantError(s.SendDue(t.Context()), "command: ")
 	os.WriteFile(filepath.Join(o.dir, "well"), nil, 0o644)
-	r.answer = status(500)
+	r.from(status(500))
 	o.again()
 	if err := s.SendDue(t.Context()); err != nil {
 		t.Error(err)
