@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"time"
+
+	"meterhouse/etl/internal/killpoint"
 )
 
 // Request is one question to a vendor.
@@ -186,7 +188,11 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 	if err != nil {
 		return total, err
 	}
-	defer lease.Release(context.WithoutCancel(ctx))
+	killpoint.Here(killpoint.LeaseTaken)
+	defer func() {
+		lease.Release(context.WithoutCancel(ctx))
+		killpoint.Here(killpoint.LeaseReleased)
+	}()
 
 	var failed []error
 	inARow := 0 // windows that met an unavailable vendor
@@ -227,6 +233,7 @@ func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job,
 	if err != nil {
 		return out, fmt.Errorf("%s %s %s: start run: %w", job.Dataset, job.Scope, window, err)
 	}
+	killpoint.Here(killpoint.RunStarted)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s %s %s: run %d: %w", job.Dataset, job.Scope, window, run.ID(), err)

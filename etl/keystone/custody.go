@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // TokenStore keeps the chain of an account's credentials and the attempts to renew it. All times
@@ -132,6 +133,7 @@ func (c *custodian) accessLocked(ctx context.Context, w want) (p pair, renewed b
 		if err != nil {
 			return p, renewed, err
 		}
+		killpoint.Here(killpoint.TokenRead)
 		p, err = c.offer(cred, w.refused)
 		if err != nil {
 			return p, renewed, err
@@ -357,6 +359,7 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, t Token
 		return time.Since(began) > startWithin || wall > startWithin || wall < -startWithin
 	}
 
+	killpoint.Here(killpoint.IntentCommitting)
 	id, err := c.store.BeginAttempt(ctx, etl.CredentialAttempt{
 		Account: c.account, FromGeneration: cred.Generation, Owner: c.owner, Spool: spool, State: etl.AttemptOpen,
 	}, supersede)
@@ -366,6 +369,7 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, t Token
 	if err != nil {
 		return nil, c.storeError("record the exchange", err)
 	}
+	killpoint.Here(killpoint.IntentCommitted)
 
 	// From here on neither a signal nor the end of the run may interrupt: a token that was sent and
 	// whose answer nobody keeps is lost.
@@ -402,6 +406,7 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, t Token
 
 	at := c.now()
 	post, cancel := context.WithTimeout(ctx, exchangeTimeout)
+	killpoint.Here(killpoint.BeforePost)
 	answer := c.exchange(post, t)
 	cancel()
 	// The raw answer is to be sealed into the spool here, before anybody parses it.
@@ -477,6 +482,7 @@ func (c *custodian) storePending(ctx context.Context, grace time.Duration) (stor
 		store = c.store.StoreAccess
 	}
 	mine, displaced := c.pending.credential, false
+	killpoint.Here(killpoint.TokenCommitting)
 	err = c.repeat(ctx, grace, func(ctx context.Context) error {
 		err := store(ctx, mine, c.pending.attempt)
 		if err != nil {
@@ -494,6 +500,7 @@ func (c *custodian) storePending(ctx context.Context, grace time.Duration) (stor
 			"account", c.account, "generation", mine.Generation, "error", err)
 		return false, c.storeError(fmt.Sprintf("store generation %d (kept in memory, do not stop this process)", mine.Generation), err)
 	}
+	killpoint.Here(killpoint.TokenCommitted)
 	attempt := c.pending.attempt
 	c.pending = nil
 	if displaced {

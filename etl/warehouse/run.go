@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // run is one attempt at one window, opened by StartRun and closed by Load or Fail.
@@ -132,12 +133,14 @@ func (r *run) Land(ctx context.Context, ans *etl.Answer) error {
 			return err
 		}
 		ans.PayloadID = id
+		killpoint.Here(killpoint.LandCommitting)
 		return nil
 	})
 	if err != nil {
 		ans.PayloadID = 0
 		return fmt.Errorf("land %s: %w", ans.Request, err)
 	}
+	killpoint.Here(killpoint.LandCommitted)
 	return nil
 }
 
@@ -259,6 +262,7 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	if err := r.lease.hold(ctx, tx); err != nil {
 		return out, nil, fmt.Errorf("load: %w", err)
 	}
+	killpoint.Here(killpoint.LoadBegun)
 
 	landed := map[*etl.Answer]int64{} // bodies that this transaction stores
 	loaded := 0
@@ -301,12 +305,15 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	if loaded == 0 {
 		return out, evidence, errors.Join(out.Rejected...)
 	}
+	killpoint.Here(killpoint.FactsWritten)
 	if err := r.close(ctx, tx, answers, landed, out); err != nil {
 		return out, nil, fmt.Errorf("load: close run: %w", err)
 	}
+	killpoint.Here(killpoint.LoadCommitting)
 	if err := r.commit(ctx, tx); err != nil {
 		return out, nil, err
 	}
+	killpoint.Here(killpoint.LoadCommitted)
 	for ans, payload := range landed {
 		ans.PayloadID = payload
 	}
@@ -354,6 +361,7 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 	if !ans.NoData {
 		report, err = transform(ans, l)
 	}
+	killpoint.Here(killpoint.Parsed)
 	if err == nil {
 		err = l.finish(report)
 	}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // Config of a Client. The zero value of a field means its default.
@@ -275,11 +276,16 @@ func (c *Client) Do(ctx context.Context, call Call) (*Result, error) {
 	if err != nil {
 		return res, c.classify(ctx, call, true, err)
 	}
+	killpoint.Here(killpoint.BodyRead)
 	return res, nil
 }
 
 func (c *Client) request(ctx context.Context, call Call, sent *atomic.Bool) (*http.Request, error) {
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }}
+	trace := &httptrace.ClientTrace{
+		GotConn:              func(httptrace.GotConnInfo) { sent.Store(true) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { killpoint.Here(killpoint.RequestWritten) },
+		GotFirstResponseByte: func() { killpoint.Here(killpoint.FirstByte) },
+	}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), call.Method, "", nil)
 	if err != nil {
 		return nil, refuse("request_invalid", etl.ErrContract, "method %q", call.Method)
