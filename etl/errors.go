@@ -62,6 +62,10 @@ func (e *BusyError) Error() string {
 // ErrFenced says that the lease was lost to another process before the load could commit.
 var ErrFenced = errors.New("lease lost to another process, nothing was written")
 
+// ErrStopped stands among the unanswered questions of a run that was told to stop before it had asked
+// for everything: its slot stays due.
+var ErrStopped = errors.New("told to stop before everything was asked for")
+
 // HeldError says that the vendor must not be asked for something before a time: because of its pace,
 // its quota, or something that it refused.
 type HeldError struct {

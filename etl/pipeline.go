@@ -98,7 +98,7 @@ type Run interface {
 	// coverage and closes the run. A rejected answer is reported in the outcome and leaves no
 	// facts; when all are rejected, or on an error, the run is closed as failed and the error is
 	// returned as well. Unanswered are questions of this run that got no answer: they make it
-	// partial. Repeating is safe.
+	// partial, and with ErrStopped among them the slot stays due. Repeating is safe.
 	Load(ctx context.Context, answers []*Answer, unanswered []error, transform func(*Answer, Sink) (Report, error)) (Outcome, error)
 	// Fail closes the run as failed with the reason, and lands what evidence there is.
 	Fail(ctx context.Context, evidence *Answer, reason error) error
@@ -293,6 +293,9 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 		if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 {
 			break
 		}
+	}
+	if ctx.Err() != nil && len(unanswered) > 0 {
+		unanswered = append(unanswered, ErrStopped)
 	}
 	if len(answers) == 0 {
 		if err := run.Fail(context.WithoutCancel(ctx), evidence, errors.Join(unanswered...)); err != nil {

@@ -216,6 +216,7 @@ func cleanError(err error) string {
 // Load is the whole write: see the package's story. It is repeated, whole, on serialization
 // failures and deadlocks; nothing of a former attempt is left.
 func (r *run) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
+	r.job.SlotOpen = r.job.SlotOpen || errors.Is(errors.Join(unanswered...), etl.ErrStopped)
 	for attempt := 1; ; attempt++ {
 		out, evidence, err := r.tryLoad(ctx, answers, unanswered, transform)
 		if err == nil {

@@ -31,7 +31,7 @@ func NewCrashing(t testing.TB, settings map[string]string) *Crashing {
 	}
 	source := localpg.Either(localpg.Installed, localpg.Download{Repository: w.repository, Dir: w.cache}.Find)
 	c := &Crashing{t: t, config: localpg.Config{
-		Dir: filepath.Join(t.TempDir(), "postgres"), Durable: true, Settings: settings,
+		Dir: filepath.Join(reachable(t), "postgres"), Durable: true, Settings: settings,
 		Source: func(ctx context.Context, major int) (localpg.Binaries, error) {
 			if major == 0 {
 				major = w.major
@@ -97,4 +97,14 @@ func (c *Crashing) Log() string {
 		c.t.Fatal(err)
 	}
 	return string(text)
+}
+
+// reachable is a folder for the test that other users can get to, as what root starts for us becomes one.
+func reachable(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }

@@ -74,7 +74,7 @@ func startPgBouncer(t testing.TB, program, target string, poolSize int) (string,
 	port := listener.Addr().(*net.TCPAddr).Port
 	listener.Close()
 
-	dir := t.TempDir()
+	dir := reachable(t)
 	password, _ := u.User.Password()
 	config := filepath.Join(dir, "pgbouncer.ini")
 	log := filepath.Join(dir, "pgbouncer.log")
