@@ -2,10 +2,10 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -44,9 +44,11 @@ var play = []act{
 	{"2026-05-17T21:00:00Z", append([]string{"run"}, datasets...)}, // finds what was left
 }
 
+var playStart = time.Date(2026, 5, 4, 0, 0, 0, 0, time.UTC)
+
 // newStage is a world for the play: three customers, a vendor that takes each refresh token once, and a
 // history that changes while it is told.
-func newStage(t *testing.T, database string) *world {
+func newStage(t *testing.T, database string, start time.Time) *world {
 	t.Helper()
 	w := &world{t: t, env: map[string]string{}, database: database}
 	w.setNow(play[0].now)
@@ -56,7 +58,7 @@ func newStage(t *testing.T, database string) *world {
 		return w.now
 	}
 	w.keystone = keystonesim.New(keystonesim.Config{
-		Seed: 11, Now: clock, Start: time.Date(2026, 5, 4, 0, 0, 0, 0, time.UTC), Restate: true, Oddities: true, Shuffle: true,
+		Seed: 11, Now: clock, Start: start, Restate: true, Oddities: true, Shuffle: true,
 	})
 	w.wolkvox = wolkvoxsim.New(wolkvoxsim.Config{Seed: 11, Now: clock, Licenses: 1000})
 	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: "chat_licenses", Body: []byte("=12+x")})
@@ -366,7 +368,7 @@ func (p *troupe) wants(dump []string) {
 // went through, and how long it took.
 func undisturbed(t *testing.T, binary string) (dump []string, steps []map[string]int) {
 	t.Helper()
-	p := &troupe{world: newStage(t, warehousetest.New(t)), binary: binary}
+	p := &troupe{world: newStage(t, warehousetest.New(t), playStart), binary: binary}
 	for i, a := range play {
 		p.raiseCurtain(i)
 		trace := filepath.Join(t.TempDir(), "trace")
@@ -417,6 +419,20 @@ type goal struct {
 
 func (g goal) String() string { return fmt.Sprintf("act %d %s:%d", g.act, g.point, g.hit) }
 
+// killsVariable says how many times processes are killed at random. From a thousand on the other tests
+// of this kind are done in full as well, and not as a sample.
+const killsVariable = "METERHOUSE_TEST_KILLS"
+
+func killsWanted(t *testing.T) (n int, inFull bool) {
+	t.Helper()
+	text := or(os.Getenv(killsVariable), "40")
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		t.Fatalf("%s=%s: want a number", killsVariable, text)
+	}
+	return n, n >= 1000
+}
+
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	binary := buildVictim(t)
@@ -424,37 +440,44 @@ func TestCrash(t *testing.T) {
 	t.Run("every step is in the play", func(t *testing.T) { everyStepIsInThePlay(t, steps) })
 	t.Run("killed at every step", func(t *testing.T) {
 		t.Parallel()
-		endAtEveryStep(t, binary, dump, steps, "")
+		endAtEveryStep(t, binary, dump, steps, "", 3)
 	})
 	t.Run("stopped at every step", func(t *testing.T) {
 		t.Parallel()
-		endAtEveryStep(t, binary, dump, steps, ":TERM")
+		endAtEveryStep(t, binary, dump, steps, ":TERM", 1)
 	})
 }
 
 // endAtEveryStep ends processes at the first, the middle and the last time that they come to each step
-// of each act. Within one play of the piece it ends as many as it can, so that most die while they
-// repair what another one left.
-func endAtEveryStep(t *testing.T, binary string, dump []string, steps []map[string]int, signal string) {
-	var goals []goal
+// of each act; a sample takes so many of each step. Within one play of the piece it ends as many as it
+// can, so that most die while they repair what another one left.
+func endAtEveryStep(t *testing.T, binary string, dump []string, steps []map[string]int, signal string, sample int) {
+	random := rand.New(rand.NewPCG(1, 2))
+	byPoint := map[string][]goal{}
 	for act, hits := range steps {
 		for point, n := range hits {
 			some := []int{1, (n + 1) / 2, n}
-			if signal != "" {
-				some = some[1:2]
-			}
 			slices.Sort(some)
 			for _, hit := range slices.Compact(some) {
-				goals = append(goals, goal{act, point, hit})
+				byPoint[point] = append(byPoint[point], goal{act, point, hit})
 			}
 		}
 	}
+	var goals []goal
+	_, inFull := killsWanted(t)
+	for _, point := range slices.Sorted(maps.Keys(byPoint)) {
+		some := byPoint[point]
+		random.Shuffle(len(some), func(i, j int) { some[i], some[j] = some[j], some[i] })
+		if !inFull {
+			some = some[:min(sample, len(some))]
+		}
+		goals = append(goals, some...)
+	}
 	total := len(goals)
-	random := rand.New(rand.NewPCG(1, 2))
 	missed := map[goal]int{}
 	began, kills, plays := time.Now(), 0, 0
 	for ; len(goals) > 0; plays++ {
-		p := &troupe{world: newStage(t, warehousetest.New(t)), binary: binary}
+		p := &troupe{world: newStage(t, warehousetest.New(t), playStart), binary: binary}
 		for i, a := range play {
 			p.raiseCurtain(i)
 			finished := false
@@ -520,4 +543,81 @@ func everyStepIsInThePlay(t *testing.T, steps []map[string]int) {
 	}
 }
 
-var _ = context.Background
+// The backfill of two windows for each customer, killed at any moment: of everything, and after four
+// days of what changed.
+var longPlay = []act{
+	{"2026-05-12T06:00:00Z", []string{"run", "keystone.customers"}},
+	{"2026-05-12T06:00:00Z", []string{"backfill", "keystone.history", "--from", "2026-04-04", "--until", "2026-05-12"}},
+	{"2026-05-16T06:40:00Z", []string{"backfill", "keystone.history", "--from", "2026-04-04", "--until", "2026-05-16"}},
+}
+
+var longPlayStart = time.Date(2026, 4, 4, 0, 0, 0, 0, time.UTC)
+
+func TestCrashAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	kills, _ := killsWanted(t)
+	binary := buildVictim(t)
+	undisturbed := &troupe{world: newStage(t, warehousetest.New(t), longPlayStart), binary: binary}
+	took := make([]time.Duration, len(longPlay))
+	for i, a := range longPlay {
+		began := time.Now()
+		if e := undisturbed.process(a); !e.done() {
+			t.Fatalf("%v: exit code %d\n%s%s", a.args, e.code, e.stdout, e.stderr)
+		}
+		took[i] = time.Since(began)
+	}
+	dump := warehousetest.Dump(t, undisturbed.database)
+	t.Logf("undisturbed: %s", took)
+	for lane := range 2 {
+		t.Run(fmt.Sprint("lane ", lane), func(t *testing.T) {
+			t.Parallel()
+			seed := uint64(lane + 1)
+			if text := os.Getenv("METERHOUSE_TEST_SEED"); text != "" {
+				seed, _ = strconv.ParseUint(text, 10, 64)
+			}
+			killAtRandom(t, binary, dump, took, kills/2, seed)
+		})
+	}
+}
+
+// killAtRandom plays until so many processes were killed.
+func killAtRandom(t *testing.T, binary string, dump []string, took []time.Duration, kills int, seed uint64) {
+	random := rand.New(rand.NewPCG(seed, seed))
+	began, killed, plays, lost := time.Now(), 0, 0, 0
+	for ; killed < kills; plays++ {
+		p := &troupe{world: newStage(t, warehousetest.New(t), longPlayStart), binary: binary}
+		for i, a := range longPlay {
+			for attempt := 0; ; attempt++ {
+				if attempt == 200 {
+					t.Fatalf("seed %d: %v does not get done", seed, a.args)
+				}
+				if i > 0 && random.IntN(3) == 0 { // a token exchange in the middle of it
+					p.keystone.ClearFaults()
+					p.keystone.Inject(keystonesim.Fault{Kind: keystonesim.ExpireAccess, Count: 1, Skip: random.IntN(4)})
+				}
+				cmd, stdout, stderr := p.start(a)
+				// The longer it takes to get done, the longer may a process live: the machine has become slower.
+				life := time.Duration(random.Int64N(int64(took[i]) * int64(12+attempt) / 10))
+				timer := time.AfterFunc(life, func() { _ = cmd.Process.Kill() })
+				e := p.await(cmd, stdout, stderr)
+				timer.Stop()
+				if e.killed {
+					p.kills++
+				}
+				p.judge()
+				if e.done() {
+					break
+				}
+				p.recover(e)
+			}
+		}
+		p.keystone.ClearFaults()
+		p.wants(dump)
+		killed += p.kills
+		lost += p.forgiven
+		if t.Failed() {
+			t.Fatalf("seed %d, play %d", seed, plays)
+		}
+	}
+	t.Logf("seed %d: %d kills in %d plays, %d token answers lost, %s", seed, killed, plays, lost, time.Since(began).Round(100*time.Millisecond))
+}
