@@ -223,8 +223,9 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 	return total, errors.Join(failed...)
 }
 
-// snapshotLoad bounds the load of what was answered when the process is told to stop.
-const snapshotLoad = time.Minute
+// snapshotLoad bounds the load of what was answered when the process is told to stop, from then on.
+// It is landed, so the next process can load it.
+const snapshotLoad = 20 * time.Second
 
 // window is one run: everything between asking for one window and having it in the warehouse.
 func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job, window Window) (out Outcome, err error) {
@@ -251,9 +252,10 @@ func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job,
 		return out, errors.Join(unanswered...)
 	}
 	if job.Snapshot { // nobody can ask for it again: a stop request waits for the load
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), snapshotLoad)
+		loading, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
+		defer context.AfterFunc(ctx, func() { time.AfterFunc(snapshotLoad, cancel) })()
+		ctx = loading
 	}
 	return run.Load(ctx, answers, unanswered, src.Transform)
 }
@@ -270,8 +272,10 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 	inARow := 0 // questions that met an unavailable vendor, one after the other
 	for _, product := range products {
 		ans, err := src.Extract(ctx, Request{Dataset: job.Dataset, Scope: job.Scope, Window: window, Product: product})
+		kept := true
 		if err == nil && job.Snapshot {
 			err = run.Land(ctx, ans)
+			kept = err == nil
 		}
 		if err == nil {
 			answers, inARow = append(answers, ans), 0
@@ -290,12 +294,13 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 		if errors.Is(err, ErrUnavailable) {
 			inARow++
 		}
-		if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 {
+		if ctx.Err() != nil || !kept { // what cannot be kept must not be asked for
+			unanswered = append(unanswered, ErrStopped)
 			break
 		}
-	}
-	if ctx.Err() != nil && len(unanswered) > 0 {
-		unanswered = append(unanswered, ErrStopped)
+		if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 {
+			break
+		}
 	}
 	if len(answers) == 0 {
 		if err := run.Fail(context.WithoutCancel(ctx), evidence, errors.Join(unanswered...)); err != nil {

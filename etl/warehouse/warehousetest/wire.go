@@ -28,7 +28,7 @@ const (
 	Pass      Verdict = iota
 	CutBefore         // the connection is closed, the server never gets the message
 	CutDuring         // the server gets it, and at the same moment the connection is closed
-	CutAfter          // the server gets it and answers, then the connection is closed without the answer
+	CutAfter          // the server gets it and answers, then the connection is closed without the answer: for what is answered
 	Swallow           // from now on nothing passes in either direction, and nobody is told
 )
 
@@ -196,7 +196,10 @@ func (w *Wire) serve(client net.Conn, backend string) {
 			if _, err := server.Write(message); err != nil {
 				return
 			}
-			<-answers.passed // the server has done it
+			if verdict == CutDuring {
+				_ = server.(*net.TCPConn).CloseWrite() // it sees the end, behind the message
+			}
+			<-answers.passed // the server has done it, or gone
 			return
 		}
 		if _, err := server.Write(message); err != nil {
