@@ -233,7 +233,7 @@ func (a *Account) ask(ctx context.Context, req etl.Request, page, api string) (*
 	if a.cfg.Server != "" {
 		header["wolkvox_server"] = []string{a.cfg.Server}
 	}
-	res, err := a.client.Do(ctx, fetch.Call{Method: http.MethodGet, URL: target, Header: header})
+	res, err := a.client.Do(ctx, fetch.Call{Method: http.MethodGet, URL: target, Header: header, Secret: a.token.reveal()})
 	if err != nil {
 		return nil, err
 	}

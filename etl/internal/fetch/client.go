@@ -202,6 +202,7 @@ type Call struct {
 	URL    *url.URL
 	Header http.Header
 	Body   []byte
+	Secret string // what no answer may repeat: it is starred out of the body before anybody hashes, keeps or reads it
 }
 
 // Result is what came back. Beside an error it tells what is known: Sent always, the rest as far
@@ -268,7 +269,7 @@ func (c *Client) Do(ctx context.Context, call Call) (*Result, error) {
 	if !success {
 		limit = min(limit, maxErrorBody)
 	}
-	body, err := c.receive(resp, limit, success)
+	body, err := c.receive(resp, limit, success, call.Secret)
 	res.FetchedAt = c.cfg.Now().UTC()
 	if body != nil {
 		res.Body = body
