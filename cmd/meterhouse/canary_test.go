@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -96,6 +97,12 @@ func formsOf(value string) map[string][]byte {
 	forms["JSON"] = text[1 : len(text)-1]
 	quoted := strconv.Quote(value)
 	forms["quoted"] = []byte(quoted[1 : len(quoted)-1])
+	seen := map[string]bool{}
+	maps.DeleteFunc(forms, func(_ string, needle []byte) bool {
+		again := seen[string(needle)]
+		seen[string(needle)] = true
+		return again
+	})
 	return forms
 }
 
@@ -381,15 +388,24 @@ alerts: {webhook: "${WEBHOOK}"}
 	}
 	var outputs []output
 	stdin := ""
+	invokedUntil := func(ctx context.Context, args ...string) outcome {
+		t.Helper()
+		form := []string{"text", "json"}[len(outputs)/2%2]
+		o := invokeUntil(t, ctx, env, stdin, append([]string{"--config", file, "--now", now.Format(time.RFC3339), "--log-level", "debug", "--log-format", form}, args...)...)
+		name := strings.Join(args, " ")
+		outputs = append(outputs, output{"stdout of " + name, []byte(o.stdout)}, output{"stderr of " + name, []byte(o.stderr)})
+		return o
+	}
 	invoked := func(args ...string) outcome {
 		t.Helper()
-		var last outcome
-		for _, form := range []string{"text", "json"} {
-			last = invoke(t, env, stdin, append([]string{"--config", file, "--now", now.Format(time.RFC3339), "--log-level", "debug", "--log-format", form}, args...)...)
-			name := strings.Join(args, " ")
-			outputs = append(outputs, output{"stdout of " + name, []byte(last.stdout)}, output{"stderr of " + name, []byte(last.stderr)})
-		}
-		return last
+		return invokedUntil(t.Context(), args...)
+	}
+	// briefly does not wait for what is tried again and again.
+	briefly := func(args ...string) {
+		t.Helper()
+		ctx, stop := context.WithTimeout(t.Context(), time.Second)
+		defer stop()
+		invokedUntil(ctx, args...)
 	}
 	must := func(code int, args ...string) {
 		t.Helper()
@@ -446,18 +462,7 @@ alerts: {webhook: "${WEBHOOK}"}
 		if echo.path != "/api/" {
 			dataset = datasets[i%4]
 		}
-		// Nobody waits for it to ask again and again.
-		ctx, stop := context.WithCancel(t.Context())
-		go func() {
-			for vendor.answered() == 0 && ctx.Err() == nil {
-				time.Sleep(time.Millisecond)
-			}
-			time.Sleep(500 * time.Millisecond)
-			stop()
-		}()
-		o := invokeUntil(t, ctx, env, "", "--config", file, "--now", now.Format(time.RFC3339), "--log-level", "debug", "run", dataset)
-		stop()
-		outputs = append(outputs, output{"stdout of an echo", []byte(o.stdout)}, output{"stderr of an echo", []byte(o.stderr)})
+		briefly("run", dataset)
 		if _, err := conn.Exec(t.Context(), `update ops.vendor_call set started_at = started_at - interval '25 hours', ended_at = ended_at - interval '25 hours'`); err != nil {
 			t.Fatal(err)
 		}
@@ -511,7 +516,7 @@ alerts: {webhook: "${WEBHOOK}"}
 	invoked("config", "show")
 	env["KEY"] = known.values["secrets key"]
 	write(fmt.Sprintf(text, state, "http://user:"+known.values["proxy password"]+"@127.0.0.1:1", fake.URL, fake.URL))
-	invoked("run", "keystone.customers", "wolkvox.billing")
+	briefly("run", "keystone.customers", "wolkvox.billing")
 	everything()
 	write(fmt.Sprintf(text, state, "", fake.URL, fake.URL) + "\nrefresh_token: " + known.values["misplaced token"] + "\n")
 	must(exitUsage, "run")

@@ -90,9 +90,9 @@ func TestCutConnections(t *testing.T) {
 		verdicts []warehousetest.Verdict
 		sample   int
 	}{
-		{"commit", warehousetest.Message.IsCommit, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring, warehousetest.CutAfter}, 4},
-		{"copy", isCopyData, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring}, 2},
-		{"statement", isPrepare, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring}, 2},
+		{"commit", warehousetest.Message.IsCommit, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring, warehousetest.CutAfter}, 2},
+		{"copy", isCopyData, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring}, 1},
+		{"statement", isPrepare, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring}, 1},
 	}
 	random := rand.New(rand.NewPCG(3, 4))
 	_, inFull := killsWanted(t)
@@ -176,7 +176,8 @@ func cutAll(t *testing.T, binary string, dump []string, snips []snip) {
 		p := newCutStage(t, binary, knife)
 		for i, a := range play {
 			p.raiseCurtain(i)
-			for finished := false; !finished; {
+			finished := false
+			for !finished {
 				next := slices.IndexFunc(snips, func(s snip) bool { return s.act == i })
 				if next < 0 {
 					break
@@ -211,7 +212,9 @@ func cutAll(t *testing.T, binary string, dump []string, snips []snip) {
 				}
 			}
 			knife.set(nil, 0, warehousetest.Pass)
-			p.finish(a)
+			if !finished {
+				p.finish(a)
+			}
 		}
 		p.wants(dump)
 		kills += p.kills
@@ -266,6 +269,7 @@ func TestBlackHole(t *testing.T) {
 	t.Parallel()
 	binary := buildVictim(t)
 	dump, _ := undisturbed(t, binary)
+	_, inFull := killsWanted(t)
 	knife := &scissors{}
 	database := warehousetest.New(t)
 	var wire *warehousetest.Wire
@@ -281,6 +285,10 @@ func TestBlackHole(t *testing.T) {
 	p := &troupe{world: w, binary: binary}
 	for i, a := range play {
 		p.raiseCurtain(i)
+		if !inFull && a.args[0] != "backfill" {
+			p.finish(a)
+			continue
+		}
 		knife.set(warehousetest.Message.IsCommit, 12, warehousetest.Swallow)
 		cmd, stdout, stderr := p.start(a)
 		ended := make(chan struct{})
