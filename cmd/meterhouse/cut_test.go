@@ -90,7 +90,7 @@ func TestCutConnections(t *testing.T) {
 		verdicts []warehousetest.Verdict
 		sample   int
 	}{
-		{"commit", warehousetest.Message.IsCommit, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring, warehousetest.CutAfter}, 2},
+		{"commit", warehousetest.Message.IsCommit, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring, warehousetest.CutAfter}, 4},
 		{"copy", isCopyData, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring}, 1},
 		{"statement", isPrepare, []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring}, 1},
 	}
@@ -192,6 +192,7 @@ func cutAll(t *testing.T, binary string, dump []string, snips []snip) {
 				knife.mu.Unlock()
 				e := p.await(cmd, stdout, stderr)
 				_, cut := knife.result()
+				knife.set(nil, 0, warehousetest.Pass)
 				before := p.lost
 				p.judge()
 				if !s.kill && p.lost > before {
