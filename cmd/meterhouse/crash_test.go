@@ -588,7 +588,11 @@ func TestCrashAtAnyMoment(t *testing.T) {
 			t.Parallel()
 			seed := uint64(lane + 1)
 			if text := os.Getenv("METERHOUSE_TEST_SEED"); text != "" {
-				seed, _ = strconv.ParseUint(text, 10, 64)
+				given, err := strconv.ParseUint(text, 10, 63)
+				if err != nil {
+					t.Fatalf("METERHOUSE_TEST_SEED: %v", err)
+				}
+				seed += 2 * given
 			}
 			killAtRandom(t, binary, dump, took, kills/2, seed)
 		})
