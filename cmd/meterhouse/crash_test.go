@@ -226,8 +226,7 @@ type ending struct {
 
 // done tells that everything that was wanted is loaded, and what may be refused is.
 func (e ending) done() bool {
-	return !e.killed && (e.code == exitDone || e.code == exitPartial) &&
-		!strings.Contains(e.stdout, ","+statusFailed+",") && !strings.Contains(e.stdout, ","+statusBusy+",")
+	return e.code == exitDone || e.code == exitPartial && strings.Contains(e.stderr, "refused, the rest is loaded")
 }
 
 // patience is how long a process may take that nobody kills: more than any grace time.
