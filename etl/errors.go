@@ -62,7 +62,8 @@ func (e *BusyError) Error() string {
 // ErrFenced says that the lease was lost to another process before the load could commit.
 var ErrFenced = errors.New("lease lost to another process, nothing was written")
 
-// ErrStopped says that somebody asked to stop before everything was done. What was done is kept.
+// ErrStopped says that somebody asked to stop before everything was done. What was done is kept; the slot
+// stays due.
 var ErrStopped = errors.New("stopped before the end, what is loaded is kept")
 
 // HeldError says that the vendor must not be asked for something before a time: because of its pace,

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"time"
+
+	"meterhouse/etl/internal/killpoint"
 )
 
 // Request is one question to a vendor.
@@ -96,7 +98,7 @@ type Run interface {
 	// coverage and closes the run. A rejected answer is reported in the outcome and leaves no
 	// facts; when all are rejected, or on an error, the run is closed as failed and the error is
 	// returned as well. Unanswered are questions of this run that got no answer: they make it
-	// partial. Repeating is safe.
+	// partial, and with ErrStopped among them the slot stays due. Repeating is safe.
 	Load(ctx context.Context, answers []*Answer, unanswered []error, transform func(*Answer, Sink) (Report, error)) (Outcome, error)
 	// Fail closes the run as failed with the reason, and lands what evidence there is.
 	Fail(ctx context.Context, evidence *Answer, reason error) error
@@ -191,7 +193,11 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 	if err != nil {
 		return total, err
 	}
-	defer lease.Release(context.WithoutCancel(ctx))
+	killpoint.Here(killpoint.LeaseTaken)
+	defer func() {
+		lease.Release(context.WithoutCancel(ctx))
+		killpoint.Here(killpoint.LeaseReleased)
+	}()
 
 	var failed []error
 	inARow := 0 // windows that met an unavailable vendor
@@ -226,8 +232,9 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 	return total, errors.Join(failed...)
 }
 
-// snapshotLoad bounds the load of what was answered when the process is told to stop.
-const snapshotLoad = time.Minute
+// snapshotLoad bounds the load of what was answered when the process is told to stop, from then on.
+// It is landed, so the next process can load it.
+const snapshotLoad = 20 * time.Second
 
 // window is one run: everything between asking for one window and having it in the warehouse.
 func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job, window Window) (out Outcome, err error) {
@@ -237,6 +244,7 @@ func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job,
 		return out, fmt.Errorf("%s %s %s: start run: %w", job.Dataset, job.Scope, window, err)
 	}
 	ctx, calls := WithCalls(ctx, run.ID())
+	killpoint.Here(killpoint.RunStarted)
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%s %s %s: run %d: %w", job.Dataset, job.Scope, window, run.ID(), err)
@@ -254,9 +262,10 @@ func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job,
 		return out, errors.Join(unanswered...)
 	}
 	if job.Snapshot { // nobody can ask for it again: a stop request waits for the load
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), snapshotLoad)
+		loading, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		defer cancel()
+		defer context.AfterFunc(ctx, func() { time.AfterFunc(snapshotLoad, cancel) })()
+		ctx = loading
 	}
 	return run.Load(ctx, answers, unanswered, src.Transform)
 }
@@ -273,8 +282,10 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 	inARow := 0 // questions that met an unavailable vendor, one after the other
 	for _, product := range products {
 		ans, err := src.Extract(ctx, Request{Dataset: job.Dataset, Scope: job.Scope, Window: window, Product: product})
+		kept := true
 		if err == nil && job.Snapshot {
 			err = run.Land(ctx, ans)
+			kept = err == nil
 		}
 		if err == nil {
 			answers, inARow = append(answers, ans), 0
@@ -293,8 +304,12 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 		if errors.Is(err, ErrUnavailable) {
 			inARow++
 		}
+		if ctx.Err() != nil || !kept { // what cannot be kept must not be asked for
+			unanswered = append(unanswered, ErrStopped)
+			break
+		}
 		var held *HeldError // what holds one question back holds the others too
-		if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 || errors.As(err, &held) {
+		if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 || errors.As(err, &held) {
 			break
 		}
 	}

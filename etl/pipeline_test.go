@@ -45,6 +45,8 @@ type house struct {
 	released int
 	slotOpen []bool
 	calls    map[string]int
+	full     string // the product whose answer cannot be landed
+	stopped  bool   // the load was told so
 }
 
 func (h *house) Lease(_ context.Context, dataset, scope string) (etl.Lease, error) {
@@ -60,12 +62,16 @@ func (h *house) StartRun(_ context.Context, _ etl.Lease, job etl.Job, w etl.Wind
 func (h *house) ID() int64 { return 7 }
 func (h *house) Land(_ context.Context, a *etl.Answer) error {
 	h.did = append(h.did, "land "+a.Request.Product)
+	if h.full != "" && a.Request.Product == h.full {
+		return errors.New("disk full")
+	}
 	return nil
 }
 func (h *house) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, _ func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
 	h.did = append(h.did, fmt.Sprintf("load %d, %d unanswered", len(answers), len(unanswered)))
 	h.answers = append(h.answers, answers...)
 	h.calls = etl.CallsOf(ctx).ByClass()
+	h.stopped = errors.Is(errors.Join(unanswered...), etl.ErrStopped)
 	return etl.Outcome{Inserted: 1, Received: 1, Rejected: unanswered}, nil
 }
 func (h *house) Fail(ctx context.Context, evidence *etl.Answer, reason error) error {
@@ -172,6 +178,37 @@ func TestPipelineLandsSnapshotsAndLoadsWhatWasAnswered(t *testing.T) {
 		t.Fatalf("got %+v, %v; want a partial run", out, err)
 	}
 	want(t, h.did, "lease", "run now", "land a", "land b", "land c", "load 2, 1 unanswered")
+}
+
+// An answer that nobody can ask for again must not be asked for when it cannot be kept; nor may the slot count as
+// done when the run was told to stop in the middle of it.
+func TestPipelineLeavesTheRestForLater(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	for name, c := range map[string]struct {
+		h       *house
+		extract func(etl.Request) error
+		ctx     context.Context
+		did     []string
+	}{
+		"nothing can be landed": {&house{full: "b"}, func(etl.Request) error { return nil }, t.Context(),
+			[]string{"lease", "run now", "land a", "land b", "land b", "load 1, 2 unanswered"}},
+		"told to stop": {&house{}, func(req etl.Request) error {
+			if req.Product == "b" {
+				stop()
+				return ctx.Err()
+			}
+			return nil
+		}, ctx, []string{"lease", "run now", "land a", "land b", "load 1, 2 unanswered"}},
+	} {
+		v := &vendor{extract: c.extract}
+		p := etl.Pipeline{Warehouse: c.h, Log: slog.New(slog.DiscardHandler), Now: time.Now}
+		job := etl.Job{Dataset: "vendor.report", Scope: "C-1", Windows: []etl.Window{{}}, Products: []string{"a", "b", "c"}, Snapshot: true}
+		_, _ = p.Run(c.ctx, v, job)
+		if want := []string{"now a", "now b"}; !slices.Equal(v.asked, want) || !c.h.stopped {
+			t.Errorf("%s: asked %v, told the load so: %v; want %v", name, v.asked, c.h.stopped, want)
+		}
+		want(t, c.h.did, c.did...)
+	}
 }
 
 func TestPipelineStopsAskingAVendorThatIsDown(t *testing.T) {

@@ -422,6 +422,7 @@ func (a *Account) send(ctx context.Context, call fetch.Call, access Token) (*fet
 	if !access.IsZero() {
 		call.Header = call.Header.Clone()
 		call.Header["authorizationToken"] = []string{access.text()}
+		call.Secret = access.text()
 	}
 	return a.data.Do(ctx, call)
 }

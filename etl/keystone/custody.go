@@ -11,6 +11,7 @@ import (
 
 	"meterhouse/etl"
 	"meterhouse/etl/internal/fetch"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // TokenStore keeps the chain of an account's credentials and the attempts to renew it. All times
@@ -151,6 +152,7 @@ func (c *custodian) accessLocked(ctx context.Context, w want) (p pair, renewed b
 		if err != nil {
 			return p, renewed, err
 		}
+		killpoint.Here(killpoint.TokenRead)
 		p, err = c.offer(cred, w.refused)
 		if err != nil {
 			return p, renewed, err
@@ -445,6 +447,7 @@ func (c *custodian) intend(ctx context.Context, cred etl.SealedCredential, a etl
 
 	a.Account, a.FromGeneration, a.State = c.account, cred.Generation, etl.AttemptOpen
 	a.Owner = c.owner + "/" + randomName()
+	killpoint.Here(killpoint.IntentCommitting)
 	id, err := c.store.BeginAttempt(ctx, a, o.supersede)
 	if errors.Is(err, etl.ErrAttemptOpen) {
 		return nil, c.sleep(ctx, pollInterval)
@@ -463,6 +466,7 @@ func (c *custodian) intend(ctx context.Context, cred etl.SealedCredential, a etl
 		}
 		id = own.ID
 	}
+	killpoint.Here(killpoint.IntentCommitted)
 	key := etl.AttemptKey{ID: id, Owner: a.Owner}
 	stop := func(err error, why string) (*intent, error) { return nil, errors.Join(err, o.giveUp(ctx, key, why)) }
 
@@ -541,6 +545,7 @@ func (c *custodian) send(ctx context.Context, cred etl.SealedCredential, o order
 
 	o.At = c.now()
 	post, cancel := context.WithTimeout(ctx, exchangeTimeout)
+	killpoint.Here(killpoint.BeforePost)
 	x := c.exchange(post, over, o.token)
 	cancel()
 	if place != nil && x.sent && x.status != 0 {
@@ -706,6 +711,7 @@ func (c *custodian) settle(ctx context.Context, cred etl.SealedCredential, x sen
 	}
 	log.Info("token exchanged")
 	c.tidy(x.generation)
+	killpoint.Here(killpoint.SpoolTidied)
 	if a.outcome == rotatedNoAccess {
 		return a.outcome, c.errorf(etl.ErrContract, "the exchange of generation %d brought no usable access token (%s)", cred.Generation, a.detail)
 	}
@@ -744,6 +750,7 @@ func (c *custodian) storePending(ctx context.Context, grace time.Duration) (stor
 		store = c.store.StoreAccess
 	}
 	mine, displaced, twin := c.pending.credential, false, false
+	killpoint.Here(killpoint.TokenCommitting)
 	err = c.repeat(ctx, grace, func(ctx context.Context) error {
 		err := store(ctx, mine, c.pending.attempt)
 		if err != nil {
@@ -765,6 +772,7 @@ func (c *custodian) storePending(ctx context.Context, grace time.Duration) (stor
 			"account", c.account, "generation", mine.Generation, "error", err)
 		return false, c.storeError(fmt.Sprintf("store generation %d (kept in memory, do not stop this process)", mine.Generation), err)
 	}
+	killpoint.Here(killpoint.TokenCommitted)
 	attempt := c.pending.attempt
 	c.pending = nil
 	if displaced {

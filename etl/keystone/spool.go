@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // spool is the folder that holds the raw answers to one account's token exchanges, sealed, from the
@@ -256,12 +257,14 @@ func (l *slot) write(a spooled) error {
 	}
 	err = errors.Join(l.s.at("answer sync"), l.file.Sync())
 	if err == nil {
+		killpoint.Here(killpoint.SpoolWritten)
 		err = l.s.at("answer rename")
 	}
 	if err == nil {
 		err = os.Rename(l.path(slotSuffix), l.path(answerSuffix))
 	}
 	if err == nil {
+		killpoint.Here(killpoint.SpoolRenamed)
 		err = errors.Join(l.s.at("answer sync folder"), syncDir(l.s.dir))
 	}
 	return err

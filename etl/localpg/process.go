@@ -19,6 +19,9 @@ import (
 const guarded = `((read -r word <&3 || kill -INT $$) &)
 exec "$@" 3<&-`
 
+// inherited are the variables that a program gets from us: where to find programs, libraries and room.
+var inherited = []string{"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"}
+
 // child is a program started by us; done closes when it has ended, err is valid then.
 type child struct {
 	process *os.Process
@@ -36,9 +39,11 @@ func (f *folder) spawn(dir string, out *os.File, argv ...string) (*child, error)
 	defer watch.Close()
 	cmd := exec.Command("/bin/sh", append([]string{"-c", guarded, "sh"}, argv...)...)
 	cmd.Dir = dir // ours may be closed to that user, and Postgres wants to know where it is
-	// Our secrets are none of its business, and PG… would change what libpq programs do.
+	// Our secrets are none of its business, whatever their variables are called, and PG… would change what
+	// libpq programs do.
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "PG") || strings.HasPrefix(v, "LC_") || strings.HasPrefix(v, "METERHOUSE_")
+		name, _, _ := strings.Cut(v, "=")
+		return !slices.Contains(inherited, name)
 	}), "LC_ALL=C", "TZ=UTC")
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.ExtraFiles = []*os.File{watch} // fd 3

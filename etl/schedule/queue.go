@@ -16,6 +16,7 @@ import (
 	"github.com/riverqueue/river/rivertype"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // Schema holds the queue's tables.
@@ -278,6 +279,7 @@ type loadWorker struct {
 func (w *loadWorker) Work(ctx context.Context, job *river.Job[loadArgs]) error {
 	q, args := w.queue, job.Args
 	slot := Slot{Dataset: args.Dataset, Scope: args.Scope, Account: args.Account, At: args.Slot, Until: args.Until, Queue: job.Queue, Priority: job.Priority}
+	killpoint.Here(killpoint.SlotClaimed)
 	err := q.cfg.Load(ctx, slot)
 	var busy *etl.BusyError
 	var held *etl.HeldError

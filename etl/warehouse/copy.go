@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // copyBuffer collects rows in Postgres's binary COPY format, written directly from typed values:
@@ -175,6 +176,9 @@ func newHeadReader(head, body []byte) *headReader {
 type headReader struct{ parts [2][]byte }
 
 func (r *headReader) Read(p []byte) (int, error) {
+	if len(r.parts[0]) == 0 { // whoever asks again has sent what it got
+		killpoint.Here(killpoint.Copying)
+	}
 	for i := range r.parts {
 		if len(r.parts[i]) > 0 {
 			n := copy(p, r.parts[i])

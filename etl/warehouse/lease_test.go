@@ -1,16 +1,11 @@
 package warehouse
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,109 +57,6 @@ func TestLease(t *testing.T) {
 	if _, err := h.Lease(ctx, "keystone.history", "C-1"); err != nil {
 		t.Fatalf("after release: %v", err)
 	}
-}
-
-// TestLostCommitReply cuts the connection at the COMMIT, before or after the server gets it. The
-// driver may report either as safe to repeat; the run's row tells the truth.
-func TestLostCommitReply(t *testing.T) {
-	for _, forward := range []bool{false, true} {
-		h := newHouse(t)
-		proxy := cutAtCommit(t, h.url, forward)
-		w, err := Open(t.Context(), Config{URL: proxy.url, Owner: "test", Now: func() time.Time { return h.now }, Log: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer w.Close()
-		behind := &house{Warehouse: w, t: t, url: h.url, now: h.now}
-		lease, err := w.Lease(t.Context(), "keystone.history", "C-1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		run, err := w.StartRun(t.Context(), lease, etl.Job{Source: "keystone", Dataset: "keystone.history", Scope: "C-1", Account: "acme", Expected: day("2026-05-14")}, oneDay, h.now)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ans := &etl.Answer{Request: etl.Request{Dataset: "keystone.history", Scope: "C-1", Window: oneDay}, FetchedAt: h.now, RequestedAt: h.now, Body: memory("x")}
-		proxy.armed.Store(true)
-		_, err = run.Load(t.Context(), []*etl.Answer{ans}, nil, func(_ *etl.Answer, sink etl.Sink) (etl.Report, error) {
-			return etl.Report{Records: 1, Received: 1, Warnings: etl.Warnings{}},
-				sink.History(etl.History{Subscription: subscription1(), Levels: []etl.LevelHistory{extreme(sample(may14, "1"))}})
-		})
-		if forward {
-			if err != nil {
-				t.Errorf("commit happened, reply lost: got %v, want success", err)
-			}
-			behind.want(`select count(*) from dw.fact_consumption_sample`, "1")
-			behind.want(`select status, inserted from ops.run`, "ok|1")
-		} else {
-			if err == nil || !strings.Contains(err.Error(), "commit did not happen") {
-				t.Errorf("commit never arrived: got %v", err)
-			}
-			behind.want(`select count(*) from dw.fact_consumption_sample`, "0")
-			behind.want(`select status from ops.run`, "failed")
-		}
-		lease.Release(t.Context())
-	}
-}
-
-type cutter struct {
-	url   string
-	armed atomic.Bool
-}
-
-// cutAtCommit is a proxy to Postgres that, once armed, closes the connection of the next outermost
-// COMMIT: after passing it on, or before.
-func cutAtCommit(t *testing.T, target string, forward bool) *cutter {
-	u, err := url.Parse(target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	backend := u.Host
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	u.Host = listener.Addr().String()
-	u.RawQuery = "sslmode=disable"
-	c := &cutter{url: u.String()}
-	go func() {
-		for {
-			client, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", backend)
-			if err != nil {
-				client.Close()
-				return
-			}
-			go func() { io.Copy(client, server); client.Close() }()
-			go func() {
-				defer client.Close()
-				defer server.Close()
-				buf := make([]byte, 64<<10)
-				for {
-					n, err := client.Read(buf)
-					if err != nil {
-						return
-					}
-					if bytes.Contains(buf[:n], []byte("commit\x00")) && c.armed.CompareAndSwap(true, false) {
-						if forward {
-							client.Close()
-							server.Write(buf[:n])
-							io.Copy(io.Discard, server) // let the server finish
-						}
-						return
-					}
-					if _, err := server.Write(buf[:n]); err != nil {
-						return
-					}
-				}
-			}()
-		}
-	}()
-	return c
 }
 
 func TestOpenRefusesWhatItCannotWorkWith(t *testing.T) {

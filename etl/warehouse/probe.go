@@ -133,6 +133,8 @@ func tune(cfg *pgx.ConnConfig) {
 	if cfg.ConnectTimeout == 0 {
 		cfg.ConnectTimeout = 10 * time.Second
 	}
+	// A host that went without a word is noticed in a minute, not in hours.
+	cfg.DialFunc = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 3}}).DialContext
 	cfg.RuntimeParams["timezone"] = "UTC"
 	cfg.RuntimeParams["datestyle"] = "ISO" // times that come as text
 	if cfg.RuntimeParams["application_name"] == "" {
@@ -143,6 +145,18 @@ func tune(cfg *pgx.ConnConfig) {
 // suit makes the connections of cfg do what a pooler allows. Behind one that lends sessions, a named
 // statement is in a session that another client may have next.
 func (s Server) suit(cfg *pgx.ConnConfig) {
+	if s.Pooler == NoPooler {
+		// A transaction whose process has gone without a word, or stands still, holds the lock of its
+		// scope and the row of its lease: nobody could take over. A pooler refuses such parameters and has
+		// time-outs of its own.
+		for name, value := range map[string]string{
+			"idle_in_transaction_session_timeout": "60s", "tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
+		} {
+			if cfg.RuntimeParams[name] == "" {
+				cfg.RuntimeParams[name] = value
+			}
+		}
+	}
 	if s.Pooler != NoPooler && cfg.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
 		cfg.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}

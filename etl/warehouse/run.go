@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // run is one attempt at one window, opened by StartRun and closed by Load or Fail.
@@ -118,26 +120,45 @@ func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error
 
 func (r *run) ID() int64 { return r.id }
 
+// landPatience is the sum of the pauses between attempts to land a body, about.
+const landPatience = 10 * time.Second
+
 // Land stores the body in a transaction of its own. An answer that is landed already stays as it is.
+// While the database cannot be reached it is tried again: nobody has the body but us. The number that
+// the first attempt drew makes that safe when its COMMIT came through and the reply did not.
 func (r *run) Land(ctx context.Context, ans *etl.Answer) error {
 	if ans.PayloadID != 0 {
 		return nil
 	}
-	err := pgx.BeginFunc(ctx, r.w.pool, func(tx pgx.Tx) error {
-		id, err := nextPayloadID(ctx, tx)
-		if err != nil {
-			return err
+	var id int64
+	land := func() error {
+		return pgx.BeginFunc(ctx, r.w.pool, func(tx pgx.Tx) (err error) {
+			if id == 0 {
+				if id, err = nextPayloadID(ctx, tx); err != nil {
+					return err
+				}
+			}
+			if err := r.insertPayload(ctx, tx, id, ans); err != nil {
+				return err
+			}
+			killpoint.Here(killpoint.LandCommitting)
+			return nil
+		})
+	}
+	err := land()
+	for pause := 100 * time.Millisecond; unreachable(err) && pause < landPatience && ctx.Err() == nil; pause *= 2 {
+		r.w.cfg.Log.Warn("landing repeated", "run", r.id, "request", ans.Request.String(), "error", err)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
 		}
-		if err := r.insertPayload(ctx, tx, id, ans); err != nil {
-			return err
-		}
-		ans.PayloadID = id
-		return nil
-	})
+		err = land()
+	}
 	if err != nil {
-		ans.PayloadID = 0
 		return fmt.Errorf("land %s: %w", ans.Request, err)
 	}
+	ans.PayloadID = id
+	killpoint.Here(killpoint.LandCommitted)
 	return nil
 }
 
@@ -163,9 +184,13 @@ func (r *run) insertPayload(ctx context.Context, tx pgx.Tx, id int64, ans *etl.A
 	return err
 }
 
+// failPatience bounds the record of a failure. It is short because it may be the database that failed, and
+// a process that was told to stop waits for it; whoever has the lease next closes what was left open.
+const failPatience = 10 * time.Second
+
 // Fail closes the run as failed. Evidence, when there is any, is landed with it.
 func (r *run) Fail(ctx context.Context, evidence *etl.Answer, reason error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), failPatience)
 	defer cancel()
 	if evidence != nil && evidence.PayloadID == 0 {
 		if err := r.Land(ctx, evidence); err != nil {
@@ -236,6 +261,7 @@ func cleanError(err error) string {
 // Load is the whole write: see the package's story. It is repeated, whole, on serialization
 // failures and deadlocks; nothing of a former attempt is left.
 func (r *run) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
+	r.job.SlotOpen = r.job.SlotOpen || errors.Is(errors.Join(unanswered...), etl.ErrStopped)
 	for attempt := 1; ; attempt++ {
 		out, evidence, err := r.tryLoad(ctx, answers, unanswered, transform)
 		if err == nil {
@@ -266,6 +292,19 @@ func repeatable(err error) bool {
 	return false
 }
 
+// unreachable tells that the server did not refuse something but was not there, or went.
+func unreachable(err error) bool {
+	var pgErr *pgconn.PgError
+	if err == nil || !errors.As(err, &pgErr) {
+		return err != nil
+	}
+	switch pgErr.Code {
+	case "57P01", "57P02", "57P03": // admin_shutdown, crash_shutdown, cannot_connect_now
+		return true
+	}
+	return strings.HasPrefix(pgErr.Code, "08") // connection exceptions
+}
+
 // tryLoad makes one attempt. When it fails, evidence is the answer that explains it, if one does.
 func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, evidence *etl.Answer, err error) {
 	out.Warnings = etl.Warnings{}
@@ -282,6 +321,7 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	if err := r.lease.hold(ctx, tx); err != nil {
 		return out, nil, fmt.Errorf("load: %w", err)
 	}
+	killpoint.Here(killpoint.LoadBegun)
 
 	landed := map[*etl.Answer]int64{} // bodies that this transaction stores
 	loaded := 0
@@ -324,12 +364,15 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	if loaded == 0 {
 		return out, evidence, errors.Join(out.Rejected...)
 	}
+	killpoint.Here(killpoint.FactsWritten)
 	if err := r.close(ctx, tx, answers, landed, out); err != nil {
 		return out, nil, fmt.Errorf("load: close run: %w", err)
 	}
+	killpoint.Here(killpoint.LoadCommitting)
 	if err := r.commit(ctx, tx); err != nil {
 		return out, nil, err
 	}
+	killpoint.Here(killpoint.LoadCommitted)
 	for ans, payload := range landed {
 		ans.PayloadID = payload
 	}
@@ -377,6 +420,7 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 	if !ans.NoData {
 		report, err = transform(ans, l)
 	}
+	killpoint.Here(killpoint.Parsed)
 	if err == nil {
 		err = l.finish(report)
 	}

@@ -355,7 +355,7 @@ func (a *Account) exchange(ctx context.Context, req etl.Request, page, api strin
 	if ctx.Err() != nil {
 		return nil, errUnsent{context.Cause(ctx)}
 	}
-	res, err := a.client.Do(ctx, fetch.Call{Method: http.MethodGet, URL: target, Header: header})
+	res, err := a.client.Do(ctx, fetch.Call{Method: http.MethodGet, URL: target, Header: header, Secret: a.token.reveal()})
 	if err != nil {
 		if !res.Sent {
 			err = errUnsent{err}

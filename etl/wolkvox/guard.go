@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // Ledger remembers every call with a token, over all processes that share it. The warehouse is one.
@@ -91,6 +92,7 @@ func (a *Account) reserve(ctx context.Context, product string, may func(etl.Call
 				return may(log)
 			})
 		if err == nil {
+			killpoint.Here(killpoint.CallReserved)
 			r.Call = call
 			return r, nil
 		}

@@ -28,19 +28,99 @@ const (
 
 // receive reads, hashes and compresses a response's body. Of an answer that is no success, what
 // can be had is enough.
-func (c *Client) receive(resp *http.Response, limit int64, success bool) (etl.Body, error) {
+func (c *Client) receive(resp *http.Response, limit int64, success bool, secret string) (etl.Body, error) {
 	wire := &counter{r: resp.Body}
 	plain, err := decoded(wire, resp.Header.Values("Content-Encoding"), success)
 	if err != nil {
 		return nil, err
 	}
 	w := newWriter(c.cfg.SpoolDir)
-	_, err = io.Copy(w, &bounded{r: plain, wire: wire, left: limit, limit: limit})
+	_, err = io.Copy(w, discreet(&bounded{r: plain, wire: wire, left: limit, limit: limit}, secret))
 	if err != nil && (success || errors.Is(err, errSpool)) {
 		w.discard()
 		return nil, err
 	}
 	return w.finish()
+}
+
+// discreet stars a secret out of what r says: answers are kept, and refused records quoted. A slash may
+// come escaped, as PHP writes it. An end of the secret is enough to be starred.
+func discreet(r io.Reader, secret string) io.Reader {
+	if secret == "" {
+		return r
+	}
+	piece := secret[max(0, len(secret)-starPiece):]
+	s := &starred{r: r, secret: secret, keep: len(secret) - 1 + strings.Count(secret, "/"), pieces: [][]byte{[]byte(piece)}}
+	if escaped := strings.ReplaceAll(piece, "/", `\/`); escaped != piece {
+		s.pieces = append(s.pieces, []byte(escaped))
+	}
+	return s
+}
+
+// starPiece is how much of the end of a secret is looked for: as much as can be searched fast.
+const starPiece = 24
+
+type starred struct {
+	r      io.Reader
+	secret string
+	keep   int      // bytes that may be the beginning of one
+	pieces [][]byte // its end, as it may be spelled
+	room   []byte
+	buf    []byte // of room
+	ready  int    // bytes of buf to hand out
+	err    error
+}
+
+func (s *starred) Read(p []byte) (int, error) {
+	for s.ready == 0 && s.err == nil {
+		s.fill()
+	}
+	if s.ready == 0 {
+		return 0, s.err
+	}
+	n := copy(p, s.buf[:s.ready])
+	s.buf, s.ready = s.buf[n:], s.ready-n
+	return n, nil
+}
+
+func (s *starred) fill() {
+	if s.room == nil {
+		s.room = make([]byte, s.keep+64<<10)
+	}
+	kept := copy(s.room, s.buf) // at most s.keep: all that was ready has been read
+	n, err := s.r.Read(s.room[kept:])
+	s.buf, s.err = s.room[:kept+n], err
+	for _, piece := range s.pieces {
+		for from := 0; ; {
+			at := bytes.Index(s.buf[from:], piece)
+			if at < 0 {
+				break
+			}
+			from += at + len(piece)
+			s.star(from)
+		}
+	}
+	s.ready = len(s.buf)
+	if s.err == nil {
+		s.ready = max(0, len(s.buf)-s.keep)
+	}
+}
+
+// star stars as much of the secret as ends at end.
+func (s *starred) star(end int) {
+	slash := false // the byte behind was one
+	for i, j := end-1, len(s.secret)-1; i >= 0; i-- {
+		switch {
+		case slash && s.buf[i] == '\\':
+			slash = false
+		case j >= 0 && s.buf[i] == s.secret[j]:
+			slash = s.secret[j] == '/'
+			j--
+		default:
+			return
+		}
+		s.buf[i] = '*'
+	}
 }
 
 // decoded undoes the one layer of encoding we asked for.

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/killpoint"
 )
 
 // Config of a Client. The zero value of a field means its default.
@@ -201,7 +202,8 @@ type Call struct {
 	URL    *url.URL
 	Header http.Header
 	Body   []byte
-	Token  bool // an exchange of a refresh token: counted as such, whatever becomes of it
+	Token  bool   // an exchange of a refresh token: counted as such, whatever becomes of it
+	Secret string // what no answer may repeat: it is starred out of the body before anybody hashes, keeps or reads it
 }
 
 // Result is what came back. Beside an error it tells what is known: Sent always, the rest as far
@@ -300,7 +302,7 @@ func (c *Client) exchange(ctx context.Context, call Call, req *http.Request, sen
 	if !success {
 		limit = min(limit, maxErrorBody)
 	}
-	body, err := c.receive(resp, limit, success)
+	body, err := c.receive(resp, limit, success, call.Secret)
 	res.FetchedAt = c.cfg.Now().UTC()
 	if body != nil {
 		res.Body = body
@@ -308,11 +310,16 @@ func (c *Client) exchange(ctx context.Context, call Call, req *http.Request, sen
 	if err != nil {
 		return c.classify(ctx, call, true, err)
 	}
+	killpoint.Here(killpoint.BodyRead)
 	return nil
 }
 
 func (c *Client) request(ctx context.Context, call Call, sent *atomic.Bool) (*http.Request, error) {
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { sent.Store(true) }}
+	trace := &httptrace.ClientTrace{
+		GotConn:              func(httptrace.GotConnInfo) { sent.Store(true) },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { killpoint.Here(killpoint.RequestWritten) },
+		GotFirstResponseByte: func() { killpoint.Here(killpoint.FirstByte) },
+	}
 	req, err := http.NewRequestWithContext(httptrace.WithClientTrace(ctx, trace), call.Method, "", nil)
 	if err != nil {
 		return nil, refuse("request_invalid", etl.ErrContract, "method %q", call.Method)

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -783,4 +784,43 @@ func TestCallsAreCounted(t *testing.T) {
 		do(ctx, bad)
 	})
 	do(t.Context(), call(t, server.URL)) // of no run: nothing to count for
+}
+
+// However an answer is cut into reads, a secret in it is starred, and nothing else.
+func TestDiscreetBodies(t *testing.T) {
+	t.Parallel()
+	long := "eyJ" + strings.Repeat("x/Y7-", 60) + "tail-0123456789-abcdefgh"
+	for name, c := range map[string]struct{ secret, body, want string }{
+		"none":      {"", "hush", "hush"},
+		"short":     {"hush", "say hush, hush!", "say ****, ****!"},
+		"long":      {long, "<" + long + "><" + long + ">", "<" + strings.Repeat("*", len(long)) + "><" + strings.Repeat("*", len(long)) + ">"},
+		"escaped":   {"a/b/c", `"a\/b\/c" a/b/c`, `"*******" *****`},
+		"an end":    {long, "…tail-0123456789-abcdefgh…", "…" + strings.Repeat("*", 24) + "…"},
+		"beginning": {long, long[:200], long[:200]},
+		"alone":     {"hush", "hush", "****"},
+		"empty":     {"hush", "", ""},
+	} {
+		for _, reader := range []io.Reader{strings.NewReader(c.body), iotest.OneByteReader(strings.NewReader(c.body)), iotest.DataErrReader(strings.NewReader(c.body))} {
+			got, err := io.ReadAll(discreet(reader, c.secret))
+			if string(got) != c.want || err != nil {
+				t.Errorf("%s: got %q, %v; want %q", name, got, err, c.want)
+			}
+		}
+	}
+	broken := errors.New("broken")
+	got, err := io.ReadAll(discreet(io.MultiReader(strings.NewReader("say hush"), iotest.ErrReader(broken)), "hush"))
+	if string(got) != "say ****" || !errors.Is(err, broken) {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func BenchmarkDiscreet(b *testing.B) {
+	body := bytes.Repeat([]byte(`{"committed_tib":150,"consumed_tib":158.123456,"timestamp_utc":"2026-05-14T00:05:00Z","burst_tib":8.1,"eyJ":"eyJ"},`), 80<<20/110)
+	secret := "eyJhbGciOiJSUzI1NiIs" + strings.Repeat("InR5cCI6IkpXVCJ9", 60)
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		if _, err := io.Copy(io.Discard, discreet(bytes.NewReader(body), secret)); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
