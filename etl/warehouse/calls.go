@@ -2,11 +2,14 @@ package warehouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"meterhouse/etl"
 )
@@ -16,11 +19,14 @@ import (
 type Calls struct {
 	w   *Warehouse
 	now func() time.Time
+
+	mu    sync.Mutex
+	loose []looseEnd
 }
 
 // Calls is the ledger of calls by the database's clock or, unless nil, by now: every process that shares
 // the ledger must then have the same.
-func (w *Warehouse) Calls(now func() time.Time) *Calls { return &Calls{w, now} }
+func (w *Warehouse) Calls(now func() time.Time) *Calls { return &Calls{w: w, now: now} }
 
 // recentCalls is how many of the newest calls are read to tell what the vendor refused.
 const recentCalls = 100
@@ -38,7 +44,13 @@ func (c *Calls) clock() *time.Time {
 // transaction and must not wait for anything.
 func (c *Calls) Reserve(ctx context.Context, call etl.Call, lostAfter time.Duration, may func(etl.CallLog) error) (etl.Call, error) {
 	var refused error
+	loose := c.looseEnds()
 	err := pgx.BeginTxFunc(ctx, c.w.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		for _, l := range loose {
+			if err := l.tie(ctx, tx); err != nil {
+				return err
+			}
+		}
 		log, err := c.read(ctx, tx, call.Credential, true)
 		if err != nil {
 			return err
@@ -55,13 +67,63 @@ func (c *Calls) Reserve(ctx context.Context, call etl.Call, lostAfter time.Durat
 	if refused != nil {
 		return etl.Call{}, refused
 	}
+	var pgErr *pgconn.PgError
+	if err != nil && call.ID != 0 && !errors.As(err, &pgErr) { // the commit may have been made, and only its reply been lost
+		c.loosen(looseEnd{id: call.ID, started: call.StartedAt, outcome: etl.CallUnsent, ended: call.StartedAt})
+	}
 	if err != nil {
 		return etl.Call{}, fmt.Errorf("reserve a call of %s for %s: %w", call.Account, call.Product, err)
 	}
+	c.tied(len(loose))
 	return call, nil
 }
 
-// End closes a call. One that is closed already stays as it is.
+// looseEnd is a call whose end could not be written down, or of which nobody knows whether it was
+// reserved: the next reservation ends it first, so that nobody waits until it counts as lost.
+type looseEnd struct {
+	id             int64
+	started, ended time.Time // clock of the ledger; started tells the call from one that took its number after a failover; zero: now
+	outcome        string
+	retryAfter     time.Duration
+}
+
+func (l looseEnd) tie(ctx context.Context, tx pgx.Tx) error {
+	_, err := tx.Exec(ctx, `
+		update ops.vendor_call
+		set ended_at = clock.now, outcome = $4, retry_at = case when $5::interval > '0' then clock.now + $5 end
+		from (select coalesce($3, clock_timestamp()) as now) as clock
+		where call_id = $1 and ended_at is null and ($2::timestamptz is null or started_at = $2)`,
+		l.id, timeOrNull(l.started), timeOrNull(l.ended), l.outcome, l.retryAfter)
+	return err
+}
+
+func timeOrNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func (c *Calls) loosen(l looseEnd) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.loose = append(c.loose, l)
+}
+
+func (c *Calls) looseEnds() []looseEnd {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.loose)
+}
+
+// tied forgets the first n, which are written down.
+func (c *Calls) tied(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.loose = c.loose[n:]
+}
+
+// End closes a call. One that is closed already stays as it is. After an error the next Reserve does it.
 func (c *Calls) End(ctx context.Context, id int64, outcome string, retryAfter time.Duration) error {
 	_, err := c.w.pool.Exec(ctx, `
 		update ops.vendor_call
@@ -69,6 +131,7 @@ func (c *Calls) End(ctx context.Context, id int64, outcome string, retryAfter ti
 		from (select coalesce($2, clock_timestamp()) as now) as clock
 		where call_id = $1 and ended_at is null`, id, c.clock(), outcome, retryAfter)
 	if err != nil {
+		c.loosen(looseEnd{id: id, outcome: outcome, retryAfter: retryAfter})
 		return fmt.Errorf("end call %d as %s: %w", id, outcome, err)
 	}
 	return nil

@@ -334,3 +334,30 @@ func TestImportCompletesAMonth(t *testing.T) {
 	l.exec(`update dw.fact_license_snapshot set is_imported = true`)
 	l.month("2026-06-01 12:00", "2026-05|complete|", "2026-06|open|")
 }
+
+// A call whose end could not be written down is ended by the next reservation, which need not wait for it
+// to count as lost.
+func TestLooseEndIsTied(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	calls := h.Calls(nil)
+	yes := func(etl.CallLog) error { return nil }
+	one, err := calls.Reserve(t.Context(), etl.Call{Credential: "k", Account: "a", Product: "p"}, time.Hour, yes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := calls.End(gone, one.ID, etl.CallOK, 0); err == nil {
+		t.Fatal("ended without a database")
+	}
+	two, err := calls.Reserve(t.Context(), etl.Call{Credential: "k", Account: "a", Product: "q"}, time.Hour, func(log etl.CallLog) error {
+		if log.Recent[0].EndedAt.IsZero() || log.Recent[0].Outcome != etl.CallOK {
+			return fmt.Errorf("the first is still open: %+v", log.Recent[0])
+		}
+		return nil
+	})
+	if err != nil || two.ID == 0 {
+		t.Error(err)
+	}
+}
