@@ -304,12 +304,16 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 		if errors.Is(err, ErrUnavailable) {
 			inARow++
 		}
-		if ctx.Err() != nil || !kept { // what cannot be kept must not be asked for
+		if ctx.Err() != nil || !kept || !isVendors(err) { // what cannot be kept must not be asked for
 			unanswered = append(unanswered, ErrStopped)
 			break
 		}
 		var held *HeldError // what holds one question back holds the others too
-		if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 || errors.As(err, &held) {
+		isHeld := errors.As(err, &held)
+		if isHeld && held.Class == nil { // a matter of minutes
+			unanswered = append(unanswered, ErrStopped)
+		}
+		if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 || isHeld {
 			break
 		}
 	}
@@ -322,6 +326,15 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 		evidence.Body.Close()
 	}
 	return answers, unanswered
+}
+
+// isVendors tells a failure of the vendor, or one that its rules demand, from one of our own, such as a
+// database that is away: that ends as soon as we are well again.
+func isVendors(err error) bool {
+	var reject *RejectError
+	var held *HeldError
+	return errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrContract) ||
+		errors.As(err, &reject) || errors.As(err, &held)
 }
 
 func prefixed(prefix, s string) string {

@@ -442,6 +442,9 @@ func killsWanted(t *testing.T) (n int, inFull bool) {
 
 func TestCrash(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("a long play, of processes of their own")
+	}
 	binary := buildVictim(t)
 	dump, steps := undisturbed(t, binary)
 	t.Run("every step is in the play", func(t *testing.T) { everyStepIsInThePlay(t, steps) })
@@ -569,6 +572,9 @@ var longPlayStart = time.Date(2026, 4, 4, 0, 0, 0, 0, time.UTC)
 
 func TestCrashAtAnyMoment(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("a long play, of processes of their own")
+	}
 	kills, _ := killsWanted(t)
 	binary := buildVictim(t)
 	undisturbed := &troupe{world: newStage(t, warehousetest.New(t), longPlayStart), binary: binary}

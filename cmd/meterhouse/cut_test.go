@@ -81,6 +81,9 @@ func (s snip) String() string {
 // other statements.
 func TestCutConnections(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("a long play, of processes of their own")
+	}
 	binary := buildVictim(t)
 	knife := &scissors{}
 	first := newCutStage(t, binary, knife)
@@ -231,6 +234,9 @@ func cutAll(t *testing.T, binary string, dump []string, snips []snip) {
 // over it, and the next one repairs what is left. No token is lost, for no process dies.
 func TestDatabaseCrashes(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("a long play, of processes of their own")
+	}
 	binary := buildVictim(t)
 	dump, _ := undisturbed(t, binary)
 	server := warehousetest.NewCrashing(t, map[string]string{"restart_after_crash": "on"})
@@ -268,6 +274,9 @@ func TestDatabaseCrashes(t *testing.T) {
 // time; another one takes the work over, and what comes back later changes nothing.
 func TestBlackHole(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("a long play, of processes of their own")
+	}
 	binary := buildVictim(t)
 	dump, _ := undisturbed(t, binary)
 	_, inFull := killsWanted(t)

@@ -298,12 +298,25 @@ func (v *service) load(ctx context.Context, slot schedule.Slot) error {
 			return time.Since(begun) > loadsEndAfter
 		}
 	}
-	_, err = l.pipeline.Run(ctx, source, job)
+	out, err := l.pipeline.Run(ctx, source, job)
+	if rest := errors.Join(out.Rejected...); err == nil && errors.Is(rest, etl.ErrStopped) {
+		err = unfinished(slot, rest)
+	}
 	_, lateErr := l.loadUnloaded(ctx, job)
 	if err == nil && slot.Dataset == keystone.Customers {
 		v.nudge() // their customers' own datasets may be due for the first time
 	}
 	return errors.Join(err, lateErr)
+}
+
+// unfinished is the error of a slot that stays due although something of it was loaded: what is left is
+// asked for when it may be, or after a pause.
+func unfinished(slot schedule.Slot, rest error) error {
+	var held *etl.HeldError
+	if errors.As(rest, &held) {
+		return held
+	}
+	return fmt.Errorf("%s: not everything was asked for: %s", slot, rest)
 }
 
 func (v *service) nudge() {

@@ -92,6 +92,9 @@ func instant(t *testing.T, text string) time.Time {
 // TestYear walks a year with both changes of the clock in three zones, in small steps as a scheduler does, and demands that every slot comes once: one per local day for daily ones, whatever the hour, and
 // every half hour of elapsed time for the others.
 func TestYear(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a long play, of processes of their own")
+	}
 	for _, name := range []string{"America/New_York", "Europe/Berlin", "America/Santiago"} {
 		zone, err := time.LoadLocation(name)
 		if err != nil {
