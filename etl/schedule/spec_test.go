@@ -93,7 +93,7 @@ func instant(t *testing.T, text string) time.Time {
 // every half hour of elapsed time for the others.
 func TestYear(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a long play, of processes of their own")
+		t.Skip("a year takes a while")
 	}
 	for _, name := range []string{"America/New_York", "Europe/Berlin", "America/Santiago"} {
 		zone, err := time.LoadLocation(name)

@@ -555,6 +555,9 @@ func TestTokenInfoIsRemembered(t *testing.T) {
 // G06: a year of two processes that race for every slot, with crashes, failures, backup windows that
 // last up to days, and days on which others use up the quota.
 func TestYear(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a year takes a while")
+	}
 	const quota = 30 // 3 products every 6 hours and the extra readings fit, not much more
 	begun := time.Now()
 	bogota := zone(t, "America/Bogota")
