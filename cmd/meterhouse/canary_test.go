@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
@@ -523,6 +524,14 @@ alerts: {webhook: "${WEBHOOK}"}
 	must(exitUsage, "config", "show")
 	write(fmt.Sprintf(text, state, "", fake.URL, fake.URL))
 
+	// The service: what it logs, shows and sends, with vendors that repeat what they were sent.
+	known.add("console password", "canary-console-6Hs1Yb8Np")
+	env["ANN"] = known.values["console password"]
+	write(fmt.Sprintf(text, state, "", fake.URL, fake.URL) + "console: {listen: \"127.0.0.1:0\", users: {ann: \"${ANN}\"}}\n")
+	vendor.tell("/keystone/", 403, `{"message":"token %s has no rights"}`)
+	outputs = append(outputs, served(t, file, env, known.values["console password"])...)
+	write(fmt.Sprintf(text, state, "", fake.URL, fake.URL))
+
 	// A process of its own, with a Postgres of its own: command lines, and what is handed down.
 	vendor.tell("", 0, "")
 	outputs = append(outputs, privatePostgres(t, file, env, keystone)...)
@@ -591,4 +600,61 @@ func privatePostgres(t *testing.T, file string, env map[string]string, vendor *k
 		all = append(append(all, seen...), output{"stdout of " + args[0], stdout.Bytes()}, output{"stderr of " + args[0], stderr.Bytes()})
 	}
 	return all
+}
+
+// served is everything that a serve logs and answers, until it has run into a vendor that refuses.
+func served(t *testing.T, file string, env map[string]string, password string) (outputs []output) {
+	t.Helper()
+	var environ []string
+	for name, value := range env {
+		environ = append(environ, name+"="+value)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	log := &process{} // only its buffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(ctx, []string{"--config", file, "--log-level", "debug", "serve"}, environ, strings.NewReader(""), log, log)
+	}()
+	says := func(text string) (rest string) {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			if _, rest, ok := strings.Cut(log.log(), text); ok {
+				return rest
+			}
+		}
+		t.Fatalf("serve never said %q:\n%s", text, log.log())
+		return ""
+	}
+	address, _, _ := strings.Cut(says("msg=listening url="), "\n")
+	says("msg=failed")
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/"} {
+		for _, given := range []string{"", password, "wrong"} {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, address+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if given != "" {
+				req.SetBasicAuth("ann", given)
+			}
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			said, err := httputil.DumpResponse(res, true)
+			res.Body.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if path == "/metrics" && (res.StatusCode == http.StatusOK) != (given == password) {
+				t.Errorf("%s with password %t: status %d", path, given == password, res.StatusCode)
+			}
+			outputs = append(outputs, output{"answer of " + path, said})
+		}
+	}
+	stop()
+	if code := <-ended; code != exitDone {
+		t.Errorf("serve: exit code %d\n%s", code, log.log())
+	}
+	return append(outputs, output{"log of serve", []byte(log.log())})
 }
