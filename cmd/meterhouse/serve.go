@@ -189,17 +189,34 @@ func (v *service) tell(err error) {
 	}
 }
 
-// plan queues every slot that has come since the last success of its dataset and scope, and the chores.
-// Any number of processes may do it at once.
+// plan queues every slot that has come since the last success of its dataset and scope, and the chores,
+// and judges what wants a person. None of the three stops the others. Any number of processes may do it at
+// once.
 func (v *service) plan(ctx context.Context) error {
+	err := errors.Join(
+		v.within(ctx, v.queueDue),
+		v.within(ctx, v.alerts), // by a clock that is wrong, too: it is one of them
+	)
+	return errors.Join(err, v.within(ctx, func(ctx context.Context) error {
+		_, err := v.queue.Add(ctx, nil, v.chores(err == nil)) // after the alerts, which a sign of life vouches for
+		return err
+	}))
+}
+
+// within bounds one part of a tick.
+func (v *service) within(ctx context.Context, part func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	return part(ctx)
+}
+
+func (v *service) queueDue(ctx context.Context) error {
 	skew, err := v.wh.Skew(ctx)
 	switch {
 	case err != nil:
 		return err
 	case skew.Abs() > skewFail:
-		return fmt.Errorf("the clock of this machine differs by %s from the database's: want less than %s, nothing is planned by it", skew.Round(time.Second), skewFail)
+		return fmt.Errorf("the clock of this machine is off by %s from the database's: want less than %s, nothing is planned by it", skew.Round(time.Minute), skewFail)
 	case skew.Abs() > skewWarn:
 		v.once("the clock of this machine differs from the database's", "by", skew.Round(time.Second))
 	}
@@ -208,9 +225,7 @@ func (v *service) plan(ctx context.Context) error {
 	for _, s := range added {
 		v.app.log.Debug("due", "dataset", s.Dataset, "scope", s.Scope, "slot", stamp(s.At))
 	}
-	err = errors.Join(err, addErr, v.alerts(ctx))
-	_, choreErr := v.queue.Add(ctx, nil, v.chores(err == nil)) // after the alerts, which a sign of life vouches for
-	return errors.Join(err, choreErr)
+	return errors.Join(err, addErr)
 }
 
 // due are the slots that have come. An account that cannot be planned does not stop the others.

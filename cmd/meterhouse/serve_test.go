@@ -512,3 +512,38 @@ func TestServeTellsAndShows(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 }
+
+// TestSkewedServe: a machine whose clock is off plans nothing by it, and says so to people.
+func TestSkewedServe(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(exitDone, "run")
+	conn, err := pgx.Connect(t.Context(), w.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	for _, sql := range []string{ // the database's clock is two minutes ahead of ours
+		`create function public.clock_timestamp() returns timestamptz language sql volatile as $$ select pg_catalog.clock_timestamp() + interval '2 minutes' $$`,
+		`do $$ begin execute format('alter database %I set search_path = public, pg_catalog', current_database()); end $$`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := w.guard()
+	q, err := schedule.New(schedule.Config{Pool: g.wh.Pool(), Log: g.session.app.log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &service{session: g.session, queue: q, sender: g.sender, replan: make(chan struct{}, 1)}
+	if err := v.plan(t.Context()); err == nil || !strings.Contains(err.Error(), "the clock of this machine is off by 2m") {
+		t.Errorf("plan: %v", err)
+	}
+	if n := w.value(`select count(*)::text from river.river_job where kind = 'load'`); n != "0" {
+		t.Errorf("%s loads were planned", n)
+	}
+	if got := w.value(`select coalesce(string_agg(kind, ', '), '') from mart.alert`); !strings.Contains(got, "clock") {
+		t.Errorf("alerts: %q, want clock", got)
+	}
+}
