@@ -62,9 +62,12 @@ func (e *BusyError) Error() string {
 // ErrFenced says that the lease was lost to another process before the load could commit.
 var ErrFenced = errors.New("lease lost to another process, nothing was written")
 
-// ErrStopped says that somebody asked to stop before everything was done. What was done is kept; the slot
-// stays due.
+// ErrStopped says that somebody asked to stop before everything was done. What was done is kept.
 var ErrStopped = errors.New("stopped before the end, what is loaded is kept")
+
+// ErrUnasked stands among the unanswered questions of a run that could not ask for everything: its slot
+// stays due.
+var ErrUnasked = errors.New("not everything was asked for, the slot stays due")
 
 // HeldError says that the vendor must not be asked for something before a time: because of its pace,
 // its quota, or something that it refused.

@@ -98,7 +98,7 @@ type Run interface {
 	// coverage and closes the run. A rejected answer is reported in the outcome and leaves no
 	// facts; when all are rejected, or on an error, the run is closed as failed and the error is
 	// returned as well. Unanswered are questions of this run that got no answer: they make it
-	// partial, and with ErrStopped among them the slot stays due. Repeating is safe.
+	// partial, and with ErrUnasked among them the slot stays due. Repeating is safe.
 	Load(ctx context.Context, answers []*Answer, unanswered []error, transform func(*Answer, Sink) (Report, error)) (Outcome, error)
 	// Fail closes the run as failed with the reason, and lands what evidence there is.
 	Fail(ctx context.Context, evidence *Answer, reason error) error
@@ -112,6 +112,7 @@ type Job struct {
 	Account  string        // the configured account whose credential is used
 	Windows  []Window      // one zero window for datasets of the present
 	Products []string      // codes, for datasets that ask product by product
+	Later    []string      // products that cannot be asked yet: the slot stays due for them
 	SlotOpen bool          // the slot stays due whatever this loads, as with a backfill
 	Snapshot bool          // the vendor cannot repeat this answer: land before parsing
 	Expected Day           // first day that is expected, for datasets of windows
@@ -270,6 +271,9 @@ func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job,
 	return run.Load(ctx, answers, unanswered, src.Transform)
 }
 
+// evidencePatience bounds the landing of what the vendor refused with: a stop does not wait for it.
+const evidencePatience = 10 * time.Second
+
 // extract asks for everything of one run, strictly one call after the other, and lands snapshots
 // before anybody parses them, refused answers as evidence too. It returns what was answered and an
 // error for each question that was not. Without any answer the run is closed as failed.
@@ -292,9 +296,11 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 			continue
 		}
 		if ans != nil {
-			if landErr := run.Land(context.WithoutCancel(ctx), ans); landErr != nil {
+			landing, cancel := context.WithTimeout(context.WithoutCancel(ctx), evidencePatience)
+			if landErr := run.Land(landing, ans); landErr != nil {
 				err = errors.Join(err, landErr)
 			}
+			cancel()
 			if evidence != nil {
 				evidence.Body.Close()
 			}
@@ -305,17 +311,20 @@ func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, wi
 			inARow++
 		}
 		if ctx.Err() != nil || !kept || !isVendors(err) { // what cannot be kept must not be asked for
-			unanswered = append(unanswered, ErrStopped)
+			unanswered = append(unanswered, ErrUnasked)
 			break
 		}
 		var held *HeldError // what holds one question back holds the others too
 		isHeld := errors.As(err, &held)
 		if isHeld && held.Class == nil { // a matter of minutes
-			unanswered = append(unanswered, ErrStopped)
+			unanswered = append(unanswered, ErrUnasked)
 		}
 		if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 || isHeld {
 			break
 		}
+	}
+	for _, product := range job.Later {
+		unanswered = append(unanswered, fmt.Errorf("extract %s: %w", product, ErrUnasked))
 	}
 	if len(answers) == 0 {
 		if err := run.Fail(context.WithoutCancel(ctx), evidence, errors.Join(unanswered...)); err != nil {

@@ -71,7 +71,7 @@ func (h *house) Load(ctx context.Context, answers []*etl.Answer, unanswered []er
 	h.did = append(h.did, fmt.Sprintf("load %d, %d unanswered", len(answers), len(unanswered)))
 	h.answers = append(h.answers, answers...)
 	h.calls = etl.CallsOf(ctx).ByClass()
-	h.stopped = errors.Is(errors.Join(unanswered...), etl.ErrStopped)
+	h.stopped = errors.Is(errors.Join(unanswered...), etl.ErrUnasked)
 	return etl.Outcome{Inserted: 1, Received: 1, Rejected: unanswered}, nil
 }
 func (h *house) Fail(ctx context.Context, evidence *etl.Answer, reason error) error {

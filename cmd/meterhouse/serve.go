@@ -74,7 +74,8 @@ type service struct {
 	mu       sync.Mutex
 	failing  string // what the last tick could not do; told once
 	replan   chan struct{}
-	reported map[string]bool // oddities of the configuration that were told
+	reported map[string]bool      // oddities of the configuration that were told
+	queued   map[string]time.Time // slots that are in the queue, and since when
 }
 
 // Clocks of the service, which tests shorten.
@@ -210,51 +211,37 @@ func (v *service) within(ctx context.Context, part func(context.Context) error) 
 	return part(ctx)
 }
 
+// queueDue queues the slots that have come: first those that need nothing else, then account by account,
+// so that one that cannot be planned does not stop the others.
 func (v *service) queueDue(ctx context.Context) error {
 	skew, err := v.wh.Skew(ctx)
 	switch {
 	case err != nil:
 		return err
 	case skew.Abs() > skewFail:
-		return fmt.Errorf("the clock of this machine is off by %s from the database's: want less than %s, nothing is planned by it", skew.Round(time.Minute), skewFail)
+		return fmt.Errorf("the clock of this machine is off by %s from the database's: want less than %s, nothing is planned by it", skew.Abs().Round(time.Minute), skewFail)
 	case skew.Abs() > skewWarn:
 		v.once("the clock of this machine differs from the database's", "by", skew.Round(time.Second))
 	}
-	slots, err := v.due(ctx)
-	added, addErr := v.queue.Add(ctx, slots, nil)
-	for _, s := range added {
-		v.app.log.Debug("due", "dataset", s.Dataset, "scope", s.Scope, "slot", stamp(s.At))
+	successes, err := v.wh.LastSuccesses(ctx)
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, addErr)
-}
-
-// due are the slots that have come. An account that cannot be planned does not stop the others.
-func (v *service) due(ctx context.Context) (slots []schedule.Slot, err error) {
-	var failed []error
-	add := func(queue, dataset, scope, account string, s schedule.Schedule, priority int) {
-		last, succeeded, err := v.wh.LastSuccess(ctx, dataset, scope)
-		if err != nil {
-			failed = append(failed, err)
-			return
-		}
-		now := v.app.now()
-		if at, due := dueSlot(s, last, succeeded, now); due {
-			until := s.Next(now)
-			if until.IsZero() { // it never comes again
-				until = now.AddDate(1, 0, 0)
-			}
-			slots = append(slots, schedule.Slot{
-				Dataset: dataset, Scope: scope, Account: account, At: at, Until: until, Queue: queue, Priority: priority,
-			})
-		}
+	var slots []schedule.Slot
+	for _, w := range v.wolkvox {
+		slots = v.addDue(slots, successes, queueWolkvox, wolkvox.Dataset, w.cfg.Account, w.cfg.Account, w.timetable(), 1)
 	}
+	for _, k := range v.keystone {
+		slots = v.addDue(slots, successes, queueKeystone, keystone.Customers, k.cfg.Account, k.cfg.Account, k.schedule(keystone.Customers), 1)
+	}
+	failed := []error{v.add(ctx, slots)}
 	claimed := map[string]string{} // customer → account
 	for _, k := range v.keystone {
-		add(queueKeystone, keystone.Customers, k.cfg.Account, k.cfg.Account, k.schedule(keystone.Customers), 1)
-		customers, _, err := v.customers(ctx, k)
-		if err != nil {
-			failed = append(failed, err)
-		}
+		slots = nil
+		asking, cancel := context.WithTimeout(ctx, 10*time.Second)
+		customers, _, err := v.customers(asking, k)
+		cancel()
+		failed = append(failed, err)
 		for _, id := range customers {
 			if other, taken := claimed[id]; taken {
 				v.once("two accounts see the same customer", "customer", id, "loaded by", other, "not by", k.cfg.Account)
@@ -262,14 +249,64 @@ func (v *service) due(ctx context.Context) (slots []schedule.Slot, err error) {
 			}
 			claimed[id] = k.cfg.Account
 			for i, dataset := range datasets[1:4] {
-				add(queueKeystone, dataset, id, k.cfg.Account, k.schedule(dataset), 2+i)
+				slots = v.addDue(slots, successes, queueKeystone, dataset, id, k.cfg.Account, k.schedule(dataset), 2+i)
 			}
 		}
+		failed = append(failed, v.add(ctx, slots))
 	}
-	for _, w := range v.wolkvox {
-		add(queueWolkvox, wolkvox.Dataset, w.cfg.Account, w.cfg.Account, w.timetable(), 1)
+	return errors.Join(failed...)
+}
+
+// addDue appends the newest slot that has come since the last success.
+func (v *service) addDue(slots []schedule.Slot, successes map[[2]string]time.Time, queue, dataset, scope, account string, s schedule.Schedule, priority int) []schedule.Slot {
+	now := v.app.now()
+	last, succeeded := successes[[2]string{dataset, scope}]
+	at, due := dueSlot(s, last, succeeded && isPast(last, now), now)
+	if !due {
+		return slots
 	}
-	return slots, errors.Join(failed...)
+	until := s.Next(now)
+	if until.IsZero() { // it never comes again
+		until = now.AddDate(1, 0, 0)
+	}
+	return append(slots, schedule.Slot{
+		Dataset: dataset, Scope: scope, Account: account, At: at, Until: until, Queue: queue, Priority: priority,
+	})
+}
+
+// isPast tells that a stored time can be true: one that is ahead is from a clock that was wrong, and
+// believed, nothing would be due before it.
+func isPast(t, now time.Time) bool { return !t.After(now.Add(skewFail)) }
+
+// requeueAfter is how long a slot that is queued is not queued again, in case its job is gone.
+const requeueAfter = 10 * time.Minute
+
+// add queues what this process has not queued a moment ago.
+func (v *service) add(ctx context.Context, slots []schedule.Slot) error {
+	v.mu.Lock()
+	for key, at := range v.queued {
+		if time.Since(at) > requeueAfter {
+			delete(v.queued, key)
+		}
+	}
+	slots = slices.DeleteFunc(slots, func(s schedule.Slot) bool { _, known := v.queued[s.String()]; return known })
+	v.mu.Unlock()
+	added, err := v.queue.Add(ctx, slots, nil)
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.queued == nil {
+		v.queued = map[string]time.Time{}
+	}
+	for _, s := range slots {
+		v.queued[s.String()] = time.Now()
+	}
+	for _, s := range added {
+		v.app.log.Debug("due", "dataset", s.Dataset, "scope", s.Scope, "slot", stamp(s.At))
+	}
+	return nil
 }
 
 // once warns of something that stays as it is.
@@ -293,8 +330,11 @@ func (v *service) load(ctx context.Context, slot schedule.Slot) error {
 	if err != nil {
 		return err
 	}
-	if succeeded && !last.Before(slot.At) {
+	if succeeded && !last.Before(slot.At) && isPast(last, v.app.now()) {
 		return nil // a later slot, or somebody by hand, was faster
+	}
+	if skew, err := v.wh.Skew(ctx); err != nil || skew.Abs() > skewFail {
+		return errors.Join(err, fmt.Errorf("%s: the clock of this machine is off by %s from the database's: want less than %s", slot, skew.Abs().Round(time.Second), skewFail))
 	}
 	source, job, err := v.slotJob(ctx, slot)
 	if err != nil {
@@ -314,7 +354,7 @@ func (v *service) load(ctx context.Context, slot schedule.Slot) error {
 		}
 	}
 	out, err := l.pipeline.Run(ctx, source, job)
-	if rest := errors.Join(out.Rejected...); err == nil && errors.Is(rest, etl.ErrStopped) {
+	if rest := errors.Join(out.Rejected...); err == nil && errors.Is(rest, etl.ErrUnasked) {
 		err = unfinished(slot, rest)
 	}
 	_, lateErr := l.loadUnloaded(ctx, job)
@@ -341,36 +381,25 @@ func (v *service) nudge() {
 	}
 }
 
-// slotJob is what the pipeline has to do for a slot.
+// slotJob is what the pipeline has to do for a slot, by the accounts that are configured now: whose it was
+// when it was planned does not matter.
 func (v *service) slotJob(ctx context.Context, slot schedule.Slot) (etl.Source, etl.Job, error) {
 	now := v.app.now()
 	if slot.Dataset == wolkvox.Dataset {
-		i := slices.IndexFunc(v.wolkvox, func(w *wolkvoxAccount) bool { return w.cfg.Account == slot.Account })
-		if i < 0 {
-			return nil, etl.Job{}, fmt.Errorf("%s: this process has no wolkvox account %s: want the same configuration everywhere", slot, slot.Account)
+		for _, w := range v.wolkvox {
+			if w.cfg.Account == slot.Scope {
+				job, err := v.readingJob(ctx, w, slot, now)
+				return w, job, err
+			}
 		}
-		w := v.wolkvox[i]
-		for _, text := range w.strangers() {
-			v.once(text, "account", w.cfg.Account)
-		}
-		if err := v.saveProducts(ctx); err != nil {
-			return nil, etl.Job{}, err
-		}
-		job := w.job(now)
-		var err error
-		if job.Products, err = w.Allowed(ctx, job.Products, false); err != nil {
-			return nil, job, err // held: the slot waits
-		}
-		return w, job, nil
+		return nil, etl.Job{}, stranger(slot)
 	}
-	i := slices.IndexFunc(v.keystone, func(k *keystoneAccount) bool { return k.cfg.Account == slot.Account })
-	if i < 0 {
-		return nil, etl.Job{}, fmt.Errorf("%s: this process has no keystone account %s: want the same configuration everywhere", slot, slot.Account)
+	k, err := v.accountOf(ctx, slot)
+	if err != nil {
+		return nil, etl.Job{}, err
 	}
-	k := v.keystone[i]
 	job := k.job(slot.Dataset, slot.Scope, now)
 	if slot.Dataset == keystone.History {
-		var err error
 		if job.Windows, err = v.windows(ctx, k, slot.Scope, now); err != nil {
 			return nil, job, err
 		}
@@ -378,12 +407,66 @@ func (v *service) slotJob(ctx context.Context, slot schedule.Slot) (etl.Source, 
 	return k, job, nil
 }
 
+// readingJob asks for the products that may be asked for now. One that may not be yet, and was not read
+// since the slot began, keeps the slot due.
+func (v *service) readingJob(ctx context.Context, w *wolkvoxAccount, slot schedule.Slot, now time.Time) (etl.Job, error) {
+	for _, text := range w.strangers() {
+		v.once(text, "account", w.cfg.Account)
+	}
+	if err := v.saveProducts(ctx); err != nil {
+		return etl.Job{}, err
+	}
+	job := w.job(now)
+	allowed, err := w.Allowed(ctx, job.Products, false)
+	if err != nil {
+		return job, err // held: the slot waits
+	}
+	if len(allowed) < len(job.Products) {
+		read, err := v.wh.LandedSince(ctx, slot.Dataset, slot.Scope, slot.At)
+		if err != nil {
+			return job, err
+		}
+		for _, product := range job.Products {
+			if !slices.Contains(allowed, product) && !slices.Contains(read, product) {
+				job.Later = append(job.Later, product)
+			}
+		}
+	}
+	job.Products = allowed
+	return job, nil
+}
+
+// accountOf is the account that a scope of Keystone belongs to now.
+func (v *service) accountOf(ctx context.Context, slot schedule.Slot) (*keystoneAccount, error) {
+	for _, k := range v.keystone {
+		if slot.Dataset == keystone.Customers {
+			if k.cfg.Account == slot.Scope {
+				return k, nil
+			}
+			continue
+		}
+		customers, _, err := v.customers(ctx, k)
+		if err != nil {
+			return nil, err
+		}
+		if slices.Contains(customers, slot.Scope) {
+			return k, nil
+		}
+	}
+	return nil, stranger(slot)
+}
+
+// stranger gives a slot back that nobody here is configured for: another process may be, or will be.
+func stranger(slot schedule.Slot) error {
+	return &etl.HeldError{What: slot.String(), Reason: "no account of this process's configuration has it: want the same configuration everywhere", Until: time.Now().Add(time.Minute)}
+}
+
 // Chores of the service.
 const (
 	choreKeepAlive = "keep_alive"
 	chorePrune     = "prune"
 	choreNotice    = "notice"    // tell people; the key is its number
-	choreNotices   = "notices"   // tell what is still untold, should a job have been lost
+	choreNotices   = "notices"   // tell what waits: what no job tells, or one failed to
 	choreHeartbeat = "heartbeat" // through queue and worker, so that it stays away when one of them stands still
 )
 
@@ -399,7 +482,7 @@ func (v *service) chores(isWell bool) (due []schedule.Chore) {
 	for _, k := range v.keystone {
 		due = append(due, schedule.Chore{Name: choreKeepAlive, Key: k.cfg.Account + "@" + now.Truncate(time.Hour).Format(time.RFC3339)})
 	}
-	due = append(due, schedule.Chore{Name: choreNotices, Key: now.Truncate(time.Hour).Format(time.RFC3339)})
+	due = append(due, schedule.Chore{Name: choreNotices, Key: now.Truncate(time.Minute).Format(time.RFC3339)})
 	if isWell && v.cfg.Alerts.Heartbeat.text() != "" {
 		due = append(due, schedule.Chore{Name: choreHeartbeat, Key: now.Truncate(heartbeatEvery).Format(time.RFC3339), Tries: 3})
 	}

@@ -280,16 +280,19 @@ func (w *loadWorker) Work(ctx context.Context, job *river.Job[loadArgs]) error {
 	q, args := w.queue, job.Args
 	slot := Slot{Dataset: args.Dataset, Scope: args.Scope, Account: args.Account, At: args.Slot, Until: args.Until, Queue: job.Queue, Priority: job.Priority}
 	killpoint.Here(killpoint.SlotClaimed)
+	if job.Attempt > 1 && !q.cfg.Now().Before(slot.Until) { // also of what panicked, or took its process along
+		return river.JobCancel(fmt.Errorf("%s: given up after %d tries for the next slot", slot, job.Attempt-1))
+	}
 	err := q.cfg.Load(ctx, slot)
 	var busy *etl.BusyError
 	var held *etl.HeldError
 	switch {
 	case err == nil:
 		return nil
-	case q.isStopping(), errors.Is(err, etl.ErrStopped):
+	case q.isStopping(), errors.Is(err, etl.ErrStopped) && ctx.Err() == nil && q.cfg.Now().Before(slot.Until):
 		return river.JobSnooze(0) // given back: another process, or the next one, goes on
 	case errors.As(err, &busy):
-		return q.wait(slot, time.Until(busy.FreesAt), err)
+		return q.wait(slot, max(time.Until(busy.FreesAt), 5*time.Second), err)
 	case errors.As(err, &held):
 		return q.wait(slot, held.Until.Sub(q.clock()), err)
 	}

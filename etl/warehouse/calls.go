@@ -176,13 +176,16 @@ func (c *Calls) read(ctx context.Context, tx pgx.Tx, credential string, alone bo
 		batch.Queue(`select set_config('synchronous_commit', 'on', true), pg_advisory_xact_lock(hashtextextended($1, 0))`, "meterhouse calls "+credential)
 		batch.Queue(`
 			update ops.vendor_call set ended_at = coalesce($2, clock_timestamp()), outcome = 'lost'
-			where credential = $1 and ended_at is null and lost_at <= coalesce($2, clock_timestamp())`, credential, now)
+			where credential = $1 and ended_at is null
+				-- A call from the future was written by a clock that was wrong.
+				and (lost_at <= coalesce($2, clock_timestamp()) or started_at > coalesce($2, clock_timestamp()) + interval '1 minute')`, credential, now)
 	}
 	batch.Queue(`select coalesce($1, clock_timestamp())`, now).QueryRow(func(row pgx.Row) error { return row.Scan(&log.Now) })
 	batch.Queue(`
 		with day as (
 			select product, coalesce(ended_at, started_at) as seen_at from ops.vendor_call
 			where credential = $1 and started_at > coalesce($2, clock_timestamp()) - interval '27 hours' -- no call takes three
+				and coalesce(ended_at, started_at) <= coalesce($2, clock_timestamp()) + interval '1 minute'
 				and outcome is distinct from 'unsent'
 		)
 
@@ -205,8 +208,8 @@ func (c *Calls) read(ctx context.Context, tx pgx.Tx, credential string, alone bo
 	batch.Queue(`
 		select call_id, account, product, started_at, coalesce(ended_at, 'epoch'), coalesce(outcome, ''), coalesce(retry_at, 'epoch')
 		from ops.vendor_call
-		where credential = $1 and outcome is distinct from 'unsent'
-		order by started_at desc, call_id desc limit $2`, credential, recentCalls).Query(func(rows pgx.Rows) error {
+		where credential = $1 and outcome is distinct from 'unsent' and started_at <= coalesce($3, clock_timestamp()) + interval '1 minute'
+		order by started_at desc, call_id desc limit $2`, credential, recentCalls, now).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			call := etl.Call{Credential: credential}
 			if err := rows.Scan(&call.ID, &call.Account, &call.Product, &call.StartedAt, &call.EndedAt, &call.Outcome, &call.RetryAt); err != nil {

@@ -40,7 +40,9 @@ func (w *Warehouse) Lease(ctx context.Context, dataset, scope string) (etl.Lease
 		err := tx.QueryRow(ctx, `
 			with free as (
 				select dataset, scope from ops.lease
-				where dataset = $1 and scope = $2 and expires_at <= clock_timestamp()
+				where dataset = $1 and scope = $2
+					-- No lease lasts that long: the database's clock was ahead.
+					and (expires_at <= clock_timestamp() or expires_at > clock_timestamp() + 2 * $4::interval + interval '1 minute')
 				for update skip locked
 			)
 			update ops.lease

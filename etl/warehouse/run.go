@@ -220,7 +220,7 @@ func (r *run) Fail(ctx context.Context, evidence *etl.Answer, reason error) erro
 				return err
 			}
 		}
-		return r.moveWatermark(ctx, tx, nil)
+		return r.moveWatermark(ctx, tx, nil, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("record the failure of run %d: %w", r.id, err)
@@ -261,7 +261,7 @@ func cleanError(err error) string {
 // Load is the whole write: see the package's story. It is repeated, whole, on serialization
 // failures and deadlocks; nothing of a former attempt is left.
 func (r *run) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
-	r.job.SlotOpen = r.job.SlotOpen || errors.Is(errors.Join(unanswered...), etl.ErrStopped)
+	r.job.SlotOpen = r.job.SlotOpen || errors.Is(errors.Join(unanswered...), etl.ErrUnasked)
 	for attempt := 1; ; attempt++ {
 		out, evidence, err := r.tryLoad(ctx, answers, unanswered, transform)
 		if err == nil {
@@ -484,7 +484,7 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
 		return err
 	}
-	if err := r.moveWatermark(ctx, tx, fetched); err != nil {
+	if err := r.moveWatermark(ctx, tx, fetched, r.slotDone(answers)); err != nil {
 		return err
 	}
 	return r.lease.renewHeld(ctx, tx)
@@ -519,10 +519,25 @@ func (r *run) count(ctx context.Context, batch *pgx.Batch, status string, out et
 		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, counted, kinds, totals)
 }
 
+// slotDone is up to when the schedule was served: when the first of the answers was asked for, since what
+// is read over a slot's beginning was not all read after it; the slot of the job itself in any case.
+func (r *run) slotDone(answers []*etl.Answer) *time.Time {
+	var oldest *time.Time
+	for _, ans := range answers {
+		if oldest == nil || ans.RequestedAt.Before(*oldest) {
+			oldest = &ans.RequestedAt
+		}
+	}
+	if oldest != nil && r.job.Slot.After(*oldest) {
+		oldest = &r.job.Slot
+	}
+	return oldest
+}
+
 // moveWatermark records the run as the scope's last one. With a success it also moves the
 // watermark, which never moves back: for windows to the first expected day without an answer, for
 // readings of the present to the time of the answer.
-func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success *time.Time) error {
+func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success, slotDone *time.Time) error {
 	if r.job.Aside {
 		return nil
 	}
@@ -530,9 +545,15 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success *time.Time) 
 	if zone == "" {
 		zone = "UTC"
 	}
-	slotDone := success
-	if r.job.SlotOpen {
+	if r.job.SlotOpen || success == nil {
 		slotDone = nil
+	}
+	// A stored time that is ahead of a clock that goes is from one that was wrong: believed, nothing would
+	// be due before it.
+	var believable *time.Time
+	if !r.w.cfg.Fixed {
+		t := r.w.cfg.Now().Add(time.Minute)
+		believable = &t
 	}
 	var nextDue *time.Time
 	if slotDone != nil && !r.job.NextDue.IsZero() {
@@ -548,21 +569,24 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success *time.Time) 
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 		on conflict (dataset, scope) do update
 		set account = excluded.account,
-			last_success_at = greatest(mark.last_success_at, excluded.last_success_at),
+			last_success_at = case
+				when excluded.last_success_at is not null and mark.last_success_at > $11 then excluded.last_success_at
+				else greatest(mark.last_success_at, excluded.last_success_at)
+			end,
 			last_run_id = excluded.last_run_id,
 			next_due_at = coalesce(excluded.next_due_at, mark.next_due_at),
 			expected_from = coalesce(excluded.expected_from, mark.expected_from),
 			settle = excluded.settle,
 			zone = excluded.zone`,
-		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, slotDone, r.id, nextDue, expected, r.job.Settle, zone); err != nil {
+		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, slotDone, r.id, nextDue, expected, r.job.Settle, zone, believable); err != nil {
 		return err
 	}
 	if success == nil {
 		return nil
 	}
 	if r.window.IsZero() {
-		_, err := tx.Exec(ctx, `update ops.watermark set watermark = greatest(watermark, $3) where dataset = $1 and scope = $2`,
-			r.job.Dataset, r.job.Scope, success)
+		_, err := tx.Exec(ctx, `update ops.watermark set watermark = case when watermark > $4 then $3 else greatest(watermark, $3) end
+			where dataset = $1 and scope = $2`, r.job.Dataset, r.job.Scope, success, believable)
 		return err
 	}
 	_, err := tx.Exec(ctx, moveWindowWatermark, r.job.Dataset, r.job.Scope)

@@ -71,8 +71,51 @@ func Open(ctx context.Context, cfg Config) (*Warehouse, error) {
 	return &Warehouse{cfg: cfg, pool: pool, server: server}, nil
 }
 
-// Close waits for borrowed connections and closes all.
-func (w *Warehouse) Close() { w.pool.Close() }
+// Close closes all connections. It waits a moment for borrowed ones, and no longer: the server ends them
+// with the process.
+func (w *Warehouse) Close() {
+	closed := make(chan struct{})
+	go func() {
+		w.pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(3 * time.Second):
+		w.cfg.Log.Warn("connections that are still in use are left to the server")
+	}
+}
+
+// LastSuccesses are those of LastSuccess for all datasets and scopes that ever succeeded.
+func (w *Warehouse) LastSuccesses(ctx context.Context) (map[[2]string]time.Time, error) {
+	rows, err := w.pool.Query(ctx, `select dataset, scope, last_success_at from ops.watermark where last_success_at is not null`)
+	if err != nil {
+		return nil, fmt.Errorf("last successes: %w", err)
+	}
+	all := map[[2]string]time.Time{}
+	var dataset, scope string
+	var at time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&dataset, &scope, &at}, func() error {
+		all[[2]string{dataset, scope}] = at.UTC()
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("last successes: %w", err)
+	}
+	return all, nil
+}
+
+// LandedSince are the products of the dataset and scope of which an answer was landed since then.
+func (w *Warehouse) LandedSince(ctx context.Context, dataset, scope string, since time.Time) (products []string, err error) {
+	rows, err := w.pool.Query(ctx, `select distinct p.product from raw.payload as p join ops.run as r using (run_id)
+		where r.dataset = $1 and r.scope = $2 and r.business_at >= $3 and p.requested_at >= $3`, dataset, scope, since)
+	if err == nil {
+		products, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("what %s %s landed since %s: %w", dataset, scope, since.UTC().Format(time.RFC3339), err)
+	}
+	return products, nil
+}
 
 // Pool is the connections of the warehouse, for the queue, which lives in the same database. It is
 // closed with the warehouse.
@@ -177,11 +220,15 @@ func (w *Warehouse) Customers(ctx context.Context, account string) ([]string, er
 	return ids, nil
 }
 
-// Covered are the days of the window for which the vendor gave an answer.
+// Covered are the days of the window for which the vendor gave an answer, after their end. An answer from
+// before it, or from the future, was given by a wrong clock.
 func (w *Warehouse) Covered(ctx context.Context, dataset, scope string, window etl.Window) (map[etl.Day]bool, error) {
 	rows, err := w.pool.Query(ctx,
-		`select day from ops.coverage where dataset = $1 and scope = $2 and day >= $3 and day < $4`,
-		dataset, scope, window.From.Time(), window.Until.Time())
+		`select c.day from ops.coverage as c
+		left join ops.run as r on r.run_id = c.run_id
+		where c.dataset = $1 and c.scope = $2 and c.day >= $3 and c.day < $4
+			and (r.fetched_at is null or r.fetched_at >= (c.day + 1)::timestamp at time zone 'UTC' and r.fetched_at <= $5)`,
+		dataset, scope, window.From.Time(), window.Until.Time(), w.cfg.Now().Add(time.Minute))
 	if err != nil {
 		return nil, fmt.Errorf("coverage of %s %s: %w", dataset, scope, err)
 	}
