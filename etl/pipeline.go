@@ -250,7 +250,7 @@ func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job,
 		if err != nil {
 			err = fmt.Errorf("%s %s %s: run %d: %w", job.Dataset, job.Scope, window, run.ID(), err)
 		}
-		p.logRun(job, window, run.ID(), calls, out, err, time.Since(started))
+		p.logRun(ctx, job, window, run.ID(), calls, out, err, time.Since(started))
 	}()
 
 	answers, unanswered := p.extract(ctx, src, run, job, window)
@@ -354,7 +354,7 @@ func prefixed(prefix, s string) string {
 }
 
 // logRun is the one line in which a run speaks, when it is over.
-func (p *Pipeline) logRun(job Job, window Window, runID int64, calls *Calls, out Outcome, err error, took time.Duration) {
+func (p *Pipeline) logRun(ctx context.Context, job Job, window Window, runID int64, calls *Calls, out Outcome, err error, took time.Duration) {
 	attrs := []any{"run", runID, "dataset", job.Dataset, "scope", job.Scope, "account", job.Account, "window", window.String()}
 	if !job.Slot.IsZero() {
 		attrs = append(attrs, "slot", job.Slot.UTC().Format(time.RFC3339))
@@ -373,6 +373,8 @@ func (p *Pipeline) logRun(job Job, window Window, runID int64, calls *Calls, out
 	switch {
 	case halves && errors.Is(err, ErrTimeout): // both halves are asked for next
 		p.Log.Info("halved", append(attrs, "error", err)...)
+	case err != nil && ctx.Err() != nil: // somebody wanted it so, and it is done again
+		p.Log.Warn("interrupted", append(attrs, "error", err)...)
 	case err != nil:
 		p.Log.Error("failed", append(attrs, "error", err)...)
 	case out.Partial():

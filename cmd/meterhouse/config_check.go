@@ -291,6 +291,9 @@ func (c *checker) rest() {
 	if cfg.Parallel < 0 || cfg.Parallel > maxParallel {
 		c.bad("parallel", "%d: want 0 (as many as cores) to %d", cfg.Parallel, maxParallel)
 	}
+	if dir := cfg.StateDir; dir != "" && !filepath.IsAbs(dir) {
+		c.bad("state_dir", "%q: want a path from the root, or two programs started in different folders would keep two", dir)
+	}
 	host, _, err := net.SplitHostPort(cfg.Console.Listen)
 	switch {
 	case cfg.Console.Listen == "":

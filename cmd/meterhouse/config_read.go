@@ -224,6 +224,8 @@ type environment struct {
 	AlertsWebhook         string `env:"ALERTS_WEBHOOK" path:"alerts.webhook"`
 	AlertsWebhookFile     string `env:"ALERTS_WEBHOOK_FILE" content:"file" path:"alerts.webhook"`
 	AlertsCommand         string `env:"ALERTS_COMMAND" path:"alerts.command"`
+	AlertsHeartbeat       string `env:"ALERTS_HEARTBEAT" path:"alerts.heartbeat"`
+	AlertsHeartbeatFile   string `env:"ALERTS_HEARTBEAT_FILE" content:"file" path:"alerts.heartbeat"`
 	RetentionPayload      string `env:"RETENTION_PAYLOAD" path:"retention.payload"`
 	RetentionSamples      string `env:"RETENTION_SAMPLES" path:"retention.samples"`
 }

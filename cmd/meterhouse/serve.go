@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,6 +22,7 @@ import (
 	"meterhouse/etl/schedule"
 	"meterhouse/etl/warehouse"
 	"meterhouse/etl/wolkvox"
+	"meterhouse/migrations"
 )
 
 func (a *app) serveCommand() *cobra.Command {
@@ -71,6 +73,7 @@ type service struct {
 	sender *alert.Sender
 	tick   time.Duration
 
+	isAway   atomic.Bool // the database does not answer
 	mu       sync.Mutex
 	failing  string // what the last tick could not do; told once
 	replan   chan struct{}
@@ -123,12 +126,18 @@ func (a *app) serve(ctx context.Context, isScheduler bool) (err error) {
 	if v.queue, err = schedule.New(config); err != nil {
 		return err
 	}
-	a.log.Info("started", "process", owner(), "scheduler", isScheduler, "pooled", s.wh.IsPooled())
 	g, ctx := errgroup.WithContext(ctx)
 	if isScheduler { // an address that is taken is found out before anything begins
 		if err := v.listen(ctx, g); err != nil {
 			return err
 		}
+	}
+	a.log.Info("started", "version", buildVersion(), "schema", migrations.Head(), "process", owner(), "scheduler", isScheduler, "pooled", s.wh.IsPooled())
+	context.AfterFunc(ctx, func() {
+		a.log.Info("stopping: what is being loaded ends after its window, or is given back in 20 s; a second signal ends it at once")
+	})
+	g.Go(func() error { v.watch(ctx); return nil })
+	if isScheduler {
 		v.announce()
 		g.Go(func() error { v.schedule(ctx); return nil })
 	}
@@ -171,6 +180,32 @@ func (v *service) schedule(ctx context.Context) {
 	}
 }
 
+// watch says once that the database does not answer, and that it does again.
+func (v *service) watch(ctx context.Context) {
+	var away time.Time
+	for tick := time.NewTicker(max(v.tick/12, 200*time.Millisecond)); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+		asking, cancel := context.WithTimeout(ctx, 5*time.Second)
+		_, err := v.wh.Skew(asking)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+		case err != nil && away.IsZero():
+			away = time.Now()
+			v.app.log.Warn("the database does not answer: loading stands still until it does", "error", err)
+		case err == nil && !away.IsZero():
+			v.app.log.Info("the database answers again", "after", time.Since(away).Round(time.Second).String())
+			away = time.Time{}
+		}
+		v.isAway.Store(!away.IsZero())
+	}
+}
+
 // tell logs what a tick could not do, once until that changes: the next one tries again.
 func (v *service) tell(err error) {
 	text := ""
@@ -182,7 +217,7 @@ func (v *service) tell(err error) {
 	v.failing = text
 	v.mu.Unlock()
 	switch {
-	case text == former || errors.Is(err, context.Canceled):
+	case text == former || errors.Is(err, context.Canceled) || v.isAway.Load():
 	case err != nil:
 		v.app.log.Error("planning failed, tried again every minute", "error", err)
 	default:
@@ -566,7 +601,7 @@ func (v *service) listen(ctx context.Context, g *errgroup.Group) error {
 	}
 	server, err := v.console()
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: choose another console.listen (METERHOUSE_CONSOLE_LISTEN), or leave it empty for none", err)
 	}
 	v.app.log.Info("listening", "url", "http://"+server.Addr())
 	g.Go(func() error { return server.Serve(ctx) })

@@ -428,11 +428,11 @@ func TestServeOutlivesItsDatabase(t *testing.T) {
 	says := func(text string) func() string {
 		return func() string { return fmt.Sprint(strings.Contains(p.log(), text)) }
 	}
-	w.eventually("planning failed", "true", says("planning failed, tried again every minute"))
+	w.eventually("away", "true", says("the database does not answer: loading stands still"))
 	if server, err = localpg.Start(t.Context(), config); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("planning works again", "true", says("planning works again"))
+	w.eventually("back", "true", says("the database answers again"))
 	w.eventually("behind", "", func() string {
 		w.forward(clock, time.Second)
 		return w.behind()

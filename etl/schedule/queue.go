@@ -351,9 +351,18 @@ func (w *choreWorker) Work(ctx context.Context, job *river.Job[choreArgs]) error
 // Timeout of a chore.
 func (w *choreWorker) Timeout(*river.Job[choreArgs]) time.Duration { return 10 * time.Minute }
 
-// quiet lets through what a person must know: runs speak for themselves.
+// quiet turns what the queue itself says into lines for a developer: runs speak for themselves, and that
+// the database is away is said once by whoever asks it, not by each of the queue's parts every second.
 type quiet struct{ slog.Handler }
 
-func (h quiet) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
-func (h quiet) WithAttrs(attrs []slog.Attr) slog.Handler         { return quiet{h.Handler.WithAttrs(attrs)} }
-func (h quiet) WithGroup(name string) slog.Handler               { return quiet{h.Handler.WithGroup(name)} }
+func (h quiet) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelWarn && h.Handler.Enabled(ctx, slog.LevelDebug)
+}
+
+func (h quiet) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = slog.LevelDebug
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h quiet) WithAttrs(attrs []slog.Attr) slog.Handler { return quiet{h.Handler.WithAttrs(attrs)} }
+func (h quiet) WithGroup(name string) slog.Handler       { return quiet{h.Handler.WithGroup(name)} }
