@@ -29,8 +29,13 @@ const (
 	noticesAtOnce = 3
 	pageSpacing   = 5 * time.Minute
 	warnSpacing   = 30 * time.Minute
-	// A pause in judging longer than that gives what fell due in it time to be caught up.
-	watchPause = 10 * time.Minute
+	// A pause in judging longer than that gives what fell due in it time to be caught up. Runs from
+	// cron judge every few minutes only, and a restart is no pause.
+	watchPause = time.Hour
+	// Without a judgement for that long, people would not hear of trouble.
+	judgedWithin = 10 * time.Minute
+	// Missing days are looked for only so often: it reads all days that were ever expected.
+	daysEvery = 10 * time.Minute
 	// Clocks that differ more than that make trouble for leases and token exchanges.
 	skewWarn = 5 * time.Second
 	skewPage = 60 * time.Second
@@ -91,8 +96,8 @@ func (w *Warehouse) checkAlerts(ctx context.Context, tx pgx.Tx, check AlertCheck
 		return nil, err
 	}
 	j := judge{ctx: ctx, tx: tx}
-	var checkedAt, watchingSince *time.Time
-	if err := tx.QueryRow(ctx, `select checked_at, watching_since from ops.alert_check for update`).Scan(&checkedAt, &watchingSince); err != nil {
+	var checkedAt, watchingSince, daysAt *time.Time
+	if err := tx.QueryRow(ctx, `select checked_at, watching_since, days_checked_at from ops.alert_check for update`).Scan(&checkedAt, &watchingSince, &daysAt); err != nil {
 		return nil, err
 	}
 	skew, err := w.clockSkew(ctx, tx, check.Wall)
@@ -108,6 +113,9 @@ func (w *Warehouse) checkAlerts(ctx context.Context, tx pgx.Tx, check AlertCheck
 	}
 	if checkedAt == nil || watchingSince == nil || j.now.Sub(*checkedAt) > watchPause {
 		watchingSince = &j.now
+	}
+	if j.days = daysAt == nil || j.now.Sub(*daysAt).Abs() >= daysEvery; j.days {
+		daysAt = &j.now
 	}
 	if err := j.readConditions(business, *watchingSince, check.Watched); err != nil {
 		return nil, err
@@ -128,7 +136,8 @@ func (w *Warehouse) checkAlerts(ctx context.Context, tx pgx.Tx, check AlertCheck
 	if err := j.save(); err != nil {
 		return nil, err
 	}
-	_, err = tx.Exec(ctx, `update ops.alert_check set checked_at = $1, watching_since = $2, finished_at = clock_timestamp()`, j.now, watchingSince)
+	_, err = tx.Exec(ctx, `update ops.alert_check set checked_at = $1, watching_since = $2, days_checked_at = $3, finished_at = clock_timestamp()`,
+		j.now, watchingSince, daysAt)
 	return changes, err
 }
 
@@ -155,6 +164,7 @@ type condition struct {
 	etl.Alert
 	progress int64
 	heals    bool
+	whole    int64 // of how many progress counts; 0: it counts otherwise
 }
 
 // standing is an alert as it is stored, or is to be stored.
@@ -184,6 +194,8 @@ type judge struct {
 	ctx context.Context
 	tx  pgx.Tx
 	now time.Time
+	// Whether missing days are looked for this time; otherwise what was found last stands.
+	days bool
 
 	conditions []condition
 	standing   map[string]*standing // open ones, and those whose condition holds
@@ -203,13 +215,20 @@ func (j *judge) readConditions(business, watchingSince time.Time, watched []Watc
 		configured = new(string)
 		*configured = string(text)
 	}
-	rows, err := j.tx.Query(j.ctx, alertConditions, business, configured, watchingSince)
+	// An account without a single run is late some time after it was first configured.
+	if _, err := j.tx.Exec(j.ctx, `
+		insert into ops.alert_watched (source, account, since)
+		select source, account, $2 from jsonb_to_recordset($1::jsonb) as x (source text, account text) where source <> ''
+		on conflict do nothing`, configured, business); err != nil {
+		return err
+	}
+	rows, err := j.tx.Query(j.ctx, alertConditions, business, configured, watchingSince, j.days)
 	if err != nil {
 		return err
 	}
 	var c condition
 	var account *string
-	_, err = pgx.ForEachRow(rows, []any{&c.Key, &c.Kind, &c.Severity, &account, &c.Subject, &c.Detail, &c.Since, &c.progress, &c.heals}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&c.Key, &c.Kind, &c.Severity, &account, &c.Subject, &c.Detail, &c.Since, &c.progress, &c.heals, &c.whole}, func() error {
 		c.Account = ""
 		if account != nil {
 			c.Account = *account
@@ -227,12 +246,12 @@ func (j *judge) readStanding() error {
 		keys[i] = c.Key
 	}
 	rows, err := j.tx.Query(j.ctx, `
-		select alert_key, kind, severity, coalesce(account, ''), subject, detail, since, progress, heals, opened_at, seen_at, calm_since,
+		select alert_key, kind, severity, coalesce(account, ''), subject, detail, since, progress, heals, whole, opened_at, seen_at, calm_since,
 			told_kind, told_severity, told_progress, told_at, closed_at
 		from ops.alert
 		where closed_at is null
 		union all
-		select alert_key, kind, severity, coalesce(account, ''), subject, detail, since, progress, heals, opened_at, seen_at, calm_since,
+		select alert_key, kind, severity, coalesce(account, ''), subject, detail, since, progress, heals, whole, opened_at, seen_at, calm_since,
 			told_kind, told_severity, told_progress, told_at, closed_at
 		from ops.alert
 		where alert_key = any ($1) and closed_at is not null`, keys)
@@ -245,7 +264,7 @@ func (j *judge) readStanding() error {
 	var toldProgress *int64
 	var toldAt *time.Time
 	_, err = pgx.ForEachRow(rows, []any{
-		&s.Key, &s.Kind, &s.Severity, &s.Account, &s.Subject, &s.Detail, &s.Since, &s.progress, &s.heals, &s.openedAt, &s.seenAt, &s.calmSince,
+		&s.Key, &s.Kind, &s.Severity, &s.Account, &s.Subject, &s.Detail, &s.Since, &s.progress, &s.heals, &s.whole, &s.openedAt, &s.seenAt, &s.calmSince,
 		&toldKind, &toldSeverity, &toldProgress, &toldAt, &s.closedAt,
 	}, func() error {
 		one := s
@@ -306,6 +325,11 @@ func (j *judge) decide() ([]etl.AlertChange, error) {
 		}
 		if s.present = true; j.now.Sub(s.seenAt) >= seenEvery || c.Kind == "clock" {
 			s.seenAt, s.dirty = j.now, true
+		}
+	}
+	for _, s := range j.standing {
+		if s.Kind == "days_missing" && !j.days && s.closedAt == nil {
+			s.present = true
 		}
 	}
 	var news []*standing
@@ -452,15 +476,15 @@ func (j *judge) save() error {
 			toldKind, toldSeverity, toldProgress, toldAt = &t.kind, &severity, &t.progress, &t.at
 		}
 		batch.Queue(`
-			insert into ops.alert (alert_key, kind, severity, account, subject, detail, since, progress, heals, opened_at, seen_at, calm_since,
+			insert into ops.alert (alert_key, kind, severity, account, subject, detail, since, progress, heals, whole, opened_at, seen_at, calm_since,
 				told_kind, told_severity, told_progress, told_at, closed_at)
-			values ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+			values ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 			on conflict (alert_key) do update
 			set kind = excluded.kind, severity = excluded.severity, account = excluded.account, subject = excluded.subject, detail = excluded.detail,
-				since = excluded.since, progress = excluded.progress, heals = excluded.heals, opened_at = excluded.opened_at, seen_at = excluded.seen_at,
+				since = excluded.since, progress = excluded.progress, heals = excluded.heals, whole = excluded.whole, opened_at = excluded.opened_at, seen_at = excluded.seen_at,
 				calm_since = excluded.calm_since, told_kind = excluded.told_kind, told_severity = excluded.told_severity,
 				told_progress = excluded.told_progress, told_at = excluded.told_at, closed_at = excluded.closed_at`,
-			s.Key, s.Kind, string(s.Severity), s.Account, s.Subject, s.Detail, s.Since, s.progress, s.heals, s.openedAt, s.seenAt, s.calmSince,
+			s.Key, s.Kind, string(s.Severity), s.Account, s.Subject, s.Detail, s.Since, s.progress, s.heals, s.whole, s.openedAt, s.seenAt, s.calmSince,
 			toldKind, toldSeverity, toldProgress, toldAt, s.closedAt)
 	}
 	return j.tx.SendBatch(j.ctx, batch).Close()
@@ -500,7 +524,7 @@ func (w *Warehouse) Alive(ctx context.Context) error {
 		return fmt.Errorf("look whether alerts work: %w", err)
 	case ago == nil:
 		return errors.New("conditions were never judged")
-	case *ago > watchPause:
+	case *ago > judgedWithin:
 		return fmt.Errorf("conditions were last judged %s ago, want every minute", ago.Round(time.Second))
 	case waiting != nil && *waiting > 30*time.Minute:
 		return fmt.Errorf("a notice has waited %s to be delivered: see ops.alert_delivery", waiting.Round(time.Second))

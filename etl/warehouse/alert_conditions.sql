@@ -4,13 +4,21 @@
 -- $1 now, by the business clock; credentials are judged by the wall clock, which is the vendor's
 -- $2 what is configured, as JSON; NULL: everything that was ever loaded
 -- $3 since when conditions are judged without a pause: what fell due in the pause is being caught up
-with scope as materialized (
+-- $4 whether days are looked through for missing ones, which is dear
+with configured as materialized (
+    select source, account, customers
+    from jsonb_to_recordset($2::jsonb) as x (source text, account text, customers text[])
+    where source <> ''
+),
+
+scope as materialized (
     select
         w.source,
         w.dataset,
         w.scope,
         w.account,
         w.zone,
+        w.settle,
         w.next_due_at,
         w.last_success_at,
         r.error as last_error,
@@ -27,7 +35,7 @@ with scope as materialized (
         and (
             $2::jsonb is null
             or exists (
-                select from jsonb_to_recordset($2::jsonb) as x (source text, account text, customers text[])
+                select from configured as x
                 where x.source = w.source
                     and x.account = w.account
                     and (x.customers is null or w.dataset = 'keystone.customers' or w.scope = any (x.customers))
@@ -36,7 +44,9 @@ with scope as materialized (
 ),
 
 account as (
-    select distinct source, account from scope
+    select source, account from scope
+    union
+    select source, account from configured
 ),
 
 -- Scopes of which the last run failed or lacks a part, and since when no run was whole.
@@ -102,46 +112,120 @@ failing as (
         ) as detail,
         min(since) as since,
         count(*) as progress,
-        true as heals
-    from failing_scope
+        true as heals,
+        -- Of how many progress counts: what spreads to all, or to twice as many, is told at once. 0: it counts otherwise.
+        (select count(*) from scope as every where every.dataset = f.dataset and every.account = f.account) as whole
+    from failing_scope as f
     group by dataset, account
 ),
 
--- A scope whose runs fail is given time to be called failing instead.
+-- Scopes with what is due of them. An account of which no run was ever made is due since it is configured.
+due as (
+    select
+        s.dataset,
+        s.scope,
+        s.account,
+        s.last_error,
+        case when s.last_success_at is null then first.business_at else s.next_due_at end as due_at
+    from scope as s
+    left join lateral (
+        select business_at
+        from ops.run
+        where s.last_success_at is null and dataset = s.dataset and scope = s.scope
+        order by run_id
+        limit 1
+    ) as first on true
+    where not s.lacks_credential
+        and not exists (select from failing_scope as f where f.dataset = s.dataset and f.scope = s.scope)
+    union all
+    select case x.source when 'keystone' then 'keystone.customers' else 'wolkvox.billing' end, x.account, x.account, null, seen.since
+    from configured as x
+    join ops.alert_watched as seen using (source, account)
+    where not exists (select from ops.watermark as w where w.source = x.source and w.account = x.account)
+),
+
+-- A scope whose runs fail is given time to be called failing instead. What is told already is given no
+-- time again after a pause.
 late as (
     select
-        format('late:%s:%s', dataset, account),
+        format('late:%s:%s', d.dataset, d.account),
         'late',
-        case when min(greatest(due_at, $3::timestamptz)) < $1::timestamptz - interval '1 day' then 'page' else 'warn' end,
-        account,
-        format('%s of %s is late', dataset, account),
+        case when min(greatest(d.due_at, grace.since)) < $1::timestamptz - interval '1 day' then 'page' else 'warn' end,
+        d.account,
+        format('%s of %s is late', d.dataset, d.account),
         format(
             '%s of its scopes, such as %s, since %s: %s. See `meterhouse status`; `meterhouse run %s` loads at once.',
-            count(*), min(scope), to_char(min(due_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
-            coalesce('the last run said ' || left(split_part(min(last_error), E'\n', 1), 300), 'it was due and was not loaded: is `meterhouse serve` or a worker up?'),
-            dataset
+            count(*), min(d.scope), to_char(min(d.due_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
+            coalesce('the last run said ' || left(split_part(min(d.last_error), E'\n', 1), 300), 'it was due and was not loaded: is `meterhouse serve` or a worker up?'),
+            d.dataset
         ),
-        min(due_at),
+        min(d.due_at),
         count(*),
-        true
+        true,
+        greatest((select count(*) from scope as every where every.dataset = d.dataset and every.account = d.account), 1)
+    from due as d
+    left join ops.alert as told on told.alert_key = format('late:%s:%s', d.dataset, d.account) and told.closed_at is null
+    cross join lateral (select least($3::timestamptz, told.opened_at - interval '1 hour') as since) as grace
+    where d.due_at is not null
+        and greatest(d.due_at, grace.since) < $1::timestamptz - case when d.last_error is null then interval '1 hour' else interval '3 hours' end
+    group by d.dataset, d.account
+),
+
+-- Days that the vendor should have told by now: the last load came a day after they were due, and they
+-- are not there. A scope that is not loaded is told as late or failing instead.
+days_missing as (
+    select
+        format('days_missing:%s', s.account),
+        'days_missing',
+        'warn',
+        s.account,
+        format('days of %s are missing', s.account),
+        format('%s, counted by service level, between %s and %s, such as of customer %s. See `meterhouse report missing_days`; `meterhouse backfill` asks for them again, and NetApp knows of those that stay away.',
+            count(*), min(c.day), max(c.day), min(c.customer_id)),
+        min((c.day + 1)::timestamp at time zone 'UTC' + s.settle + interval '1 day'),
+        count(*),
+        true,
+        0::bigint
+    from mart.coverage as c
+    join scope as s on s.dataset = c.dataset and s.scope = c.customer_id
+    where $4::boolean
+        and c.dataset = 'keystone.history'
+        and c.status = 'missing'
+        and s.next_due_at is not null
+        and (c.day + 1)::timestamp at time zone 'UTC' + s.settle + interval '1 day' <= s.last_success_at
+    group by s.account
+),
+
+-- Customers that the vendor lists no more: nothing of them is loaded.
+customer_absent as (
+    select
+        format('customer_absent:%s', account),
+        'customer_absent',
+        case when gone = listed then 'page' else 'warn' end,
+        account,
+        format('NetApp lists %s customers of %s no more', case gone when listed then 'all' else gone::text end, account),
+        format('%s of %s, such as %s, since %s: nothing of them is loaded. Ask NetApp; if they ended, name those that remain as `customers` in the configuration.',
+            gone, listed, example, to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"')),
+        since,
+        gone,
+        true,
+        listed
     from (
         select
-            s.*,
-            case when s.last_success_at is null then first.business_at else s.next_due_at end as due_at
-        from scope as s
-        left join lateral (
-            select business_at
-            from ops.run
-            where s.last_success_at is null and dataset = s.dataset and scope = s.scope
-            order by run_id
-            limit 1
-        ) as first on true
-    ) as s
-    where greatest(due_at, $3::timestamptz) < $1::timestamptz - case when last_error is null then interval '1 hour' else interval '3 hours' end
-        and due_at is not null
-        and not lacks_credential
-        and not exists (select from failing_scope as f where f.dataset = s.dataset and f.scope = s.scope)
-    group by dataset, account
+            c.account,
+            count(*) as listed,
+            count(c.absent_since) as gone,
+            min(c.absent_since) as since,
+            min(c.customer_id) filter (where c.absent_since is not null) as example
+        from dw.dim_customer as c
+        where $2::jsonb is null
+            or exists (
+                select from configured as x
+                where x.source = 'keystone' and x.account = c.account and (x.customers is null or c.customer_id = any (x.customers))
+            )
+        group by c.account
+    ) as c
+    where gone > 0
 ),
 
 chain as (
@@ -237,7 +321,7 @@ credential_trouble (source, account, rank, severity, kind, since, subject, detai
 -- One message per account: the worst cause explains the others.
 credential as (
     select distinct on (source, account)
-        format('credential:%s:%s', source, account), kind, severity, account, subject, detail, since, 0::bigint, true
+        format('credential:%s:%s', source, account), kind, severity, account, subject, detail, since, 0::bigint, true, 0::bigint
     from credential_trouble
     order by source, account, severity = 'page' desc, rank
 ),
@@ -259,7 +343,8 @@ refusal as (
             end),
         v.started_at,
         0::bigint,
-        true
+        true,
+        0::bigint
     from ops.vendor_call as v
     join account as a on a.source = 'wolkvox' and a.account = v.account
     where v.outcome in ('quota_exceeded', 'concurrency')
@@ -297,7 +382,8 @@ license_month as (
         ),
         case m.state when 'lost' then m.month_ends_at else coalesce(m.last_reading_at, m.month_ends_at - interval '3 days') end,
         0::bigint,
-        m.state <> 'lost'
+        m.state <> 'lost',
+        0::bigint
     from mart.license_month as m
     join account as a on a.source = 'wolkvox' and a.account = m.account
     where m.state = 'at_risk' or m.state = 'lost' and m.month_ends_at > $1::timestamptz - interval '7 days'
@@ -314,7 +400,8 @@ lost_day as (
         'The vendor cannot tell the day any more: it says `lost` in mart.coverage. Counters of the month go on; a reading taken by hand can be loaded with `meterhouse readings import`.',
         (d.day + 1)::timestamp at time zone s.zone,
         0::bigint,
-        false
+        false,
+        0::bigint
     from scope as s
     cross join lateral (
         select ($1::timestamptz at time zone s.zone)::date - i as day from generate_series(1, 7) as i
@@ -343,7 +430,8 @@ quarantine as (
             to_char(max(q.quarantined_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), left(min(q.path), 200), min(q.scope), q.reason),
         min(q.quarantined_at),
         max(q.quarantine_id),
-        true
+        true,
+        0::bigint
     from ops.quarantine as q
     join scope as s on s.dataset = q.dataset and s.scope = q.scope
     where q.resolved_at is null
@@ -362,7 +450,8 @@ restated as (
             r.days, r.first_day, r.last_day, r.run_id),
         r.known_since,
         0::bigint,
-        false
+        false,
+        0::bigint
     from (
         select customer_key, run_id, count(*) as days, min(usage_date) as first_day, max(usage_date) as last_day, min(known_until) as known_since
         from dw.restatement
@@ -385,7 +474,8 @@ absent as (
             count(*), min(d.subscription_number), to_char(min(f.absent_since) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"')),
         min(f.absent_since),
         count(*),
-        true
+        true,
+        0::bigint
     from dw.fact_subscription as f
     join dw.dim_subscription as d using (subscription_key)
     join dw.dim_customer as c on c.customer_key = f.customer_key
@@ -406,7 +496,8 @@ drift as (
         format('%s, such as %s. They are kept in the landed body and not read; a developer should look.', count(*), min(d.path)),
         min(d.first_seen_at),
         0::bigint,
-        false
+        false,
+        0::bigint
     from ops.schema_drift as d
     join ops.run as r on r.run_id = d.first_run_id
     where d.first_seen_at > $1::timestamptz - interval '7 days'
@@ -416,6 +507,10 @@ drift as (
 select * from failing
 union all
 select * from late
+union all
+select * from days_missing
+union all
+select * from customer_absent
 union all
 select * from credential
 union all

@@ -283,7 +283,7 @@ func TestWatched(t *testing.T) {
 		w.now = w.now.Add(4 * time.Hour)
 		w.look()
 		w.now = w.now.Add(-4 * time.Hour)
-		got := strings.Join(w.rows(`select detail from mart.alert`), "\n")
+		got := strings.Join(w.rows(`select detail from mart.alert where kind = 'late'`), "\n")
 		if c.want == "" && got != "" || !strings.HasPrefix(got, c.want) {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
@@ -533,7 +533,7 @@ func TestRestatedInvoicedDays(t *testing.T) {
 	}
 	span := window("2026-05-01", "2026-05-08")
 	w.mustHistory(span, extreme(invoiced("2026-05-01T00:00:00Z", "110"), invoiced("2026-05-02T00:00:00Z", "110"), sample("2026-05-03T00:00:00Z", "110")))
-	w.exec(`update ops.watermark set next_due_at = 'infinity'`) // as late never as can be
+	w.exec(`update ops.watermark set next_due_at = 'infinity', settle = '100 days'`) // as late never as can be, and no day is missing
 	w.wantLook()
 	w.now = w.now.Add(time.Hour)
 	w.mustHistory(span, extreme(invoiced("2026-05-01T00:00:00Z", "111"), invoiced("2026-05-02T00:00:00Z", "111"), sample("2026-05-03T00:00:00Z", "111")))
