@@ -22,7 +22,7 @@ var alertConditions string
 const (
 	// Better news is told only when it has lasted, so that what comes and goes is told once.
 	alertHold = 15 * time.Minute
-	// What grows is told again, but not more often.
+	// What grows is told again, but not more often, unless it has doubled or reached all.
 	alertGrowth = 24 * time.Hour
 	// So many notices go out at once in an hour. Further ones wait, and then one tells everything
 	// that has changed meanwhile: whatever happens, people are not flooded.
@@ -315,7 +315,7 @@ func (j *judge) decide() ([]etl.AlertChange, error) {
 		case s == nil:
 			s = &standing{openedAt: j.now, seenAt: j.now, dirty: true}
 			j.standing[c.Key] = s
-		case s.closedAt != nil && !s.heals && !c.heals: // an event: it was told, and is over
+		case s.closedAt != nil && !s.heals && !c.heals && s.told != nil && c.progress <= s.told.progress: // an event: it was told, and is over
 			continue
 		case s.closedAt != nil:
 			*s = standing{openedAt: j.now, seenAt: j.now, dirty: true}
@@ -405,7 +405,7 @@ func (s *standing) change(now time.Time) etl.Change {
 		switch {
 		case is > was || s.Kind != s.told.kind:
 			return etl.AlertWorsened
-		case s.progress > s.told.progress && now.Sub(s.told.at) >= alertGrowth:
+		case s.progress > s.told.progress && (now.Sub(s.told.at) >= alertGrowth || s.spread()):
 			return etl.AlertGrew
 		}
 		return ""
@@ -420,6 +420,11 @@ func (s *standing) change(now time.Time) etl.Change {
 		return etl.AlertResolved
 	}
 	return etl.AlertEased
+}
+
+// spread tells whether it has reached twice as many as people were told of, or all.
+func (s *standing) spread() bool {
+	return s.whole > 0 && (s.progress >= 2*s.told.progress || s.progress >= s.whole)
 }
 
 // mustWait tells whether people were told so much of late that this has to wait. Meanwhile the
@@ -512,13 +517,15 @@ func (w *Warehouse) Alerts(ctx context.Context) ([]etl.Alert, error) {
 }
 
 // Alive is nil while people would hear of trouble: conditions were judged in the last minutes, and no
-// notice has waited for half an hour to be delivered. Without it a dead-man signal must stay away.
+// notice has waited for half an hour to be delivered or was the last to be given up. Without it a dead-man signal must stay away.
 func (w *Warehouse) Alive(ctx context.Context) error {
 	var ago, waiting *time.Duration
+	var givenUp bool
 	err := w.pool.QueryRow(ctx, `
 		select
 			clock_timestamp() - (select finished_at from ops.alert_check),
-			clock_timestamp() - (select min(created_at) from ops.alert_notice where settled_at is null)`).Scan(&ago, &waiting)
+			clock_timestamp() - (select min(created_at) from ops.alert_notice where settled_at is null),
+			coalesce((select outcome = 'given_up' from ops.alert_notice where settled_at is not null order by notice_id desc limit 1), false)`).Scan(&ago, &waiting, &givenUp)
 	switch {
 	case err != nil:
 		return fmt.Errorf("look whether alerts work: %w", err)
@@ -528,6 +535,8 @@ func (w *Warehouse) Alive(ctx context.Context) error {
 		return fmt.Errorf("conditions were last judged %s ago, want every minute", ago.Round(time.Second))
 	case waiting != nil && *waiting > 30*time.Minute:
 		return fmt.Errorf("a notice has waited %s to be delivered: see ops.alert_delivery", waiting.Round(time.Second))
+	case givenUp:
+		return errors.New("the last notice was given up, nobody got it: see ops.alert_delivery")
 	}
 	return nil
 }
@@ -616,20 +625,55 @@ func (n *Notices) Settle(ctx context.Context, id int64, delivered bool) error {
 }
 
 // Postpone gives the notice back after a failed attempt. It is due again after a minute, then two,
-// then four, at most an hour; after three days it is given up, which the returned flag tells.
+// then four, at most an hour; after three days it is given up, which the returned flag tells. What it
+// told, unless one channel took it, counts as told to nobody: what is still wrong gets a new notice.
 func (n *Notices) Postpone(ctx context.Context, id int64) (givenUp bool, err error) {
-	err = n.w.pool.QueryRow(ctx, `
-		update ops.alert_notice
-		set claimed_until = null,
-			next_try_at = clock_timestamp() + least(interval '1 hour', interval '1 minute' * (2 ^ least(attempts - 1, 6))),
-			settled_at = case when created_at < clock_timestamp() - $2::interval then clock_timestamp() end,
-			outcome = case when created_at < clock_timestamp() - $2::interval then 'given_up' end
-		where notice_id = $1 and settled_at is null
-		returning settled_at is not null`, id, giveUpAfter).Scan(&givenUp)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	err = pgx.BeginFunc(ctx, n.w.pool, func(tx pgx.Tx) error {
+		// Alerts are written by one at a time, who holds this lock.
+		if _, err := tx.Exec(ctx, `select from ops.alert_check for update`); err != nil {
+			return err
+		}
+		err := tx.QueryRow(ctx, `
+			update ops.alert_notice
+			set claimed_until = null,
+				next_try_at = clock_timestamp() + least(interval '1 hour', interval '1 minute' * (2 ^ least(attempts - 1, 6))),
+				settled_at = case when created_at < clock_timestamp() - $2::interval then clock_timestamp() end,
+				outcome = case when created_at < clock_timestamp() - $2::interval then 'given_up' end
+			where notice_id = $1 and settled_at is null
+			returning settled_at is not null`, id, giveUpAfter).Scan(&givenUp)
+		if errors.Is(err, pgx.ErrNoRows) || err == nil && !givenUp {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			update ops.alert as a
+			set told_kind = null, told_severity = null, told_progress = null, told_at = null
+			from ops.alert_notice as n
+			where n.notice_id = $1
+				and a.told_at = n.noticed_at
+				and a.alert_key in (select change ->> 'key' from jsonb_array_elements(n.changes) as change)
+				and not exists (select from ops.alert_delivery as d where d.notice_id = n.notice_id and d.delivered_at is not null)`, id)
+		return err
+	})
+	if err != nil {
 		return false, fmt.Errorf("notice %d: postpone: %w", id, err)
 	}
 	return givenUp, nil
+}
+
+// Waiting are the notices that are not settled, up to one, the oldest first.
+func (n *Notices) Waiting(ctx context.Context, upTo int64) ([]int64, error) {
+	rows, err := n.w.pool.Query(ctx, `select notice_id from ops.alert_notice where settled_at is null and notice_id <= $1 order by notice_id`, upTo)
+	if err != nil {
+		return nil, fmt.Errorf("notices that wait: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("notices that wait: %w", err)
+	}
+	return ids, nil
 }
 
 // Due are the notices that wait to be delivered and that nobody is at, the oldest first.

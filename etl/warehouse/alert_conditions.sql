@@ -24,12 +24,15 @@ scope as materialized (
         r.error as last_error,
         r.business_at as last_at,
         -- The credential's own alert speaks for these.
-        coalesce(refused.is_so, false) as is_refused,
-        coalesce(refused.is_so or r.error like '%token_attempt_foreign%', false) as lacks_credential
+        coalesce(refused.is_so and not unusable.is_so, false) as is_refused,
+        coalesce(unusable.is_so, false) as is_unusable,
+        coalesce(refused.is_so or unusable.is_so or r.error like '%token_attempt_foreign%', false) as lacks_credential
     from ops.watermark as w
     left join ops.run as r on r.run_id = w.last_run_id
     -- Rights that Keystone withdrew from a login are told as a breach of contract with a question.
     cross join lateral (select r.error_class = 'unauthorized' or r.error like '%: access refused (403 %' as is_so) as refused
+    -- There is no token that opens, so the vendor was not asked.
+    cross join lateral (select w.source = 'keystone' and (r.error like '%former_secrets_key%' or r.error like '%no credential is stored%') as is_so) as unusable
     left join dw.dim_customer as c on w.source = 'keystone' and w.dataset <> 'keystone.customers' and c.customer_id = w.scope
     where c.absent_since is null -- a customer that the vendor lists no more is not asked for
         and (
@@ -246,7 +249,7 @@ chain as (
         (
             select count(*)
             from ops.credential_attempt as p
-            where p.account = c.account and p.from_generation = c.generation and p.started_at > clock_timestamp() - interval '24 hours'
+            where p.account = c.account and p.from_generation = c.generation and p.state <> 'abandoned' and p.started_at > clock_timestamp() - interval '24 hours'
         ) as attempts,
         format('log in to the Digital Advisor portal, generate tokens, and give the refresh token to `meterhouse token set %s`', c.account) as remedy
     from ops.credential as c
@@ -257,19 +260,21 @@ chain as (
     order by c.account, c.generation desc
 ),
 
-credential_trouble (source, account, rank, severity, kind, since, subject, detail) as (
+credential_trouble (source, account, rank, severity, kind, since, subject, detail, progress, whole) as (
     select
         'keystone', account, 1, 'page', 'token_dead', attempt_at,
         format('the vendor refused the token of %s', account),
         format('Generation %s, exchange %s at %s: %s. The access token lasts until %s, then nothing of this account is loaded: %s.',
-            generation, attempt_id, to_char(attempt_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), detail, access_until, remedy)
+            generation, attempt_id, to_char(attempt_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), detail, access_until, remedy),
+        0::bigint, 0::bigint
     from chain
     where is_refused
     union all
     select
         'keystone', account, 2, 'page', 'token_dead', obtained_at + interval '7 days',
         format('the token of %s died of age', account),
-        format('Generation %s was not exchanged for seven days: %s.', generation, remedy)
+        format('Generation %s was not exchanged for seven days: %s.', generation, remedy),
+        0, 0
     from chain
     where idle >= interval '7 days'
     union all
@@ -277,17 +282,28 @@ credential_trouble (source, account, rank, severity, kind, since, subject, detai
         'keystone', c.account, 3, 'page', 'token_foreign', min(s.last_at),
         format('an exchange of the token of %s is unknown to this machine', c.account),
         format('%s. Start meterhouse with the state_dir of the process that made the exchange; if that is lost, %s.',
-            left(split_part(min(s.last_error), E'\n', 1), 300), min(c.remedy))
+            left(split_part(min(s.last_error), E'\n', 1), 300), min(c.remedy)),
+        0, 0
     from chain as c
     join scope as s on s.account = c.account and s.last_error like '%token_attempt_foreign%'
     group by c.account
+    union all
+    select
+        'keystone', account, 3, 'page', 'token_unusable', min(last_at),
+        format('the stored token of %s cannot be used', account),
+        format('The vendor was not asked: %s', left(split_part(min(last_error), E'\n', 1), 600)),
+        0, 0
+    from scope
+    where is_unusable
+    group by account
     union all
     select
         'keystone', account, 4, case when attempts > 3 then 'page' else 'warn' end, 'token_ambiguous', attempt_at,
         format('the answer to a token exchange of %s was lost', account),
         format('Generation %s, exchange %s at %s: %s. The access token lasts until %s. %s.',
             generation, attempt_id, to_char(attempt_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), detail, access_until,
-            case when attempts > 3 then 'The probes of today are used up: ' || remedy else 'It is probed by itself; if that is refused, ' || remedy end)
+            case when attempts > 3 then 'The probes of today are used up: ' || remedy else 'It is probed by itself; if that is refused, ' || remedy end),
+        0, 0
     from chain
     where is_unclear
     union all
@@ -299,13 +315,15 @@ credential_trouble (source, account, rank, severity, kind, since, subject, detai
             case source
                 when 'keystone' then format('See `meterhouse token status`; if the token is in order, ask NetApp for the rights of account %s.', account)
                 else format('Correct the wolkvox-token of account %s in the configuration, then `meterhouse run wolkvox.billing`.', account)
-            end)
+            end),
+        scopes, (select count(*) from scope as every where every.source = refused.source and every.account = refused.account)
     from refused
     union all
     select
         'keystone', account, 6, case when login_age >= interval '85 days' then 'page' else 'warn' end, 'token_login', seeded_at + interval '75 days',
         format('somebody has to log in for %s before %s', account, to_char((seeded_at + interval '90 days') at time zone 'UTC', 'YYYY-MM-DD')),
-        format('The vendor asks for a person every 90 days: %s.', remedy)
+        format('The vendor asks for a person every 90 days: %s.', remedy),
+        0, 0
     from chain
     where login_age >= interval '75 days'
     union all
@@ -313,17 +331,22 @@ credential_trouble (source, account, rank, severity, kind, since, subject, detai
         'keystone', account, 7, case when idle >= interval '5 days' then 'page' else 'warn' end, 'token_idle', obtained_at + interval '3 days',
         format('the token of %s was not exchanged for %s days', account, floor(extract(epoch from idle) / 86400)),
         format('It dies on %s. `meterhouse serve` exchanges it every two days: see whether it is up and what `meterhouse token status` says.',
-            to_char((obtained_at + interval '7 days') at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'))
+            to_char((obtained_at + interval '7 days') at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"')),
+        0, 0
     from chain
     where idle >= interval '3 days'
 ),
 
--- One message per account: the worst cause explains the others.
+-- One message per account and question: what becomes of the token, who may see the data, and when a
+-- person has to log in. The worst cause explains the others; without a token nothing else is refused.
 credential as (
-    select distinct on (source, account)
-        format('credential:%s:%s', source, account), kind, severity, account, subject, detail, since, 0::bigint, true, 0::bigint
-    from credential_trouble
-    order by source, account, severity = 'page' desc, rank
+    select distinct on (t.source, t.account, topic.name)
+        format('%s:%s:%s', topic.name, t.source, t.account), t.kind, t.severity, t.account, t.subject, t.detail, t.since, t.progress, true, t.whole
+    from credential_trouble as t
+    cross join lateral (select case t.kind when 'access_refused' then 'access' when 'token_login' then 'login' else 'credential' end as name) as topic
+    where t.kind <> 'access_refused'
+        or not exists (select from credential_trouble as worse where worse.source = t.source and worse.account = t.account and worse.rank <= 3)
+    order by t.source, t.account, topic.name, t.severity = 'page' desc, t.rank
 ),
 
 refusal as (
@@ -438,25 +461,32 @@ quarantine as (
     group by q.dataset, s.account, q.reason
 ),
 
--- Days that the vendor had invoiced and then told otherwise, by customer and the run that met them.
+-- Days that the vendor had invoiced and then told otherwise, by customer and month; it grows with each run that meets another.
 restated as (
     select
-        format('restated:%s:%s', c.customer_id, r.run_id),
+        format('restated:%s:%s', c.customer_id, to_char(r.month, 'YYYY-MM')),
         'restated_invoiced',
         'warn',
         c.account,
-        format('NetApp restated invoiced days of customer %s', c.customer_id),
-        format('%s, counted by service level, between %s and %s, met by run %s. See mart.restatement where was_invoiced, and `meterhouse report restated_days`.',
-            r.days, r.first_day, r.last_day, r.run_id),
+        format('NetApp restated invoiced days of customer %s in %s', c.customer_id, to_char(r.month, 'YYYY-MM')),
+        format('%s changes, counted by service level, between %s and %s, the last met by run %s. See mart.restatement where was_invoiced, and `meterhouse report restated_days`.',
+            r.changes, r.first_day, r.last_day, r.run_id),
         r.known_since,
-        0::bigint,
+        r.run_id,
         false,
         0::bigint
     from (
-        select customer_key, run_id, count(*) as days, min(usage_date) as first_day, max(usage_date) as last_day, min(known_until) as known_since
+        select
+            customer_key,
+            date_trunc('month', usage_date::timestamp) as month,
+            max(run_id) as run_id,
+            count(*) as changes,
+            min(usage_date) as first_day,
+            max(usage_date) as last_day,
+            min(known_until) as known_since
         from dw.restatement
         where was_invoiced and kind <> 'reread' and known_until > $1::timestamptz - interval '7 days'
-        group by customer_key, run_id
+        group by customer_key, date_trunc('month', usage_date::timestamp)
     ) as r
     join dw.dim_customer as c on c.customer_key = r.customer_key
     join scope as s on s.dataset = 'keystone.history' and s.scope = c.customer_id
@@ -488,20 +518,20 @@ absent as (
 
 drift as (
     select
-        format('drift:%s:%s', d.dataset, d.first_run_id),
+        format('drift:%s:%s', d.dataset, r.account),
         'schema_drift',
         'warn',
         r.account,
         format('answers of %s have members that no document describes', d.dataset),
         format('%s, such as %s. They are kept in the landed body and not read; a developer should look.', count(*), min(d.path)),
         min(d.first_seen_at),
-        0::bigint,
+        max(d.first_run_id),
         false,
         0::bigint
     from ops.schema_drift as d
     join ops.run as r on r.run_id = d.first_run_id
     where d.first_seen_at > $1::timestamptz - interval '7 days'
-    group by d.dataset, d.first_run_id, r.account
+    group by d.dataset, r.account
 )
 
 select * from failing

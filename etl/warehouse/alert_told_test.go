@@ -135,7 +135,7 @@ func TestRefusalHidesNoDeadline(t *testing.T) {
 	w.ran("keystone.customers", "acme", "", 365*days)
 	w.ran("keystone.history", "C-1", "extract: access refused (403 forbidden): credentials refused", 0)
 	w.token(1, 0, 10*days)
-	w.wantLook("opened page access_refused credential:keystone:acme")
+	w.wantLook("opened page access_refused access:keystone:acme")
 	w.now = w.now.Add(time.Hour)
 	w.token(1, 6*days, 89*days)
 	got := append(w.look(), w.rows(`select kind from mart.alert`)...)
@@ -154,7 +154,7 @@ func TestRefusalSpreads(t *testing.T) {
 		w.ran("keystone.history", c, "", time.Hour)
 	}
 	w.ran("keystone.history", "C-1", refused, 0)
-	w.wantLook("opened page access_refused credential:keystone:acme")
+	w.wantLook("opened page access_refused access:keystone:acme")
 	w.now = w.now.Add(48 * time.Hour)
 	for _, c := range []string{"C-1", "C-2", "C-3", "C-4"} {
 		w.ran("keystone.history", c, refused, 0)
