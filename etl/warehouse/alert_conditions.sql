@@ -24,8 +24,8 @@ scope as materialized (
         r.error as last_error,
         r.business_at as last_at,
         -- The credential's own alert speaks for these.
-        coalesce(refused.is_so and not unusable.is_so, false) as is_refused,
-        coalesce(unusable.is_so, false) as is_unusable,
+        coalesce(refused.is_so and not unusable.is_so and not renewed.is_so, false) as is_refused,
+        coalesce(unusable.is_so and not renewed.is_so, false) as is_unusable,
         coalesce(refused.is_so or unusable.is_so or r.error like '%token_attempt_foreign%', false) as lacks_credential
     from ops.watermark as w
     left join ops.run as r on r.run_id = w.last_run_id
@@ -33,6 +33,13 @@ scope as materialized (
     cross join lateral (select r.error_class = 'unauthorized' or r.error like '%: access refused (403 %' as is_so) as refused
     -- There is no token that opens, so the vendor was not asked.
     cross join lateral (select w.source = 'keystone' and (r.error like '%former_secrets_key%' or r.error like '%no credential is stored%') as is_so) as unusable
+    -- A person gave a new token since: the next run, which has two hours, tells what it is worth.
+    cross join lateral (
+        select w.source = 'keystone' and exists (
+            select from ops.credential as c
+            where c.account = w.account and c.seeded_at > r.finished_at and c.seeded_at > clock_timestamp() - interval '2 hours'
+        ) as is_so
+    ) as renewed
     left join dw.dim_customer as c on w.source = 'keystone' and w.dataset <> 'keystone.customers' and c.customer_id = w.scope
     where c.absent_since is null -- a customer that the vendor lists no more is not asked for
         and (
