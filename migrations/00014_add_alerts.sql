@@ -32,7 +32,7 @@ create table ops.alert (
 ) with (fillfactor = 70); -- updated in place
 create index alert_open_idx on ops.alert (alert_key) where closed_at is null;
 comment on table ops.alert is 'Grain: one row per condition that ever wanted a person, as it stands now. The same condition met again opens its row again.';
-comment on column ops.alert.alert_key is 'What it is about, the same whenever the condition comes back: credential:acme.';
+comment on column ops.alert.alert_key is 'What it is about, the same whenever the condition comes back: credential:keystone:acme.';
 comment on column ops.alert.kind is 'What is wrong: late, failing, token_dead, month_at_risk and others, listed in the runbook.';
 comment on column ops.alert.severity is 'warn: in working hours; page: now.';
 comment on column ops.alert.account is 'Configured account; NULL where it is not about one.';

@@ -659,6 +659,8 @@ func TestDeadlinesOfTokens(t *testing.T) {
 	w.want(`select kind, account, days_left, action from mart.deadline order by kind`,
 		"token_idle|acme|2|loads renew the token and do not: see `meterhouse token status`, then `meterhouse run keystone.customers`",
 		"token_login|acme|9|log in to the Digital Advisor portal, generate tokens, and give the refresh token to `meterhouse token set acme`")
+	w.attempt(1, "ambiguous", "reply cut")
+	w.want(`select action from mart.deadline where kind = 'token_idle'`, "the answer to the last exchange was lost and is probed by itself: see `meterhouse token status`")
 	w.token(1, 8*days, 95*days)
 	w.want(`select kind, days_left, left(action, 23) from mart.deadline order by kind`, "token_idle|-2|get a new refresh token", "token_login|-6|log in to the Digital A")
 }

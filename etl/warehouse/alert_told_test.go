@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -244,4 +245,36 @@ func TestAbandonedExchangesAreNoProbes(t *testing.T) {
 	got := w.look()
 	t.Logf("custody counts %d exchanges; %q", a.Probes, w.rows(`select severity, detail from mart.alert`))
 	wantLines(t, got, "opened warn token_ambiguous credential:keystone:acme")
+}
+
+// TestDeliveredInPartIsNotToldAgain: people heard it on one channel, although the other was given up.
+func TestDeliveredInPartIsNotToldAgain(t *testing.T) {
+	t.Parallel()
+	w := newWatch(t)
+	w.ran("keystone.customers", "acme", "", 365*days)
+	w.token(1, 7*days, 0)
+	w.wantLook("opened page token_dead credential:keystone:acme")
+	n := w.Notices()
+	w.exec(`update ops.alert_notice set created_at = created_at - interval '73 hours'`)
+	if err := errors.Join(n.Attempted(t.Context(), 1, "webhook", nil), n.Attempted(t.Context(), 1, "command", etl.ErrUnavailable)); err != nil {
+		t.Fatal(err)
+	}
+	if gone, err := n.Postpone(t.Context(), 1); !gone || err != nil {
+		t.Fatal(gone, err)
+	}
+	wantLines(t, w.pass(time.Hour, nil))
+}
+
+// TestNewTokenIsGivenTime: what the old token failed with does not speak against a new one.
+func TestNewTokenIsGivenTime(t *testing.T) {
+	t.Parallel()
+	w := newWatch(t)
+	w.token(1, time.Hour, days)
+	w.attempt(1, "rejected", "status 401")
+	w.ran("keystone.customers", "acme", "the chain is dead: "+etl.ErrUnauthorized.Error(), 0)
+	w.wantLook("opened page token_dead credential:keystone:acme")
+	w.token(2, 0, 0)
+	wantLines(t, w.pass(time.Hour, nil), "16m0s resolved page token_dead credential:keystone:acme")
+	w.ran("keystone.customers", "acme", "status 403: "+etl.ErrUnauthorized.Error(), 0)
+	w.wantLook("opened page access_refused access:keystone:acme")
 }
