@@ -18,6 +18,7 @@ create table ops.alert (
     since timestamptz not null,
     progress bigint not null default 0,
     heals boolean not null,
+    whole bigint not null default 0,
     opened_at timestamptz not null,
     seen_at timestamptz not null,
     calm_since timestamptz,
@@ -31,7 +32,7 @@ create table ops.alert (
 ) with (fillfactor = 70); -- updated in place
 create index alert_open_idx on ops.alert (alert_key) where closed_at is null;
 comment on table ops.alert is 'Grain: one row per condition that ever wanted a person, as it stands now. The same condition met again opens its row again.';
-comment on column ops.alert.alert_key is 'What it is about, the same whenever the condition comes back: credential:acme.';
+comment on column ops.alert.alert_key is 'What it is about, the same whenever the condition comes back: credential:keystone:acme.';
 comment on column ops.alert.kind is 'What is wrong: late, failing, token_dead, month_at_risk and others, listed in the runbook.';
 comment on column ops.alert.severity is 'warn: in working hours; page: now.';
 comment on column ops.alert.account is 'Configured account; NULL where it is not about one.';
@@ -40,6 +41,7 @@ comment on column ops.alert.detail is 'What is known of it and what to do.';
 comment on column ops.alert.since is 'Since when the condition holds, UTC.';
 comment on column ops.alert.progress is 'Grows as the condition does, such as the newest record in quarantine: what grew is told again, once a day at most.';
 comment on column ops.alert.heals is 'Whether it can end: nobody is told that a lost month is lost no more.';
+comment on column ops.alert.whole is 'Of how many progress counts, such as the scopes of a dataset; 0 where it counts otherwise. What spreads to all, or to twice as many, is told again at once.';
 comment on column ops.alert.opened_at is 'When it was met first, this time, UTC. All times of this table are of the clock by which conditions are judged.';
 comment on column ops.alert.seen_at is 'When it was last met, UTC; kept to within ten minutes.';
 comment on column ops.alert.calm_since is 'Since when it is better than people were told, UTC; NULL while it is not. Better news waits: what comes and goes is told once.';
@@ -102,6 +104,7 @@ create table ops.alert_check (
     only_row boolean not null default true constraint alert_check_pkey primary key constraint alert_check_one_row check (only_row),
     watching_since timestamptz,
     checked_at timestamptz,
+    days_checked_at timestamptz,
     finished_at timestamptz
 );
 insert into ops.alert_check default values;
@@ -109,7 +112,19 @@ comment on table ops.alert_check is 'Grain: the one row that tells when conditio
 comment on column ops.alert_check.only_row is 'Always true: there is one row.';
 comment on column ops.alert_check.watching_since is 'Since when they are judged without a pause, UTC, by the clock of ops.alert: what fell due in a pause is given time to be caught up.';
 comment on column ops.alert_check.checked_at is 'When they were last judged, by the same clock; NULL before the first time.';
+comment on column ops.alert_check.days_checked_at is 'When missing days were last looked for, by the same clock; NULL before the first time. It is dear, so that is done every ten minutes.';
 comment on column ops.alert_check.finished_at is 'The same by the wall clock.';
+
+create table ops.alert_watched (
+    source text not null,
+    account text not null,
+    since timestamptz not null,
+    constraint alert_watched_pkey primary key (source, account)
+);
+comment on table ops.alert_watched is 'Grain: one row per account that was ever configured while conditions were judged: one that is never loaded is late from then on.';
+comment on column ops.alert_watched.source is 'Vendor: keystone or wolkvox.';
+comment on column ops.alert_watched.account is 'Configured account.';
+comment on column ops.alert_watched.since is 'When it was first seen in the configuration, by the business clock, UTC.';
 
 create index run_newest_idx on ops.run (dataset, scope, run_id);
 create index restatement_invoiced_idx on dw.restatement (known_until) where was_invoiced and kind <> 'reread';
@@ -148,10 +163,11 @@ token as (
         c.account,
         c.obtained_at + interval '7 days' as idle_at,
         c.seeded_at + interval '90 days' as login_at,
-        coalesce(t.state = 'rejected' and t.from_generation = c.generation, false) as is_refused
+        coalesce(t.state = 'rejected' and t.from_generation = c.generation, false) as is_refused,
+        coalesce(t.from_generation >= c.generation and (t.state = 'ambiguous' or t.state = 'open' and t.deadline_at < now() - interval '1 minute'), false) as is_unclear
     from ops.credential as c
     left join lateral (
-        select state, from_generation
+        select state, from_generation, deadline_at
         from ops.credential_attempt
         where account = c.account
         order by attempt_id desc
@@ -170,6 +186,7 @@ deadline as (
         now() as now_at,
         case
             when t.is_refused or t.idle_at <= now() then format('get a new refresh token from the Digital Advisor portal and give it to `meterhouse token set %s`', t.account)
+            when t.is_unclear then 'the answer to the last exchange was lost and is probed by itself: see `meterhouse token status`'
             when t.idle_at <= now() + interval '4 days' then 'loads renew the token and do not: see `meterhouse token status`, then `meterhouse run keystone.customers`'
             else 'nothing: loads renew the token'
         end as action
@@ -231,6 +248,7 @@ drop view mart.alert;
 drop index ops.vendor_call_refused_idx;
 drop index dw.restatement_invoiced_idx;
 drop index ops.run_newest_idx;
+drop table ops.alert_watched;
 drop table ops.alert_check;
 drop table ops.alert_delivery;
 drop table ops.alert_notice;

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -26,6 +27,8 @@ type Outbox interface {
 	Settle(ctx context.Context, id int64, delivered bool) error
 	// Postpone gives a claimed notice back; it is due again later, unless it is given up as too old.
 	Postpone(ctx context.Context, id int64) (givenUp bool, err error)
+	// Waiting are the notices that are not settled, up to one, the oldest first.
+	Waiting(ctx context.Context, upTo int64) ([]int64, error)
 	// Due are the notices that wait and that nobody is at, the oldest first.
 	Due(ctx context.Context) ([]int64, error)
 }
@@ -89,10 +92,59 @@ func New(cfg Config) (*Sender, error) {
 	return s, nil
 }
 
-// Send delivers one notice on every channel that has not taken it yet. nil: nothing is left to do.
+// Send delivers one notice on every channel that has not taken it yet, after the older ones that
+// wait: nobody hears that something is over before that it began. nil: nothing is left to do.
 // Otherwise it is to be called again: the error tells, without secrets, which channel failed how; it
-// is etl.ErrNoticeTaken when another process is at it. Repeating is safe.
+// is etl.ErrNoticeTaken when another process is at it or at an older one. Repeating is safe.
 func (s *Sender) Send(ctx context.Context, id int64) error {
+	ids, err := s.cfg.Outbox.Waiting(ctx, id)
+	if err != nil {
+		return err
+	}
+	if len(ids) == 0 || ids[len(ids)-1] != id {
+		ids = append(ids, id) // Claim says what became of it
+	}
+	return s.sendInOrder(ctx, ids)
+}
+
+// SendDue delivers what waits: what no job delivers, or what one failed to. Any number of processes
+// may call it at once.
+func (s *Sender) SendDue(ctx context.Context) error {
+	due, err := s.cfg.Outbox.Due(ctx)
+	if err != nil || len(due) == 0 {
+		return err
+	}
+	// What came later waits no longer than what it had to wait for.
+	ids, err := s.cfg.Outbox.Waiting(ctx, math.MaxInt64)
+	if err != nil {
+		return err
+	}
+	if err := s.sendInOrder(ctx, ids); !errors.Is(err, etl.ErrNoticeTaken) {
+		return err
+	}
+	return nil
+}
+
+// sendInOrder delivers notices, the oldest first. A channel that does not take one is left alone for
+// the later ones; the others go on.
+func (s *Sender) sendInOrder(ctx context.Context, ids []int64) error {
+	blocked := map[string]bool{}
+	var failed []error
+	for _, id := range ids {
+		err := s.send(ctx, id, blocked)
+		if err != nil {
+			failed = append(failed, err)
+		}
+		// Whoever is at an older one comes to the later ones next.
+		if errors.Is(err, etl.ErrNoticeTaken) || ctx.Err() != nil || len(blocked) > 0 && len(blocked) == len(s.channels) {
+			break
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// send delivers one notice on the channels that are not blocked, and blocks those that do not take it.
+func (s *Sender) send(ctx context.Context, id int64, blocked map[string]bool) error {
 	n, ok, err := s.cfg.Outbox.Claim(ctx, id)
 	if err != nil || !ok {
 		return err
@@ -108,8 +160,13 @@ func (s *Sender) Send(ctx context.Context, id int64) error {
 		return err
 	}
 	var failed []error
+	var failing []string
 	for _, c := range s.channels {
 		if slices.Contains(n.Delivered, c.name) {
+			continue
+		}
+		if blocked[c.name] {
+			failed = append(failed, fmt.Errorf("%s: an older notice waits", c.name))
 			continue
 		}
 		attempt, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
@@ -117,10 +174,10 @@ func (s *Sender) Send(ctx context.Context, id int64) error {
 		cancel()
 		if failure != nil {
 			failure = fmt.Errorf("%s: %w", c.name, failure)
-			failed = append(failed, failure)
+			failed, failing = append(failed, failure), append(failing, c.name)
 		}
 		if err := s.cfg.Outbox.Attempted(record, id, c.name, failure); err != nil {
-			failed = append(failed, err)
+			failed, failing = append(failed, err), append(failing, c.name) // it is repeated, before the later ones
 		}
 	}
 	if len(failed) == 0 {
@@ -132,26 +189,10 @@ func (s *Sender) Send(ctx context.Context, id int64) error {
 		s.cfg.Log.Error("alert given up", "notice", n.ID, "severity", n.Severity, "text", Text(n), "error", errors.Join(failed...))
 		return err
 	}
+	for _, name := range failing {
+		blocked[name] = true
+	}
 	return fmt.Errorf("deliver notice %d: %w", id, errors.Join(append(failed, err)...))
-}
-
-// SendDue delivers what waits: what no job delivers, or what one failed to. It goes on after a
-// failure. Any number of processes may call it at once.
-func (s *Sender) SendDue(ctx context.Context) error {
-	ids, err := s.cfg.Outbox.Due(ctx)
-	if err != nil {
-		return err
-	}
-	var failed []error
-	for _, id := range ids {
-		if err := s.Send(ctx, id); err != nil && !errors.Is(err, etl.ErrNoticeTaken) {
-			failed = append(failed, err)
-		}
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return errors.Join(failed...)
 }
 
 // Channels says in words where notices go, for people to read; it holds no secret.

@@ -378,6 +378,40 @@ func TestBothChannels(t *testing.T) {
 }
 
 // TestNoChannel: what can be sent nowhere is logged, once.
+// TestOrder: on each channel nothing is told before what came before it, and a channel that fails is
+// tried once at a time, however much waits.
+func TestOrder(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := newReceiver(t, status(503))
+	tell := o.script(`printf '%s ' "$METERHOUSE_ALERT_SEVERITY" >> ` + filepath.Join(o.dir, "told") + "\n")
+	s := o.sender(alert.Config{Webhook: r.hook(), Command: tell})
+	o.wantError(s.SendDue(t.Context()), "webhook: ")
+	o.exec(`insert into ops.alert_notice (noticed_at, severity, changes, next_try_at) select now(), 'resolved', changes, now() from ops.alert_notice`)
+	o.wantError(s.Send(t.Context(), 2), "notice 1: webhook: ", "notice 2: webhook: an older notice waits")
+	if got := o.read("told"); got != "page resolved " || r.calls() != 2 {
+		t.Errorf("the command was told %q, the webhook was asked %d times", got, r.calls())
+	}
+	r.from(nil)
+	o.exec(`update ops.alert_notice set next_try_at = now() + case notice_id when 1 then interval '1 hour' else interval '0' end`)
+	if err := s.SendDue(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.read("told"); got != "page resolved " {
+		t.Errorf("the command was told %q", got)
+	}
+	if r.calls() != 4 || !strings.Contains(r.bodies[2], `"severity":"page"`) || !strings.Contains(r.bodies[3], `"severity":"resolved"`) {
+		t.Errorf("%d calls: %q", r.calls(), r.bodies)
+	}
+	o.want(`select string_agg(outcome, ' ') from ops.alert_notice`, "delivered delivered")
+	// Another process is at an older one: the later one waits for it.
+	o.exec(`insert into ops.alert_notice (noticed_at, severity, changes, next_try_at, claimed_until)
+		select now(), 'warn', changes, now(), case notice_id when 1 then now() + interval '1 hour' end from ops.alert_notice order by notice_id`)
+	if err := s.Send(t.Context(), 4); !errors.Is(err, etl.ErrNoticeTaken) || r.calls() != 4 {
+		t.Errorf("got %v, %d calls", err, r.calls())
+	}
+}
+
 func TestNoChannel(t *testing.T) {
 	t.Parallel()
 	o := newOffice(t)

@@ -22,15 +22,20 @@ var alertConditions string
 const (
 	// Better news is told only when it has lasted, so that what comes and goes is told once.
 	alertHold = 15 * time.Minute
-	// What grows is told again, but not more often.
+	// What grows is told again, but not more often, unless it has doubled or reached all.
 	alertGrowth = 24 * time.Hour
 	// So many notices go out at once in an hour. Further ones wait, and then one tells everything
 	// that has changed meanwhile: whatever happens, people are not flooded.
 	noticesAtOnce = 3
 	pageSpacing   = 5 * time.Minute
 	warnSpacing   = 30 * time.Minute
-	// A pause in judging longer than that gives what fell due in it time to be caught up.
-	watchPause = 10 * time.Minute
+	// A pause in judging longer than that gives what fell due in it time to be caught up. Runs from
+	// cron judge every few minutes only, and a restart is no pause.
+	watchPause = time.Hour
+	// Without a judgement for that long, people would not hear of trouble.
+	judgedWithin = 10 * time.Minute
+	// Missing days are looked for only so often: it reads all days that were ever expected.
+	daysEvery = 10 * time.Minute
 	// Clocks that differ more than that make trouble for leases and token exchanges.
 	skewWarn = 5 * time.Second
 	skewPage = 60 * time.Second
@@ -91,8 +96,8 @@ func (w *Warehouse) checkAlerts(ctx context.Context, tx pgx.Tx, check AlertCheck
 		return nil, err
 	}
 	j := judge{ctx: ctx, tx: tx}
-	var checkedAt, watchingSince *time.Time
-	if err := tx.QueryRow(ctx, `select checked_at, watching_since from ops.alert_check for update`).Scan(&checkedAt, &watchingSince); err != nil {
+	var checkedAt, watchingSince, daysAt *time.Time
+	if err := tx.QueryRow(ctx, `select checked_at, watching_since, days_checked_at from ops.alert_check for update`).Scan(&checkedAt, &watchingSince, &daysAt); err != nil {
 		return nil, err
 	}
 	skew, err := w.clockSkew(ctx, tx, check.Wall)
@@ -108,6 +113,9 @@ func (w *Warehouse) checkAlerts(ctx context.Context, tx pgx.Tx, check AlertCheck
 	}
 	if checkedAt == nil || watchingSince == nil || j.now.Sub(*checkedAt) > watchPause {
 		watchingSince = &j.now
+	}
+	if j.days = daysAt == nil || j.now.Sub(*daysAt).Abs() >= daysEvery; j.days {
+		daysAt = &j.now
 	}
 	if err := j.readConditions(business, *watchingSince, check.Watched); err != nil {
 		return nil, err
@@ -128,7 +136,8 @@ func (w *Warehouse) checkAlerts(ctx context.Context, tx pgx.Tx, check AlertCheck
 	if err := j.save(); err != nil {
 		return nil, err
 	}
-	_, err = tx.Exec(ctx, `update ops.alert_check set checked_at = $1, watching_since = $2, finished_at = clock_timestamp()`, j.now, watchingSince)
+	_, err = tx.Exec(ctx, `update ops.alert_check set checked_at = $1, watching_since = $2, days_checked_at = $3, finished_at = clock_timestamp()`,
+		j.now, watchingSince, daysAt)
 	return changes, err
 }
 
@@ -155,6 +164,7 @@ type condition struct {
 	etl.Alert
 	progress int64
 	heals    bool
+	whole    int64 // of how many progress counts; 0: it counts otherwise
 }
 
 // standing is an alert as it is stored, or is to be stored.
@@ -184,6 +194,8 @@ type judge struct {
 	ctx context.Context
 	tx  pgx.Tx
 	now time.Time
+	// Whether missing days are looked for this time; otherwise what was found last stands.
+	days bool
 
 	conditions []condition
 	standing   map[string]*standing // open ones, and those whose condition holds
@@ -203,13 +215,20 @@ func (j *judge) readConditions(business, watchingSince time.Time, watched []Watc
 		configured = new(string)
 		*configured = string(text)
 	}
-	rows, err := j.tx.Query(j.ctx, alertConditions, business, configured, watchingSince)
+	// An account without a single run is late some time after it was first configured.
+	if _, err := j.tx.Exec(j.ctx, `
+		insert into ops.alert_watched (source, account, since)
+		select source, account, $2 from jsonb_to_recordset($1::jsonb) as x (source text, account text) where source <> ''
+		on conflict do nothing`, configured, business); err != nil {
+		return err
+	}
+	rows, err := j.tx.Query(j.ctx, alertConditions, business, configured, watchingSince, j.days)
 	if err != nil {
 		return err
 	}
 	var c condition
 	var account *string
-	_, err = pgx.ForEachRow(rows, []any{&c.Key, &c.Kind, &c.Severity, &account, &c.Subject, &c.Detail, &c.Since, &c.progress, &c.heals}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&c.Key, &c.Kind, &c.Severity, &account, &c.Subject, &c.Detail, &c.Since, &c.progress, &c.heals, &c.whole}, func() error {
 		c.Account = ""
 		if account != nil {
 			c.Account = *account
@@ -227,12 +246,12 @@ func (j *judge) readStanding() error {
 		keys[i] = c.Key
 	}
 	rows, err := j.tx.Query(j.ctx, `
-		select alert_key, kind, severity, coalesce(account, ''), subject, detail, since, progress, heals, opened_at, seen_at, calm_since,
+		select alert_key, kind, severity, coalesce(account, ''), subject, detail, since, progress, heals, whole, opened_at, seen_at, calm_since,
 			told_kind, told_severity, told_progress, told_at, closed_at
 		from ops.alert
 		where closed_at is null
 		union all
-		select alert_key, kind, severity, coalesce(account, ''), subject, detail, since, progress, heals, opened_at, seen_at, calm_since,
+		select alert_key, kind, severity, coalesce(account, ''), subject, detail, since, progress, heals, whole, opened_at, seen_at, calm_since,
 			told_kind, told_severity, told_progress, told_at, closed_at
 		from ops.alert
 		where alert_key = any ($1) and closed_at is not null`, keys)
@@ -245,7 +264,7 @@ func (j *judge) readStanding() error {
 	var toldProgress *int64
 	var toldAt *time.Time
 	_, err = pgx.ForEachRow(rows, []any{
-		&s.Key, &s.Kind, &s.Severity, &s.Account, &s.Subject, &s.Detail, &s.Since, &s.progress, &s.heals, &s.openedAt, &s.seenAt, &s.calmSince,
+		&s.Key, &s.Kind, &s.Severity, &s.Account, &s.Subject, &s.Detail, &s.Since, &s.progress, &s.heals, &s.whole, &s.openedAt, &s.seenAt, &s.calmSince,
 		&toldKind, &toldSeverity, &toldProgress, &toldAt, &s.closedAt,
 	}, func() error {
 		one := s
@@ -296,7 +315,7 @@ func (j *judge) decide() ([]etl.AlertChange, error) {
 		case s == nil:
 			s = &standing{openedAt: j.now, seenAt: j.now, dirty: true}
 			j.standing[c.Key] = s
-		case s.closedAt != nil && !s.heals && !c.heals: // an event: it was told, and is over
+		case s.closedAt != nil && !s.heals && !c.heals && s.told != nil && c.progress <= s.told.progress: // an event: it was told, and is over
 			continue
 		case s.closedAt != nil:
 			*s = standing{openedAt: j.now, seenAt: j.now, dirty: true}
@@ -306,6 +325,11 @@ func (j *judge) decide() ([]etl.AlertChange, error) {
 		}
 		if s.present = true; j.now.Sub(s.seenAt) >= seenEvery || c.Kind == "clock" {
 			s.seenAt, s.dirty = j.now, true
+		}
+	}
+	for _, s := range j.standing {
+		if s.Kind == "days_missing" && !j.days && s.closedAt == nil {
+			s.present = true
 		}
 	}
 	var news []*standing
@@ -381,7 +405,7 @@ func (s *standing) change(now time.Time) etl.Change {
 		switch {
 		case is > was || s.Kind != s.told.kind:
 			return etl.AlertWorsened
-		case s.progress > s.told.progress && now.Sub(s.told.at) >= alertGrowth:
+		case s.progress > s.told.progress && (now.Sub(s.told.at) >= alertGrowth || s.spread()):
 			return etl.AlertGrew
 		}
 		return ""
@@ -396,6 +420,11 @@ func (s *standing) change(now time.Time) etl.Change {
 		return etl.AlertResolved
 	}
 	return etl.AlertEased
+}
+
+// spread tells whether it has reached twice as many as people were told of, or all.
+func (s *standing) spread() bool {
+	return s.whole > 0 && (s.progress >= 2*s.told.progress || s.progress >= s.whole)
 }
 
 // mustWait tells whether people were told so much of late that this has to wait. Meanwhile the
@@ -452,15 +481,15 @@ func (j *judge) save() error {
 			toldKind, toldSeverity, toldProgress, toldAt = &t.kind, &severity, &t.progress, &t.at
 		}
 		batch.Queue(`
-			insert into ops.alert (alert_key, kind, severity, account, subject, detail, since, progress, heals, opened_at, seen_at, calm_since,
+			insert into ops.alert (alert_key, kind, severity, account, subject, detail, since, progress, heals, whole, opened_at, seen_at, calm_since,
 				told_kind, told_severity, told_progress, told_at, closed_at)
-			values ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+			values ($1, $2, $3, nullif($4, ''), $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 			on conflict (alert_key) do update
 			set kind = excluded.kind, severity = excluded.severity, account = excluded.account, subject = excluded.subject, detail = excluded.detail,
-				since = excluded.since, progress = excluded.progress, heals = excluded.heals, opened_at = excluded.opened_at, seen_at = excluded.seen_at,
+				since = excluded.since, progress = excluded.progress, heals = excluded.heals, whole = excluded.whole, opened_at = excluded.opened_at, seen_at = excluded.seen_at,
 				calm_since = excluded.calm_since, told_kind = excluded.told_kind, told_severity = excluded.told_severity,
 				told_progress = excluded.told_progress, told_at = excluded.told_at, closed_at = excluded.closed_at`,
-			s.Key, s.Kind, string(s.Severity), s.Account, s.Subject, s.Detail, s.Since, s.progress, s.heals, s.openedAt, s.seenAt, s.calmSince,
+			s.Key, s.Kind, string(s.Severity), s.Account, s.Subject, s.Detail, s.Since, s.progress, s.heals, s.whole, s.openedAt, s.seenAt, s.calmSince,
 			toldKind, toldSeverity, toldProgress, toldAt, s.closedAt)
 	}
 	return j.tx.SendBatch(j.ctx, batch).Close()
@@ -488,22 +517,26 @@ func (w *Warehouse) Alerts(ctx context.Context) ([]etl.Alert, error) {
 }
 
 // Alive is nil while people would hear of trouble: conditions were judged in the last minutes, and no
-// notice has waited for half an hour to be delivered. Without it a dead-man signal must stay away.
+// notice has waited for half an hour to be delivered or was the last to be given up. Without it a dead-man signal must stay away.
 func (w *Warehouse) Alive(ctx context.Context) error {
 	var ago, waiting *time.Duration
+	var givenUp bool
 	err := w.pool.QueryRow(ctx, `
 		select
 			clock_timestamp() - (select finished_at from ops.alert_check),
-			clock_timestamp() - (select min(created_at) from ops.alert_notice where settled_at is null)`).Scan(&ago, &waiting)
+			clock_timestamp() - (select min(created_at) from ops.alert_notice where settled_at is null),
+			coalesce((select outcome = 'given_up' from ops.alert_notice where settled_at is not null order by notice_id desc limit 1), false)`).Scan(&ago, &waiting, &givenUp)
 	switch {
 	case err != nil:
 		return fmt.Errorf("look whether alerts work: %w", err)
 	case ago == nil:
 		return errors.New("conditions were never judged")
-	case *ago > watchPause:
+	case *ago > judgedWithin:
 		return fmt.Errorf("conditions were last judged %s ago, want every minute", ago.Round(time.Second))
 	case waiting != nil && *waiting > 30*time.Minute:
 		return fmt.Errorf("a notice has waited %s to be delivered: see ops.alert_delivery", waiting.Round(time.Second))
+	case givenUp:
+		return errors.New("the last notice was given up, nobody got it: see ops.alert_delivery")
 	}
 	return nil
 }
@@ -592,20 +625,55 @@ func (n *Notices) Settle(ctx context.Context, id int64, delivered bool) error {
 }
 
 // Postpone gives the notice back after a failed attempt. It is due again after a minute, then two,
-// then four, at most an hour; after three days it is given up, which the returned flag tells.
+// then four, at most an hour; after three days it is given up, which the returned flag tells. What it
+// told, unless one channel took it, counts as told to nobody: what is still wrong gets a new notice.
 func (n *Notices) Postpone(ctx context.Context, id int64) (givenUp bool, err error) {
-	err = n.w.pool.QueryRow(ctx, `
-		update ops.alert_notice
-		set claimed_until = null,
-			next_try_at = clock_timestamp() + least(interval '1 hour', interval '1 minute' * (2 ^ least(attempts - 1, 6))),
-			settled_at = case when created_at < clock_timestamp() - $2::interval then clock_timestamp() end,
-			outcome = case when created_at < clock_timestamp() - $2::interval then 'given_up' end
-		where notice_id = $1 and settled_at is null
-		returning settled_at is not null`, id, giveUpAfter).Scan(&givenUp)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	err = pgx.BeginFunc(ctx, n.w.pool, func(tx pgx.Tx) error {
+		// Alerts are written by one at a time, who holds this lock.
+		if _, err := tx.Exec(ctx, `select from ops.alert_check for update`); err != nil {
+			return err
+		}
+		err := tx.QueryRow(ctx, `
+			update ops.alert_notice
+			set claimed_until = null,
+				next_try_at = clock_timestamp() + least(interval '1 hour', interval '1 minute' * (2 ^ least(attempts - 1, 6))),
+				settled_at = case when created_at < clock_timestamp() - $2::interval then clock_timestamp() end,
+				outcome = case when created_at < clock_timestamp() - $2::interval then 'given_up' end
+			where notice_id = $1 and settled_at is null
+			returning settled_at is not null`, id, giveUpAfter).Scan(&givenUp)
+		if errors.Is(err, pgx.ErrNoRows) || err == nil && !givenUp {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `
+			update ops.alert as a
+			set told_kind = null, told_severity = null, told_progress = null, told_at = null
+			from ops.alert_notice as n
+			where n.notice_id = $1
+				and a.told_at = n.noticed_at
+				and a.alert_key in (select change ->> 'key' from jsonb_array_elements(n.changes) as change)
+				and not exists (select from ops.alert_delivery as d where d.notice_id = n.notice_id and d.delivered_at is not null)`, id)
+		return err
+	})
+	if err != nil {
 		return false, fmt.Errorf("notice %d: postpone: %w", id, err)
 	}
 	return givenUp, nil
+}
+
+// Waiting are the notices that are not settled, up to one, the oldest first.
+func (n *Notices) Waiting(ctx context.Context, upTo int64) ([]int64, error) {
+	rows, err := n.w.pool.Query(ctx, `select notice_id from ops.alert_notice where settled_at is null and notice_id <= $1 order by notice_id`, upTo)
+	if err != nil {
+		return nil, fmt.Errorf("notices that wait: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("notices that wait: %w", err)
+	}
+	return ids, nil
 }
 
 // Due are the notices that wait to be delivered and that nobody is at, the oldest first.
