@@ -366,6 +366,8 @@ func BenchmarkMeasure(b *testing.B) {
 		`insert into dw.fact_license_reading (operation_key, product_key, description, reading_date, read_at, items, items_text, payload_id, run_id)
 			select operation_key, product_key, 'd', t::date, t, 1, '1', 1, 1
 			from dw.dim_operation, dw.dim_product, generate_series('2026-01-01'::timestamptz, '2027-01-01', interval '30 minutes') as t`,
+		`insert into dw.fact_license_snapshot (operation_key, product_key, description, snapshot_date, items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id)
+			select operation_key, product_key, description, (read_at at time zone 'America/Bogota')::date, 1, '1', 1, 1, count(*), max(read_at), 1, 1 from dw.fact_license_reading group by 1, 2, 3, 4`,
 	} {
 		h.exec(sql)
 	}
