@@ -23,8 +23,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show whether all is well, and what to do if not",
 		Long: `Begins with a verdict and, where somebody is needed, with what to do. Then how fresh each dataset
-is, what is late or failing, holes, quarantine, open alerts, deadlines of credentials and the last runs. A scope is
-late when it was due 15 minutes ago. Asks no vendor and changes nothing.
+is, what is late or failing, holes, quarantine, open alerts, deadlines of credentials and the last
+runs. A scope is late when it was due 15 minutes ago. Asks no vendor and changes nothing.
 
 JSON is one object of lists; CSV has one line per section, row and column. Both have every row.`,
 		Example: "  meterhouse status\n  meterhouse status --format json",
