@@ -55,6 +55,9 @@ comment on column ops.vendor_quota.left_calls is 'Calls left as the vendor count
 comment on column ops.vendor_quota.used_elsewhere is 'Of the used ones, those that ops.vendor_call knows nothing of: other tokens, or other users of this one.';
 comment on column ops.vendor_quota.told_at is 'Wall clock of the database when it was asked.';
 
+alter table dw.fact_license_snapshot add column zone text;
+comment on column dw.fact_license_snapshot.zone is 'Zone in which the day was filed; NULL for days loaded before this was kept: that of the operation. Another one is configured for later days only.';
+
 create index run_error_idx on ops.run (dataset, scope, business_at) where error is not null;
 
 create or replace view mart.coverage as
@@ -334,11 +337,10 @@ reading as (
         max(s.read_at) as last_reading_at,
         max(s.read_at) filter (where not s.is_imported) as last_fetched_at,
         bool_or(case when is_last.day and s.is_imported then true
-            when is_last.day then s.read_at >= (s.snapshot_date + 1)::timestamp at time zone w.zone - interval '55 minutes' else false end) as is_closing
+            when is_last.day then s.read_at >= (s.snapshot_date + 1)::timestamp at time zone coalesce(s.zone, o.zone) - interval '55 minutes' else false end) as is_closing
     from dw.fact_license_snapshot as s
     join dw.dim_operation as o using (operation_key)
     join dw.dim_product as p using (product_key)
-    join ops.watermark as w on w.dataset = 'wolkvox.billing' and w.account = o.account
     cross join lateral (select extract(day from s.snapshot_date + 1) = 1 as day) as is_last
     group by o.account, p.api, date_trunc('month', s.snapshot_date::timestamp)
 ),
@@ -465,6 +467,7 @@ comment on column mart.license_month.reason is 'Why it is at risk or lost: the p
 
 -- +goose Down
 drop view mart.license_month;
+alter table dw.fact_license_snapshot drop column zone;
 drop view mart.coverage;
 create view mart.coverage as
 with clock as (

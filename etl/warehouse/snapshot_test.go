@@ -416,3 +416,39 @@ func TestMonthStandsAsItsWorstProduct(t *testing.T) {
 		l.month("2026-05-31 23:46", "2026-05|at_risk|ivr_minutes: the vendor gave no reading that could be accepted")
 	})
 }
+
+// The zone of an account is put right: months that were closed in time, as their days were filed, stay
+// complete.
+func TestZonePutRightLeavesMonthsComplete(t *testing.T) {
+	l := newLicences(t, 30*time.Minute)
+	read := func(when, zone string) {
+		t.Helper()
+		l.now = at(when)
+		loc, err := time.LoadLocation(zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, m, d := l.now.In(loc).Date()
+		job := l.job("chat_licenses")
+		job.Zone = zone
+		_, err = l.load(job, etl.Window{}, func(sink etl.Sink) (etl.Report, error) {
+			return etl.Report{Records: 1, Received: 1, Warnings: etl.Warnings{}}, sink.License(etl.LicenseReading{
+				Operation: "acme_ops", Product: "chat_licenses", Description: "c", LocalDate: etl.DayOf(time.Date(y, m, d, 0, 0, 0, 0, time.UTC)),
+				Items: etl.MustDecimal("7"), ItemsText: "7", ReadAt: l.now,
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const q = `select to_char(month, 'YYYY-MM'), state from mart.license_month order by month`
+	read("2026-03-31T23:35:00Z", "UTC")
+	read("2026-04-30T23:35:00Z", "UTC")
+	read("2026-05-15T12:00:00Z", "UTC")
+	l.want(q, "2026-03|complete", "2026-04|complete", "2026-05|open")
+	read("2026-05-15T12:30:00Z", bogota)
+	l.want(q, "2026-03|complete", "2026-04|complete", "2026-05|open")
+	read("2026-05-31T23:35:00Z", bogota) // the evening has not begun there
+	read("2026-06-01T12:00:00Z", bogota)
+	l.want(q, "2026-03|complete", "2026-04|complete", "2026-05|lost", "2026-06|open")
+}
