@@ -119,13 +119,26 @@ func statusSections() []section {
 		{
 			// The runs of a job share the fence of its lease.
 			name: "warnings", advice: adviseWarnings, sql: `
-				select dataset, scope, warning, sum(occurrences)::bigint as occurrences,
+				select w.dataset, w.scope, warning, sum(occurrences)::bigint as occurrences,
 					(array_agg(first_path order by run_id))[1] as first_at
-				from (select run_id, dataset, scope, fence = max(fence) over (partition by dataset, scope) as newest from ops.run) as r
+				from ops.watermark as w
+				cross join lateral (
+					select fence from ops.run where dataset = w.dataset and scope = w.scope order by run_id desc limit 1
+				) as newest
+				cross join lateral (
+					select run_id
+					from ops.run
+					where dataset = w.dataset and scope = w.scope and fence = newest.fence
+						and run_id > coalesce((
+							select run_id from ops.run
+							where dataset = w.dataset and scope = w.scope and fence <> newest.fence
+							order by run_id desc
+							limit 1
+						), 0)
+				) as r
 				join ops.run_warning using (run_id)
-				where newest
-				group by dataset, scope, warning
-				order by dataset, scope, warning`,
+				group by w.dataset, w.scope, warning
+				order by w.dataset, w.scope, warning`,
 		},
 		{
 			name: "months", advice: adviseMonths, sql: `
