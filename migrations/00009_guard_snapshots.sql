@@ -55,6 +55,9 @@ comment on column ops.vendor_quota.left_calls is 'Calls left as the vendor count
 comment on column ops.vendor_quota.used_elsewhere is 'Of the used ones, those that ops.vendor_call knows nothing of: other tokens, or other users of this one.';
 comment on column ops.vendor_quota.told_at is 'Wall clock of the database when it was asked.';
 
+alter table dw.fact_license_snapshot add column zone text;
+comment on column dw.fact_license_snapshot.zone is 'Zone in which the day was filed; NULL for days loaded before this was kept: that of the operation. Another one is configured for later days only.';
+
 create index run_error_idx on ops.run (dataset, scope, business_at) where error is not null;
 
 create or replace view mart.coverage as
@@ -248,6 +251,7 @@ with clock as (
 account as (
     select
         w.account,
+        w.scope,
         w.zone,
         w.next_due_at,
         w.last_success_at,
@@ -270,6 +274,7 @@ account as (
 month as (
     select
         a.account,
+        a.scope,
         a.next_due_at,
         a.last_success_at,
         a.now_at,
@@ -282,28 +287,79 @@ month as (
     ) as m (month)
 ),
 
+answer as (
+    select
+        c.scope,
+        c.product,
+        date_trunc('month', c.day::timestamp)::date as month
+    from ops.coverage as c
+    where c.dataset = 'wolkvox.billing' and c.product <> '' and c.status in ('answered', 'partial')
+    group by c.scope, c.product, date_trunc('month', c.day::timestamp)
+),
+
+-- The products a month is about: those read in it; and of those read before, the ones that runs of the
+-- month failed to read, and all while no run of it was whole: a whole run asks for all there are.
+expected as (
+    select m.scope, m.month, a.product
+    from month as m
+    join answer as a on a.scope = m.scope and a.month = m.month
+    union
+    select m.scope, m.month, b.product
+    from month as m
+    cross join lateral (
+        select a.product, max(a.month) = max(max(a.month)) over () as is_recent
+        from answer as a
+        where a.scope = m.scope and a.month < m.month
+        group by a.product
+    ) as b
+    where not exists (select from answer as now where now.scope = m.scope and now.month = m.month and now.product = b.product)
+        and (
+            b.is_recent and not exists (
+                select from ops.run as r
+                where r.dataset = 'wolkvox.billing' and r.scope = m.scope and r.status = 'ok' and r.error is null and r.replay_of is null
+                    and r.business_at >= m.month_starts_at and r.business_at < m.month_ends_at
+            )
+            or exists (
+                select from ops.run as r
+                where r.dataset = 'wolkvox.billing' and r.scope = m.scope and r.error is not null and r.replay_of is null
+                    and r.business_at >= m.month_starts_at and r.business_at < m.month_ends_at
+                    and r.error ~ ('(?:^|\n)(?:extract|transform) ' || b.product || ': ')
+            )
+        )
+),
+
+-- The first of the readings that close a month is due 55 minutes before its end, in the zone by which it was filed.
 reading as (
     select
         o.account,
+        p.api as product,
         date_trunc('month', s.snapshot_date::timestamp)::date as month,
         max(s.read_at) as last_reading_at,
         max(s.read_at) filter (where not s.is_imported) as last_fetched_at,
-        max(s.snapshot_date) filter (where s.is_imported) as last_imported_date
+        bool_or(case when is_last.day and s.is_imported then true
+            when is_last.day then s.read_at >= (s.snapshot_date + 1)::timestamp at time zone coalesce(s.zone, o.zone) - interval '55 minutes' else false end) as is_closing
     from dw.fact_license_snapshot as s
     join dw.dim_operation as o using (operation_key)
-    group by o.account, date_trunc('month', s.snapshot_date::timestamp)
+    join dw.dim_product as p using (product_key)
+    cross join lateral (select extract(day from s.snapshot_date + 1) = 1 as day) as is_last
+    group by o.account, p.api, date_trunc('month', s.snapshot_date::timestamp)
 ),
 
--- The first of the readings that close a month is due 55 minutes before its end.
+-- A month about no product is judged by whatever was read.
 closed as (
     select
         m.*,
+        e.product,
         r.last_reading_at,
         r.last_fetched_at,
-        coalesce(r.last_fetched_at >= m.month_ends_at - interval '55 minutes', false)
-            or coalesce(r.last_imported_date = (m.month + interval '1 month')::date - 1, false) as is_closed
+        coalesce(r.is_closing, false) as is_closed
     from month as m
-    left join reading as r using (account, month)
+    left join expected as e on e.scope = m.scope and e.month = m.month
+    left join (
+        select * from reading
+        union all
+        select account, null, month, max(last_reading_at), max(last_fetched_at), bool_or(is_closing) from reading group by account, month
+    ) as r on r.account = m.account and r.month = m.month and coalesce(r.product, '') = coalesce(e.product, '')
 ),
 
 judged as (
@@ -313,13 +369,11 @@ judged as (
             when c.now_at >= c.month_ends_at and c.is_closed then 'complete'
             -- A closing reading that is landed may still be on its way into the facts.
             when c.now_at >= c.month_ends_at + interval '1 hour' then 'lost'
-            when c.now_at >= c.month_ends_at and exists (
-                select from ops.run as r
-                where r.dataset = 'wolkvox.billing' and r.scope = c.account and r.status = 'running'
-                    and r.business_at >= c.month_ends_at - interval '55 minutes' and r.business_at < c.month_ends_at
-            ) then 'at_risk'
+            when c.now_at >= c.month_ends_at and run.is_closing then 'at_risk'
             when c.now_at >= c.month_ends_at then 'lost'
             when c.is_closed then 'open'
+            -- It asks for one product after the other.
+            when c.now_at >= c.month_ends_at - interval '45 minutes' and c.now_at < c.month_ends_at - interval '15 minutes' and run.is_closing then 'open'
             when c.now_at >= c.month_ends_at - interval '45 minutes' then 'at_risk'
             when c.now_at < c.month_ends_at - interval '3 days' then 'open'
             when c.last_fetched_at is null then 'at_risk'
@@ -330,6 +384,43 @@ judged as (
             else 'open'
         end as state
     from closed as c
+    cross join lateral (
+        select c.now_at >= c.month_ends_at - interval '45 minutes' and c.now_at < c.month_ends_at + interval '1 hour' and exists (
+            select from ops.run as r
+            where r.dataset = 'wolkvox.billing' and r.scope = c.scope and r.status = 'running'
+                and r.business_at >= c.month_ends_at - interval '55 minutes' and r.business_at < c.month_ends_at
+        ) as is_closing
+    ) as run
+),
+
+ranked as (
+    select
+        j.*,
+        rank() over (partition by j.scope, j.month order by array_position(array['lost', 'at_risk', 'open', 'complete'], j.state)) as place,
+        count(*) over (partition by j.scope, j.month) as products
+    from judged as j
+),
+
+-- A month stands as the worst of its products does.
+worst as (
+    select
+        r.account,
+        r.scope,
+        r.month,
+        r.month_starts_at,
+        r.month_ends_at,
+        r.state,
+        case when count(r.last_reading_at) = count(*) then min(r.last_reading_at) end as last_reading_at,
+        case when count(r.last_fetched_at) = count(*) then min(r.last_fetched_at) end as last_fetched_at,
+        (array_agg(r.product order by r.last_fetched_at nulls first, r.product))[1] as product,
+        case
+            when count(*) = r.products then ''
+            when count(*) <= 4 then string_agg(r.product, ', ' order by r.product) || ': '
+            else array_to_string((array_agg(r.product order by r.product))[1:4], ', ') || format(' and %s more: ', count(*) - 4)
+        end as names
+    from ranked as r
+    where r.place = 1
+    group by r.account, r.scope, r.month, r.month_starts_at, r.month_ends_at, r.state, r.products
 )
 
 select
@@ -338,11 +429,20 @@ select
     j.month_ends_at,
     j.last_reading_at,
     j.state,
-    case when j.state in ('at_risk', 'lost') then coalesce(
+    case when j.state in ('at_risk', 'lost') then j.names || coalesce(
+        (
+            select (regexp_match(r.error, '(?:^|\n)(?:extract|transform) ' || j.product || ': ([^\n]*)'))[1]
+            from ops.run as r
+            where r.dataset = 'wolkvox.billing' and r.scope = j.scope and r.error is not null and r.status = 'partial' and r.replay_of is null
+                and r.business_at > coalesce(j.last_fetched_at, j.month_starts_at) and r.business_at < j.month_ends_at
+                and r.error ~ ('(?:^|\n)(?:extract|transform) ' || j.product || ': ')
+            order by r.business_at desc
+            limit 1
+        ),
         (
             select regexp_replace(split_part(r.error, e'\n', 1), '^(?:extract|transform) \w+: ', '')
             from ops.run as r
-            where r.dataset = 'wolkvox.billing' and r.scope = j.account and r.error is not null and r.status = 'failed' and r.replay_of is null
+            where r.dataset = 'wolkvox.billing' and r.scope = j.scope and r.error is not null and r.status = 'failed' and r.replay_of is null
                 and r.business_at > coalesce(j.last_fetched_at, j.month_starts_at) and r.business_at < j.month_ends_at
             order by r.business_at desc
             limit 1
@@ -350,23 +450,24 @@ select
         (
             select 'the vendor gave no reading that could be accepted'
             from ops.run as r
-            where r.dataset = 'wolkvox.billing' and r.scope = j.account and r.status in ('ok', 'partial') and r.replay_of is null
+            where r.dataset = 'wolkvox.billing' and r.scope = j.scope and r.status in ('ok', 'partial') and r.replay_of is null
                 and r.fetched_at > coalesce(j.last_fetched_at + interval '10 minutes', j.month_starts_at) and r.fetched_at < j.month_ends_at
             limit 1
         ),
         'nothing was asked' || coalesce(' since ' || to_char(j.last_fetched_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), '')
     ) end as reason
-from judged as j;
-comment on view mart.license_month is 'Grain: one row per wolkvox account and local month since its first reading: whether the month has, or can still get, its closing reading, one of its last 55 minutes.';
+from worst as j;
+comment on view mart.license_month is 'Grain: one row per wolkvox account and local month since its first reading: whether every product read in the month has, or can still get, its closing reading, one of the last 55 minutes. It stands as the worst of its products does.';
 comment on column mart.license_month.account is 'Configured account.';
 comment on column mart.license_month.month is 'First day of the local month.';
 comment on column mart.license_month.month_ends_at is 'When the month ends, UTC: readings of it cannot be fetched later.';
-comment on column mart.license_month.last_reading_at is 'Last accepted reading that is filed in the month, imported ones too, UTC; NULL when there is none.';
-comment on column mart.license_month.state is 'open; at_risk (three days or less before its end readings fail or have stayed away for an hour, or the first closing reading is overdue); complete (it ended with a closing reading, or one of its last day was imported); lost (it ended without).';
-comment on column mart.license_month.reason is 'Why it is at risk or lost: the error of the last run that failed since the last reading, or that nothing was asked; NULL otherwise.';
+comment on column mart.license_month.last_reading_at is 'Last accepted reading that is filed in the month, imported ones too, UTC; where products differ, of the one in the worst state that was read longest ago; NULL when it has none.';
+comment on column mart.license_month.state is 'open; at_risk (three days or less before its end readings fail or have stayed away for an hour, or the first closing reading is overdue); complete (every product has a closing reading or an imported one of the last day); lost (it ended without).';
+comment on column mart.license_month.reason is 'Why it is at risk or lost: the products, unless it is all of them, and the error of the last run that failed since the last reading, or that nothing was asked; NULL otherwise.';
 
 -- +goose Down
 drop view mart.license_month;
+alter table dw.fact_license_snapshot drop column zone;
 drop view mart.coverage;
 create view mart.coverage as
 with clock as (

@@ -174,14 +174,20 @@ func (c *checker) account(path, name string, taken map[string]string) {
 }
 
 func (c *checker) keystone(now time.Time) {
-	taken, owner := map[string]string{}, map[string]string{}
+	taken, owner, tokens := map[string]string{}, map[string]string{}, map[string]string{}
 	for i, k := range c.cfg.Keystone {
 		path := fmt.Sprintf("keystone[%d]", i)
 		c.account(path+".account", k.Account, taken)
 		c.baseURL(path+".base_url", k.BaseURL)
 		if text := k.RefreshToken.text(); text != "" {
-			if _, err := keystone.NewToken(text); err != nil {
+			_, err := keystone.NewToken(text)
+			switch {
+			case err != nil:
 				c.bad(path+".refresh_token", "%w", err)
+			case tokens[text] != "":
+				c.bad(path+".refresh_token", "is the token of %s too and works only once: want a login of its own", tokens[text])
+			default:
+				tokens[text] = path
 			}
 		}
 		for j, id := range k.Customers {

@@ -64,6 +64,7 @@ func TestConfigProblems(t *testing.T) {
 		{"open variable", "${KEY}", "'${KEY'", "secrets_key: ${ without a variable's name and }"},
 		{"short key", "${KEY}", "c2hvcnQ=", "m.yaml:3:14: secrets_key: holds 5 bytes in base64: want 32 bytes"},
 		{"short token", "${TOKEN}", "short", "m.yaml:6:20: keystone[0].refresh_token: token of 5 characters: want 16"},
+		{"token of two accounts", "    customers:", "  - {account: other, refresh_token: '${TOKEN}', history: {start: 2026-01-01}}\n  - account: third\n    customers:", "keystone[1].refresh_token: is the token of keystone[0] too and works only once"},
 		{"no account name", "account: acme", "account: ''", "m.yaml:5:14: keystone[0].account is empty"},
 		{"odd account name", "account: acme", "account: 'a b'", `m.yaml:5:14: keystone[0].account: "a b": want letters`},
 		{"customer twice", `"C-1001"`, `"0042117"`, `customer "0042117" is listed by keystone[0].customers[0] too`},

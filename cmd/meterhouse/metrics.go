@@ -36,7 +36,7 @@ func (s *session) gatherer() prometheus.Gatherer {
 	registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newMetrics(s.wh, warehouse.MetricGroups(), s.app.log),
+		newMetrics(s.wh, warehouse.MetricGroups(), s.alertCheck().Watched, s.app.log),
 	)
 	return registry
 }
@@ -52,16 +52,17 @@ const (
 // measurer is the warehouse, for figures.
 type measurer interface {
 	Ready(context.Context) error
-	Measure(context.Context, warehouse.MetricGroup) ([]warehouse.Figure, error)
+	Measure(context.Context, warehouse.MetricGroup, []warehouse.Watched) ([]warehouse.Figure, error)
 }
 
 // metrics turns the figures of the warehouse into those of Prometheus. A query that fails is left out,
 // counted and tried again the next time; the others go on.
 type metrics struct {
-	source measurer
-	groups []warehouse.MetricGroup
-	log    *slog.Logger
-	now    func() time.Time // monotonic
+	source  measurer
+	groups  []warehouse.MetricGroup
+	watched []warehouse.Watched // what is configured
+	log     *slog.Logger
+	now     func() time.Time // monotonic
 
 	build    prometheus.Metric
 	up, took *prometheus.Desc
@@ -81,7 +82,7 @@ type told struct {
 	asked   time.Time // zero: it is to be asked
 }
 
-func newMetrics(source measurer, groups []warehouse.MetricGroup, log *slog.Logger) *metrics {
+func newMetrics(source measurer, groups []warehouse.MetricGroup, watched []warehouse.Watched, log *slog.Logger) *metrics {
 	version, revision, goVersion := "unknown", "unknown", "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version, goVersion = or(info.Main.Version, "(devel)"), info.GoVersion
@@ -92,7 +93,7 @@ func newMetrics(source measurer, groups []warehouse.MetricGroup, log *slog.Logge
 		}
 	}
 	m := &metrics{
-		source: source, groups: groups, log: log, now: time.Now,
+		source: source, groups: groups, watched: watched, log: log, now: time.Now,
 		build: prometheus.MustNewConstMetric(prometheus.NewDesc("meterhouse_build_info",
 			"Always 1; the labels tell what is running.", []string{"version", "revision", "goversion"}, nil),
 			prometheus.GaugeValue, 1, version, revision, goVersion),
@@ -179,7 +180,7 @@ func (m *metrics) refresh() {
 }
 
 func (m *metrics) measure(ctx context.Context, g warehouse.MetricGroup) (all []prometheus.Metric, err error) {
-	figures, err := m.source.Measure(ctx, g)
+	figures, err := m.source.Measure(ctx, g, m.watched)
 	if err != nil {
 		return nil, err
 	}

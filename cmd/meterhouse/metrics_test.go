@@ -251,7 +251,7 @@ func (s *scripted) Ready(context.Context) error {
 	return s.ready
 }
 
-func (s *scripted) Measure(_ context.Context, g warehouse.MetricGroup) (all []warehouse.Figure, _ error) {
+func (s *scripted) Measure(_ context.Context, g warehouse.MetricGroup, _ []warehouse.Watched) (all []warehouse.Figure, _ error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asked[g.Name]++
@@ -265,7 +265,7 @@ func TestMetricsAreCachedAndSurviveABadQuery(t *testing.T) {
 	t.Parallel()
 	source := &scripted{errors: map[string]error{}, asked: map[string]int{}}
 	var log strings.Builder
-	m := newMetrics(source, warehouse.MetricGroups(), slog.New(slog.NewTextHandler(&log, nil)))
+	m := newMetrics(source, warehouse.MetricGroups(), nil, slog.New(slog.NewTextHandler(&log, nil)))
 	now := time.Now()
 	m.now = func() time.Time { return now }
 	registry := prometheus.NewPedanticRegistry()
@@ -330,7 +330,7 @@ func TestMetricsAtOnce(t *testing.T) {
 	t.Parallel()
 	source := &scripted{asked: map[string]int{}}
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(newMetrics(source, warehouse.MetricGroups(), slog.New(slog.DiscardHandler)))
+	registry.MustRegister(newMetrics(source, warehouse.MetricGroups(), nil, slog.New(slog.DiscardHandler)))
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {

@@ -23,8 +23,8 @@ func (a *app) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show whether all is well, and what to do if not",
 		Long: `Begins with a verdict and, where somebody is needed, with what to do. Then how fresh each dataset
-is, what is late or failing, holes, quarantine, deadlines of credentials and the last runs. A scope is
-late when it was due 15 minutes ago. Asks no vendor and changes nothing.
+is, what is late or failing, holes, quarantine, open alerts, deadlines of credentials and the last
+runs. A scope is late when it was due 15 minutes ago. Asks no vendor and changes nothing.
 
 JSON is one object of lists; CSV has one line per section, row and column. Both have every row.`,
 		Example: "  meterhouse status\n  meterhouse status --format json",
@@ -71,14 +71,15 @@ func statusSections() []section {
 	return []section{
 		{
 			// A customer that the vendor lists no longer is not loaded, and not late.
-			name: "freshness", title: "Freshness, in UTC", always: true, advice: adviseFreshness, short: shortFreshness, sql: `
+			name: "freshness", title: "Freshness, in UTC", always: true, advice: adviseFreshness, notes: noteFreshness, short: shortFreshness, sql: `
 				select f.dataset, f.scope, f.account, f.status, date_trunc('second', f.watermark) as watermark,
 					date_trunc('second', f.last_success_at) as last_success_at, f.next_due_at,
 					case when f.lag is null then '' else
 						extract(day from justify_hours(f.lag))::int || 'd ' || to_char(justify_hours(f.lag), 'HH24:MI') end as lag,
 					c.customer_id is null and (f.last_success_at is null
 						or f.next_due_at < current_setting('meterhouse.now')::timestamptz - ` + lateAfter + `) as is_late,
-					c.customer_id is not null as is_gone
+					c.customer_id is not null as is_gone, (c.absent_since at time zone 'UTC')::date as gone_since,
+					c.absent_since > current_setting('meterhouse.now')::timestamptz - interval '30 days' as is_gone_of_late
 				from mart.freshness as f
 				left join dw.dim_customer as c on f.source = 'keystone' and c.customer_id = f.scope and c.absent_since is not null
 				order by f.source, f.dataset, f.scope`,
@@ -94,11 +95,16 @@ func statusSections() []section {
 		},
 		{
 			name: "holes", title: "Coverage holes", advice: adviseHoles, notes: noteHoles, short: shortHoles, sql: `
-				select dataset, coalesce(customer_id, account) as scope, subscription_number as subscription,
-					coalesce(service_level, product) as series, status, count(distinct day) as days, min(day) as first_day, max(day) as last_day
-				from mart.coverage
-				where status in ('missing', 'lost', 'partial')
-				group by dataset, coalesce(customer_id, account), subscription_number, coalesce(service_level, product), status
+				select v.dataset, coalesce(v.customer_id, v.account) as scope, v.subscription_number as subscription,
+					coalesce(v.service_level, v.product) as series, v.status, count(distinct v.day) as days, min(v.day) as first_day, max(v.day) as last_day,
+					count(distinct v.day) filter (where v.status = 'missing'
+						and (v.day + 2)::timestamp at time zone 'UTC' + w.settle <= current_setting('meterhouse.now')::timestamptz) as overdue_days,
+					c.customer_id is not null as is_gone
+				from mart.coverage as v
+				left join ops.watermark as w on w.dataset = v.dataset and w.scope = coalesce(v.customer_id, v.account)
+				left join dw.dim_customer as c on c.customer_id = v.customer_id and c.absent_since is not null
+				where v.status in ('missing', 'lost', 'partial')
+				group by v.dataset, coalesce(v.customer_id, v.account), v.subscription_number, coalesce(v.service_level, v.product), v.status, c.customer_id
 				order by dataset, scope, subscription nulls first, series, status`,
 		},
 		{
@@ -113,13 +119,26 @@ func statusSections() []section {
 		{
 			// The runs of a job share the fence of its lease.
 			name: "warnings", advice: adviseWarnings, sql: `
-				select dataset, scope, warning, sum(occurrences)::bigint as occurrences,
+				select w.dataset, w.scope, warning, sum(occurrences)::bigint as occurrences,
 					(array_agg(first_path order by run_id))[1] as first_at
-				from (select run_id, dataset, scope, fence = max(fence) over (partition by dataset, scope) as newest from ops.run) as r
+				from ops.watermark as w
+				cross join lateral (
+					select fence from ops.run where dataset = w.dataset and scope = w.scope order by run_id desc limit 1
+				) as newest
+				cross join lateral (
+					select run_id
+					from ops.run
+					where dataset = w.dataset and scope = w.scope and fence = newest.fence
+						and run_id > coalesce((
+							select run_id from ops.run
+							where dataset = w.dataset and scope = w.scope and fence <> newest.fence
+							order by run_id desc
+							limit 1
+						), 0)
+				) as r
 				join ops.run_warning using (run_id)
-				where newest
-				group by dataset, scope, warning
-				order by dataset, scope, warning`,
+				group by w.dataset, w.scope, warning
+				order by w.dataset, w.scope, warning`,
 		},
 		{
 			name: "months", advice: adviseMonths, sql: `
@@ -167,7 +186,7 @@ func adviseFreshness(rows []map[string]string) (todo []string) {
 	}
 	late, since := 0, ""
 	for _, row := range rows {
-		if row["is_late"] != "true" || row["status"] == "failing" { // what fails is told with its cause
+		if row["is_gone"] == "true" || row["is_late"] != "true" || row["status"] == "failing" { // what fails is told with its cause
 			continue
 		}
 		late++
@@ -178,7 +197,55 @@ func adviseFreshness(rows []map[string]string) (todo []string) {
 	if late > 0 {
 		todo = append(todo, fmt.Sprintf("%d of %d are due%s: `meterhouse run`", late, len(rows), prefixed(", the first since ", since)))
 	}
-	return todo
+	return append(todo, adviseGone(rows, true)...)
+}
+
+// noteFreshness says which customers have been gone for so long that somebody will know why.
+func noteFreshness(rows []map[string]string) []string { return adviseGone(rows, false) }
+
+// adviseGone says what the vendor lists no longer, per account: of late, or while no customer is left; or
+// all other such customers.
+func adviseGone(rows []map[string]string, needed bool) (all []string) {
+	type account struct {
+		name, since string
+		gone, late  []string
+		listed      bool
+	}
+	var order []*account
+	accounts := map[string]*account{}
+	for _, row := range rows {
+		if row["dataset"] != "keystone.history" {
+			continue
+		}
+		a := accounts[row["account"]]
+		if a == nil {
+			a = &account{name: row["account"]}
+			order, accounts[a.name] = append(order, a), a
+		}
+		switch {
+		case row["is_gone"] != "true":
+			a.listed = true
+			continue
+		case row["is_gone_of_late"] == "true":
+			a.late = append(a.late, row["scope"])
+		}
+		a.gone = append(a.gone, row["scope"])
+		a.since = max(a.since, row["gone_since"])
+	}
+	for _, a := range order {
+		switch {
+		case len(a.gone) == 0 || needed != (len(a.late) > 0 || !a.listed):
+		case !a.listed:
+			all = append(all, fmt.Sprintf("keystone lists none of the customers of %s any more (%s) since %s, so nothing of them is loaded: ask NetApp whether the login still has the right to them",
+				a.name, few(a.gone), a.since))
+		case needed:
+			all = append(all, fmt.Sprintf("keystone lists %s of %s no longer, the last since %s, so nothing of them is loaded: where the contract has not ended, ask NetApp for the right to them",
+				few(a.late), a.name, a.since))
+		default:
+			all = append(all, fmt.Sprintf("keystone lists %s of %s no longer, the last since %s: nothing of them is loaded", few(a.gone), a.name, a.since))
+		}
+	}
+	return all
 }
 
 func prefixed(prefix, s string) string {
@@ -278,7 +345,7 @@ func adviseHoles(rows []map[string]string) (todo []string) {
 	scopes := map[hole][]string{}
 	var order []hole
 	for _, row := range rows {
-		if row["series"] != "" || row["status"] != "missing" {
+		if row["series"] != "" || row["status"] != "missing" || row["is_gone"] == "true" { // what is gone is told as such
 			continue
 		}
 		h := hole{row["dataset"], row["days"], row["first_day"]}
@@ -295,6 +362,43 @@ func adviseHoles(rows []map[string]string) (todo []string) {
 		todo = append(todo, fmt.Sprintf("%s %s %s no answer for %s from %s on: `meterhouse run %s`",
 			h.dataset, few(scopes[h]), verb, count(h.days, "day"), h.first, h.dataset))
 	}
+	return append(todo, overdueSeries(rows)...)
+}
+
+// overdueSeries speaks of levels of which days stay away although the customer's days were answered: a
+// day later than they were due.
+func overdueSeries(rows []map[string]string) (todo []string) {
+	unanswered := map[string]bool{}
+	for _, row := range rows {
+		if row["series"] == "" && row["status"] == "missing" {
+			unanswered[row["dataset"]+row["scope"]] = true
+		}
+	}
+	series, first, last := map[string][]string{}, map[string]string{}, map[string]string{}
+	var order [][2]string
+	for _, row := range rows {
+		key := row["dataset"] + row["scope"]
+		if row["series"] == "" || row["status"] != "missing" || row["overdue_days"] == "0" || row["is_gone"] == "true" || unanswered[key] {
+			continue
+		}
+		if series[key] == nil {
+			order = append(order, [2]string{row["dataset"], row["scope"]})
+		}
+		series[key] = append(series[key], strings.TrimSpace(row["subscription"]+" "+row["series"]))
+		if first[key] == "" || row["first_day"] < first[key] {
+			first[key] = row["first_day"]
+		}
+		last[key] = max(last[key], row["last_day"])
+	}
+	for _, scope := range order {
+		key := scope[0] + scope[1]
+		until := last[key]
+		if day, err := time.Parse(time.DateOnly, until); err == nil {
+			until = day.AddDate(0, 0, 1).Format(time.DateOnly)
+		}
+		todo = append(todo, fmt.Sprintf("%s %s lacks days from %s on (%s), the vendor answered without them: `meterhouse backfill %s --from %s --until %s --customer %s` asks again; if they stay away, ask NetApp",
+			scope[0], scope[1], first[key], few(series[key]), scope[0], first[key], until, scope[1]))
+	}
 	return todo
 }
 
@@ -302,15 +406,17 @@ func adviseHoles(rows []map[string]string) (todo []string) {
 // answer explain those of its levels.
 func noteHoles(rows []map[string]string) (notes []string) {
 	type hole struct{ dataset, scope, status string }
-	unanswered := map[string]bool{}
+	unanswered, gone, overdue := map[string]bool{}, map[string]bool{}, map[hole]bool{}
 	series, first := map[hole][]string{}, map[hole]string{}
 	var order []hole
 	for _, row := range rows {
+		h := hole{row["dataset"], row["scope"], row["status"]}
+		gone[h.scope] = gone[h.scope] || row["is_gone"] == "true"
 		if row["series"] == "" && row["status"] == "missing" {
 			unanswered[row["dataset"]+row["scope"]] = true
 			continue
 		}
-		h := hole{row["dataset"], row["scope"], row["status"]}
+		overdue[h] = overdue[h] || row["overdue_days"] != "0" // told as something to do
 		if _, seen := series[h]; !seen {
 			order = append(order, h)
 		}
@@ -326,7 +432,9 @@ func noteHoles(rows []map[string]string) (notes []string) {
 			text += ": lost, the vendor cannot tell them any more"
 		case h.status == "partial":
 			text = fmt.Sprintf("%s %s has days in part from %s on (%s): see `meterhouse quarantine list`", h.dataset, h.scope, first[h], few(series[h]))
-		case unanswered[h.dataset+h.scope]:
+		case gone[h.scope]:
+			text += ": the vendor lists the customer no longer, they are not asked for"
+		case unanswered[h.dataset+h.scope] || overdue[h]:
 			continue
 		default:
 			text += ": the vendor did not deliver them; they are asked for again as long as they are re-read"
@@ -386,8 +494,77 @@ func (s *session) report(ctx context.Context) (*statusReport, error) {
 		if sec.notes != nil {
 			r.notes = append(r.notes, sec.notes(named(sec.table))...)
 		}
+		if sec.name == "freshness" {
+			r.todo = append(r.todo, s.neverLoaded(named(sec.table))...)
+		}
+	}
+	if err := s.addAlerts(ctx, r); err != nil {
+		return nil, err
 	}
 	return r, nil
+}
+
+// neverLoaded says which accounts are configured and have no run at all.
+func (s *session) neverLoaded(rows []map[string]string) (todo []string) {
+	if len(rows) == 0 {
+		return nil // told for all of them
+	}
+	for _, watched := range s.alertCheck().Watched {
+		begun := slices.ContainsFunc(rows, func(row map[string]string) bool {
+			source, _, _ := strings.Cut(row["dataset"], ".")
+			return source == watched.Source && row["account"] == watched.Account
+		})
+		if !begun {
+			todo = append(todo, fmt.Sprintf("%s account %s is configured and no run of it was ever made: `meterhouse run`", watched.Source, watched.Account))
+		}
+	}
+	return todo
+}
+
+// ownWords are kinds of alerts that status judges by itself, as of now.
+var ownWords = []string{"late", "failing", "access_refused", "token_idle", "token_login", "token_ambiguous", "token_foreign", "token_dead",
+	"month_at_risk", "month_lost", "quarantine", "days_missing", "customer_absent"}
+
+// addAlerts adds the alerts that are open and the notices that reached nobody.
+func (s *session) addAlerts(ctx context.Context, r *statusReport) error {
+	open, err := s.wh.Alerts(ctx)
+	if err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	alerts := section{name: "alerts", title: "Open alerts", table: warehouse.Table{Columns: []string{"severity", "kind", "since", "subject", "detail"}}}
+	alerts.short = func(_ *statusReport, t warehouse.Table) warehouse.Table {
+		short := warehouse.Table{Columns: t.Columns[:4]}
+		for _, row := range t.Rows {
+			short.Rows = append(short.Rows, append([]string{row[0], row[1], shortStamp(row[2])}, row[3]))
+		}
+		return short
+	}
+	for _, a := range open {
+		alerts.table.Rows = append(alerts.table.Rows, []string{string(a.Severity), a.Kind, a.Since.Format("2006-01-02 15:04:05-07"), a.Subject, a.Detail})
+		if !slices.Contains(ownWords, a.Kind) {
+			r.todo = append(r.todo, a.Subject+": "+a.Detail)
+		}
+	}
+	notices := section{name: "notices", title: "Undelivered notices"}
+	// One is given up after three days; that nobody heard it counts until a later one arrives.
+	if notices.table, err = s.wh.Query(ctx, `
+		select n.notice_id as notice, n.severity, date_trunc('second', n.created_at) as written_at, n.attempts, coalesce(n.outcome, 'waits') as state,
+			(select string_agg(d.channel || ': ' || d.last_error, '; ' order by d.channel) from ops.alert_delivery as d
+				where d.notice_id = n.notice_id and d.delivered_at is null) as error
+		from ops.alert_notice as n
+		where n.settled_at is null and (n.attempts > 0 or n.created_at < clock_timestamp() - interval '15 minutes')
+			or n.outcome = 'given_up' and not exists (
+				select from ops.alert_notice as later where later.notice_id > n.notice_id and later.outcome = 'delivered')
+		order by n.notice_id`); err != nil {
+		return fmt.Errorf("status: notices: %w", err)
+	}
+	if rows := named(notices.table); len(rows) > 0 {
+		r.todo = append(r.todo, fmt.Sprintf("%s to people not delivered, the first of %s (%s): see alerts.webhook and alerts.command, `meterhouse check`",
+			count(len(rows), "notice"), shortStamp(rows[0]["written_at"]), or(rows[0]["error"], "nobody tried")))
+	}
+	last := len(r.sections) - 1 // before the last runs
+	r.sections = slices.Insert(r.sections, last, alerts, notices)
+	return nil
 }
 
 // verdict is the one line for somebody in a hurry.

@@ -20,9 +20,9 @@ import (
 type TokenStore interface {
 	// Credential is the newest generation, or etl.ErrNoCredential.
 	Credential(ctx context.Context, account string) (etl.SealedCredential, error)
-	// SeenFingerprint tells whether a token with one of the fingerprints was ever stored for the
-	// account as a seed, or noted as seen.
-	SeenFingerprint(ctx context.Context, account string, fingerprints ...string) (bool, error)
+	// SeenFingerprint tells whether a token with one of the fingerprints was ever stored, as whatever
+	// generation of whatever account, or noted as seen.
+	SeenFingerprint(ctx context.Context, fingerprints ...string) (bool, error)
 	// NoteSeen makes SeenFingerprint know fingerprints of seeds under another key.
 	NoteSeen(ctx context.Context, account string, fingerprints ...string) error
 	// Seeds are all generations of the account whose source is a seed, without access tokens.
@@ -211,7 +211,16 @@ func (c *custodian) current(ctx context.Context) (cred etl.SealedCredential, spo
 	case c.seed.IsZero():
 		return cred, nil, c.errorf(etl.ErrUnauthorized, "no credential is stored and no refresh token is configured: %s", c.manualStep())
 	}
-	storeErr := c.storeSeed(ctx, c.seed, 1)
+	seen, err := c.store.SeenFingerprint(ctx, c.keys.fingerprints(c.seed)...)
+	if err != nil {
+		return cred, nil, c.storeError("look for the configured token", err)
+	}
+	var storeErr error
+	if seen {
+		storeErr = c.errorf(etl.ErrUnauthorized, "the configured refresh token was used before, perhaps by another account, and works only once: %s", c.manualStep())
+	} else {
+		storeErr = c.storeSeed(ctx, c.seed, 1)
+	}
 	// Read back, also after an error: another process may have been first, with another token.
 	cred, found, err = c.newest(ctx)
 	if !found && err == nil {
@@ -357,7 +366,7 @@ func (c *custodian) adopt(ctx context.Context, cred etl.SealedCredential) (bool,
 		return false, nil
 	}
 	fingerprints := c.keys.fingerprints(c.seed)
-	seen, err := c.store.SeenFingerprint(ctx, c.account, fingerprints...)
+	seen, err := c.store.SeenFingerprint(ctx, fingerprints...)
 	if err != nil || seen || slices.Contains(fingerprints, cred.Fingerprint) {
 		return false, c.storeError("look for the configured token", err)
 	}

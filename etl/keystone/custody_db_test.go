@@ -28,7 +28,7 @@ type onPostgres struct {
 
 func newOnPostgres(t *testing.T, url, account string) *onPostgres {
 	t.Helper()
-	b := newBenchAt(t, keystonesim.Config{}, &clock{t: time.Now()}) // the database's clock
+	b := newBenchAt(t, keystonesim.Config{RefreshToken: "portal-token-0123456789-" + account}, &clock{t: time.Now()}) // the database's clock
 	w, err := warehouse.Open(t.Context(), warehouse.Config{URL: url, Owner: "test"})
 	if err != nil {
 		t.Fatal(err)

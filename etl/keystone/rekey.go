@@ -142,7 +142,7 @@ func (c *custodian) unknownLogins(ctx context.Context) (unknown []string, err er
 			continue
 		}
 		fingerprint := c.keys.fingerprint(t)
-		seen, err := c.store.SeenFingerprint(ctx, c.account, fingerprint)
+		seen, err := c.store.SeenFingerprint(ctx, fingerprint)
 		if err != nil {
 			return nil, c.storeError("look for a former login", err)
 		}

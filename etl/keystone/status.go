@@ -302,7 +302,7 @@ func (c *custodian) set(ctx context.Context, t Token) error {
 		if isNewest && cred.Source == "seed" {
 			return c.proveStored(ctx, cred)
 		}
-		seen, err := c.store.SeenFingerprint(ctx, c.account, fingerprints...)
+		seen, err := c.store.SeenFingerprint(ctx, fingerprints...)
 		if err != nil {
 			return c.storeError("look for the token", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -89,13 +90,16 @@ func (s *memStore) Credential(ctx context.Context, account string) (c etl.Sealed
 	return c, err
 }
 
-func (s *memStore) SeenFingerprint(ctx context.Context, account string, fingerprints ...string) (seen bool, err error) {
+func (s *memStore) SeenFingerprint(ctx context.Context, fingerprints ...string) (seen bool, err error) {
 	err = s.do(ctx, "SeenFingerprint", func() error {
-		for _, c := range s.generations[account] {
-			seen = seen || c.Source == "seed" && slices.Contains(fingerprints, c.Fingerprint)
+		for _, all := range s.generations {
+			for _, c := range all {
+				seen = seen || slices.Contains(fingerprints, c.Fingerprint)
+			}
 		}
-		for _, f := range fingerprints {
-			seen = seen || slices.Contains(s.seen, account+" "+f)
+		for _, noted := range s.seen {
+			_, f, _ := strings.Cut(noted, " ")
+			seen = seen || slices.Contains(fingerprints, f)
 		}
 		return nil
 	})

@@ -39,15 +39,15 @@ func (c *Credentials) Credential(ctx context.Context, account string) (etl.Seale
 	return s, nil
 }
 
-// SeenFingerprint tells whether a seed with one of the fingerprints was ever stored or noted for the
-// account.
-func (c *Credentials) SeenFingerprint(ctx context.Context, account string, fingerprints ...string) (bool, error) {
+// SeenFingerprint tells whether a token with one of the fingerprints was ever stored or noted, for
+// whatever account: a token works once, whoever sends it.
+func (c *Credentials) SeenFingerprint(ctx context.Context, fingerprints ...string) (bool, error) {
 	var seen bool
 	err := c.w.pool.QueryRow(ctx, `
-		select exists (select from ops.credential where account = $1 and fingerprint = any ($2) and source = 'seed')
-			or exists (select from ops.credential_seen where account = $1 and fingerprint = any ($2))`, account, fingerprints).Scan(&seen)
+		select exists (select from ops.credential where fingerprint = any ($1))
+			or exists (select from ops.credential_seen where fingerprint = any ($1))`, fingerprints).Scan(&seen)
 	if err != nil {
-		return false, fmt.Errorf("look for seed of %s: %w", account, err)
+		return false, fmt.Errorf("look for a token that was used: %w", err)
 	}
 	return seen, nil
 }

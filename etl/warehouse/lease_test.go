@@ -139,11 +139,11 @@ func TestCredentials(t *testing.T) {
 	if last.State != etl.AttemptDone || last.Probes != 2 {
 		t.Errorf("last attempt: got %+v", last)
 	}
-	if seen, _ := c.SeenFingerprint(ctx, "acme", "f1"); !seen {
+	if seen, _ := c.SeenFingerprint(ctx, "f1"); !seen {
 		t.Error("the seed's fingerprint is not remembered")
 	}
-	if seen, _ := c.SeenFingerprint(ctx, "acme", "f2"); seen {
-		t.Error("an exchanged token counts as a seed")
+	if seen, _ := c.SeenFingerprint(ctx, "f2"); !seen {
+		t.Error("an exchanged token is not remembered")
 	}
 }
 
@@ -169,13 +169,10 @@ func TestCredentialsOfTwoKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for fingerprint, want := range map[string]bool{"g2": true, "f4": true, "f3": false, "g3": false} {
-		if seen, err := c.SeenFingerprint(ctx, "acme", "none", fingerprint); err != nil || seen != want {
+	for fingerprint, want := range map[string]bool{"g2": true, "f4": true, "f3": true, "g3": false} {
+		if seen, err := c.SeenFingerprint(ctx, "none", fingerprint); err != nil || seen != want {
 			t.Errorf("%s: seen %v, %v", fingerprint, seen, err)
 		}
-	}
-	if seen, _ := c.SeenFingerprint(ctx, "other", "g1"); seen {
-		t.Error("another account's")
 	}
 	first, err := c.Installation(ctx)
 	again, _ := c.Installation(ctx)

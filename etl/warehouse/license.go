@@ -231,14 +231,14 @@ func (l *loader) writeSnapshot(operation, product int64, description string, day
 		)
 
 		insert into dw.fact_license_snapshot (operation_key, product_key, description, snapshot_date,
-			items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id, is_imported)
+			items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id, is_imported, zone)
 		select operation_key, product_key, description, reading_date,
-			items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id, is_imported
+			items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id, is_imported, $5
 		from last_reading cross join extent
 		on conflict (operation_key, product_key, description, snapshot_date) do update
 		set items = excluded.items, items_text = excluded.items_text, items_min = excluded.items_min, items_max = excluded.items_max,
 			reading_count = excluded.reading_count, read_at = excluded.read_at, payload_id = excluded.payload_id, run_id = excluded.run_id,
-			is_imported = excluded.is_imported`,
-		operation, product, description, day.Time())
+			is_imported = excluded.is_imported, zone = excluded.zone`,
+		operation, product, description, day.Time(), orNull(l.run.job.Zone))
 	return err
 }

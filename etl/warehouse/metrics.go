@@ -3,6 +3,7 @@ package warehouse
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,7 +26,8 @@ type MetricGroup struct {
 	Labels  []string
 	Metrics []Metric
 
-	sql string // the labels, then one column per metric; NULL is no figure
+	source string // vendor whose accounts it is about, where no label says it
+	sql    string // the labels, then one column per metric; NULL is no figure
 }
 
 // Figure is the value of one metric.
@@ -92,7 +94,7 @@ var metricGroups = []MetricGroup{
 	},
 	{
 		// The real clock: tokens die by it whatever the business clock says.
-		Name: "tokens", Labels: []string{"account"},
+		Name: "tokens", source: "keystone", Labels: []string{"account"},
 		Metrics: []Metric{
 			{Name: "meterhouse_token_obtained_timestamp_seconds", Help: "When the newest refresh token was received."},
 			{Name: "meterhouse_token_expires_timestamp_seconds", Help: "When the newest refresh token dies unless it is exchanged before."},
@@ -105,7 +107,7 @@ var metricGroups = []MetricGroup{
 			from newest`,
 	},
 	{
-		Name: "token_state", Labels: []string{"account", "state"},
+		Name: "token_state", source: "keystone", Labels: []string{"account", "state"},
 		Metrics: []Metric{{Name: "meterhouse_token_state", Help: "1 for the state the token chain is in, 0 for the others. A chain that never began is in none."}},
 		sql: newestCredential + `,
 
@@ -160,7 +162,7 @@ var metricGroups = []MetricGroup{
 			left join hole as h on h.dataset = d.dataset and h.account = d.account and h.status = k.status`,
 	},
 	{
-		Name: "months", Every: time.Minute, Labels: []string{"account", "state"},
+		Name: "months", source: "wolkvox", Every: time.Minute, Labels: []string{"account", "state"},
 		Metrics: []Metric{{Name: "meterhouse_license_months", Help: "Months of an account's readings by how they stand: open, at_risk (its end is near and readings fail or stay away), complete, lost (no reading can be fetched any more)."}},
 		sql: `
 			with month as (
@@ -181,7 +183,7 @@ var metricGroups = []MetricGroup{
 // budget is what is left of the calls that a vendor allows in a day, counted as the guard of the calls
 // does: its limit, less what others use of it, less our calls of the last 24 hours.
 var budget = MetricGroup{
-	Name: "budget", Labels: []string{"account"},
+	Name: "budget", source: "wolkvox", Labels: []string{"account"},
 	Metrics: []Metric{
 		{Name: "meterhouse_vendor_budget_limit_calls", Help: "Calls a day that the vendor said it allows the account's token."},
 		{Name: "meterhouse_vendor_budget_left_calls", Help: "Calls that are left of them: less what others used when the vendor was last asked, and less our own of the last 24 hours."},
@@ -206,7 +208,7 @@ var budget = MetricGroup{
 
 // dayCalls hops over the index from credential to credential: the ledger itself may be long.
 var dayCalls = MetricGroup{
-	Name: "day_calls", Labels: []string{"account"},
+	Name: "day_calls", source: "wolkvox", Labels: []string{"account"},
 	Metrics: []Metric{{Name: "meterhouse_vendor_day_calls", Help: "Calls of the last 24 hours with a token that allows so many a day, by all processes."}},
 	sql: `
 		with recursive hop as (
@@ -225,7 +227,7 @@ var dayCalls = MetricGroup{
 		cross join lateral (
 			select count(*) as calls
 			from ops.vendor_call
-			where credential = hop.credential and started_at > now() - interval '24 hours'
+			where credential = hop.credential and started_at > now() - interval '24 hours' and outcome is distinct from 'unsent'
 		) as day
 		group by last.account`,
 }
@@ -246,8 +248,35 @@ const newestCredential = `
 // measureFor bounds one query of a monitor on the server, so that it ends there too.
 const measureFor = 5 * time.Second
 
+// gauge tells whether the group's figures are about how things stand now, not sums that only grow.
+func (g MetricGroup) gauge() bool { return !g.Metrics[0].Counter }
+
+// watches tells whether the row's account, and customer, is one of those watched; nil watches all.
+func watches(watched []Watched, g MetricGroup, labels []string) bool {
+	label := func(name string) string {
+		if i := slices.Index(g.Labels, name); i >= 0 {
+			return labels[i]
+		}
+		return ""
+	}
+	account := label("account")
+	if watched == nil || account == "" {
+		return true
+	}
+	source, dataset, scope := label("source"), label("dataset"), label("scope")
+	if source == "" {
+		source = g.source
+	}
+	return slices.ContainsFunc(watched, func(w Watched) bool {
+		return w.Account == account && (source == "" || w.Source == source) &&
+			(len(w.Customers) == 0 || scope == "" || dataset == "keystone.customers" || slices.Contains(w.Customers, scope))
+	})
+}
+
 // Measure runs one group's query, in a read-only transaction that the server ends after five seconds.
-func (w *Warehouse) Measure(ctx context.Context, g MetricGroup) (figures []Figure, err error) {
+// Figures of accounts and customers that are not among the watched are left out, but for counters: what
+// is configured no longer would look late, and its token dead, for ever. Nil watches all.
+func (w *Warehouse) Measure(ctx context.Context, g MetricGroup, watched []Watched) (figures []Figure, err error) {
 	err = pgx.BeginTxFunc(ctx, w.pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		// Compiling these queries takes longer than running them.
 		if _, err := tx.Exec(ctx, `
@@ -265,6 +294,9 @@ func (w *Warehouse) Measure(ctx context.Context, g MetricGroup) (figures []Figur
 			labels := make([]string, len(g.Labels))
 			for i := range labels {
 				labels[i] = string(raw[i])
+			}
+			if g.gauge() && !watches(watched, g, labels) {
+				continue
 			}
 			for i, m := range g.Metrics {
 				if value := raw[len(labels)+i]; value != nil {

@@ -147,7 +147,7 @@ func (h *house) measured() map[string]string {
 	h.t.Helper()
 	all := map[string]string{}
 	for _, g := range MetricGroups() {
-		figures, err := h.Measure(context.Background(), g)
+		figures, err := h.Measure(context.Background(), g, nil)
 		if err != nil {
 			h.t.Errorf("%v", err)
 		}
@@ -281,15 +281,15 @@ func TestMeasureEnds(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	stuck := MetricGroup{Name: "stuck", Metrics: []Metric{{Name: "x"}}, sql: `select 1 from (select set_config('statement_timeout', '10', true)) as s, pg_sleep(0)`}
-	if figures, err := h.Measure(t.Context(), stuck); err != nil || len(figures) != 1 || figures[0].Value != "1" {
+	if figures, err := h.Measure(t.Context(), stuck, nil); err != nil || len(figures) != 1 || figures[0].Value != "1" {
 		t.Errorf("%v, %v", figures, err)
 	}
 	stuck.sql = `select 1 where current_setting('statement_timeout') = '5s' and current_setting('transaction_read_only') = 'on'`
-	if figures, err := h.Measure(t.Context(), stuck); err != nil || len(figures) != 1 {
+	if figures, err := h.Measure(t.Context(), stuck, nil); err != nil || len(figures) != 1 {
 		t.Errorf("without a time-out, or not read-only: %v, %v", figures, err)
 	}
 	stuck.sql = `select 1 / 0`
-	if _, err := h.Measure(t.Context(), stuck); err == nil || !strings.Contains(err.Error(), "measure stuck: ") {
+	if _, err := h.Measure(t.Context(), stuck, nil); err == nil || !strings.Contains(err.Error(), "measure stuck: ") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -366,6 +366,8 @@ func BenchmarkMeasure(b *testing.B) {
 		`insert into dw.fact_license_reading (operation_key, product_key, description, reading_date, read_at, items, items_text, payload_id, run_id)
 			select operation_key, product_key, 'd', t::date, t, 1, '1', 1, 1
 			from dw.dim_operation, dw.dim_product, generate_series('2026-01-01'::timestamptz, '2027-01-01', interval '30 minutes') as t`,
+		`insert into dw.fact_license_snapshot (operation_key, product_key, description, snapshot_date, items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id)
+			select operation_key, product_key, description, (read_at at time zone 'America/Bogota')::date, 1, '1', 1, 1, count(*), max(read_at), 1, 1 from dw.fact_license_reading group by 1, 2, 3, 4`,
 	} {
 		h.exec(sql)
 	}
@@ -373,10 +375,46 @@ func BenchmarkMeasure(b *testing.B) {
 	for _, g := range MetricGroups() {
 		b.Run(g.Name, func(b *testing.B) {
 			for b.Loop() {
-				if _, err := h.Measure(b.Context(), g); err != nil {
+				if _, err := h.Measure(b.Context(), g, nil); err != nil {
 					b.Fatal(err)
 				}
 			}
 		})
+	}
+}
+
+// What is configured no longer is not measured: rules would page about it without end.
+func TestMeasureOfRemovedAccount(t *testing.T) {
+	t.Parallel()
+	w := newWatch(t)
+	w.ran("keystone.customers", "acme", "", time.Hour)
+	w.token(1, 8*days, 91*days)
+	w.now = w.now.Add(30 * days)
+	for _, watched := range [][]Watched{{}, {{Source: "wolkvox", Account: "acme"}}, {{Source: "keystone", Account: "acme"}}} {
+		isWatched := len(watched) == 1 && watched[0].Source == "keystone"
+		for _, g := range MetricGroups() {
+			if g.Name != "token_state" && g.Name != "freshness" {
+				continue
+			}
+			figures, err := w.Measure(t.Context(), g, watched)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if (len(figures) > 0) != isWatched {
+				t.Errorf("%s, watching %v: %v", g.Name, watched, figures)
+			}
+		}
+	}
+}
+
+// Calls that were never sent count for nothing.
+func TestMeasureDayCalls(t *testing.T) {
+	t.Parallel()
+	w := newWatch(t)
+	w.exec(`insert into ops.vendor_call (credential, account, product, owner, started_at, lost_at, ended_at, outcome)
+		values ('h', 'calls', 'p', 'o', now(), now() + interval '2 minutes', now(), 'unsent')`)
+	figures, err := w.Measure(t.Context(), dayCalls, nil)
+	if err != nil || len(figures) != 1 || figures[0].Value != "0" {
+		t.Errorf("%v %v", figures, err)
 	}
 }

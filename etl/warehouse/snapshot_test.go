@@ -361,3 +361,94 @@ func TestLooseEndIsTied(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A month is complete when all of its products are: one that stops in its middle is not closed by the
+// readings of the others.
+func TestMonthStandsAsItsWorstProduct(t *testing.T) {
+	both := func(l *licences, local string) {
+		l.read(local, "ivr_minutes", "100")
+		l.read(local, "chat_licenses", "7")
+	}
+	t.Run("one stops", func(t *testing.T) {
+		l := newLicences(t, 30*time.Minute)
+		l.read("2026-05-03 12:00", "ivr_minutes", "100")
+		l.read("2026-05-03 12:10", "chat_licenses", "7")
+		l.read("2026-05-30 12:00", "chat_licenses", "7")
+		l.month("2026-05-30 12:10", "2026-05|at_risk|ivr_minutes: the vendor gave no reading that could be accepted")
+		l.read("2026-05-31 23:35", "chat_licenses", "7")
+		l.month("2026-06-01 02:00", "2026-05|lost|ivr_minutes: the vendor gave no reading that could be accepted", "2026-06|open|")
+		l.want(`select last_reading_at at time zone 'UTC' from mart.license_month where state = 'lost'`, "2026-05-03 17:00:00")
+	})
+	t.Run("both close it", func(t *testing.T) {
+		l := newLicences(t, 30*time.Minute)
+		both(l, "2026-05-31 23:35")
+		l.month("2026-06-01 02:00", "2026-05|complete|", "2026-06|open|")
+	})
+	t.Run("one fails for a month and another", func(t *testing.T) {
+		l := newLicences(t, 30*time.Minute)
+		both(l, "2026-05-31 23:35")
+		for _, local := range []string{"2026-06-30 23:35", "2026-07-31 23:35"} {
+			l.read(local, "chat_licenses", "7")
+			l.exec(`update ops.run set status = 'partial', error = 'extract ivr_minutes: token_invalid: no' where run_id = (select max(run_id) from ops.run)`)
+		}
+		l.month("2026-08-01 02:00", "2026-05|complete|", "2026-06|lost|ivr_minutes: token_invalid: no",
+			"2026-07|lost|ivr_minutes: token_invalid: no", "2026-08|open|")
+	})
+	t.Run("one is asked for no more", func(t *testing.T) {
+		l := newLicences(t, 30*time.Minute)
+		both(l, "2026-05-31 23:35")
+		l.read("2026-06-30 23:35", "chat_licenses", "7")
+		l.month("2026-07-01 02:00", "2026-05|complete|", "2026-06|complete|", "2026-07|open|")
+	})
+	t.Run("the closing round asks one after the other", func(t *testing.T) {
+		l := newLicences(t, 30*time.Minute)
+		both(l, "2026-05-31 22:35")
+		l.read("2026-05-31 23:06", "chat_licenses", "7")
+		lease, err := l.Lease(t.Context(), "wolkvox.billing", "callcenter")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lease.Release(context.Background())
+		if _, err := l.StartRun(t.Context(), lease, l.job("ivr_minutes"), etl.Window{}, l.now); err != nil {
+			t.Fatal(err)
+		}
+		l.month("2026-05-31 23:16", "2026-05|open|")
+		l.month("2026-05-31 23:46", "2026-05|at_risk|ivr_minutes: the vendor gave no reading that could be accepted")
+	})
+}
+
+// The zone of an account is put right: months that were closed in time, as their days were filed, stay
+// complete.
+func TestZonePutRightLeavesMonthsComplete(t *testing.T) {
+	l := newLicences(t, 30*time.Minute)
+	read := func(when, zone string) {
+		t.Helper()
+		l.now = at(when)
+		loc, err := time.LoadLocation(zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, m, d := l.now.In(loc).Date()
+		job := l.job("chat_licenses")
+		job.Zone = zone
+		_, err = l.load(job, etl.Window{}, func(sink etl.Sink) (etl.Report, error) {
+			return etl.Report{Records: 1, Received: 1, Warnings: etl.Warnings{}}, sink.License(etl.LicenseReading{
+				Operation: "acme_ops", Product: "chat_licenses", Description: "c", LocalDate: etl.DayOf(time.Date(y, m, d, 0, 0, 0, 0, time.UTC)),
+				Items: etl.MustDecimal("7"), ItemsText: "7", ReadAt: l.now,
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	const q = `select to_char(month, 'YYYY-MM'), state from mart.license_month order by month`
+	read("2026-03-31T23:35:00Z", "UTC")
+	read("2026-04-30T23:35:00Z", "UTC")
+	read("2026-05-15T12:00:00Z", "UTC")
+	l.want(q, "2026-03|complete", "2026-04|complete", "2026-05|open")
+	read("2026-05-15T12:30:00Z", bogota)
+	l.want(q, "2026-03|complete", "2026-04|complete", "2026-05|open")
+	read("2026-05-31T23:35:00Z", bogota) // the evening has not begun there
+	read("2026-06-01T12:00:00Z", bogota)
+	l.want(q, "2026-03|complete", "2026-04|complete", "2026-05|lost", "2026-06|open")
+}
