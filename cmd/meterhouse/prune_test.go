@@ -63,7 +63,7 @@ func TestPruneBusyAndWrong(t *testing.T) {
 
 	w.configure("retention: {payload: 30d}\n")
 	conn := warehousetest.Connect(t, w.database)
-	if _, err := conn.Exec(t.Context(), `insert into ops.lease values ('prune', 'warehouse', 1, 'somebody', now(), now() + interval '1 hour')`); err != nil {
+	if _, err := conn.Exec(t.Context(), `insert into ops.lease values ('prune', 'warehouse', 1, 'somebody', now(), now() + interval '1 minute')`); err != nil {
 		t.Fatal(err)
 	}
 	wantContains(t, "busy", w.must(exitBusy, "prune").stderr, "prune warehouse: another process is at it (somebody)", "try again later")

@@ -89,6 +89,9 @@ const (
 	chores      = "chores" // queue
 )
 
+// deadlyTries is how often a slot is begun that is past its end: a process that died may have done the work.
+const deadlyTries = 5
+
 // pauses before a failed load is tried again.
 var pauses = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, 30 * time.Minute, time.Hour}
 
@@ -280,7 +283,8 @@ func (w *loadWorker) Work(ctx context.Context, job *river.Job[loadArgs]) error {
 	q, args := w.queue, job.Args
 	slot := Slot{Dataset: args.Dataset, Scope: args.Scope, Account: args.Account, At: args.Slot, Until: args.Until, Queue: job.Queue, Priority: job.Priority}
 	killpoint.Here(killpoint.SlotClaimed)
-	if job.Attempt > 1 && !q.cfg.Now().Before(slot.Until) { // also of what panicked, or took its process along
+	// What panics, or takes its process along, again and again never gets to the end below.
+	if job.Attempt > deadlyTries && !q.cfg.Now().Before(slot.Until) {
 		return river.JobCancel(fmt.Errorf("%s: given up after %d tries for the next slot", slot, job.Attempt-1))
 	}
 	err := q.cfg.Load(ctx, slot)
