@@ -91,7 +91,9 @@ func (w *world) start(clock string, args ...string) *process {
 	}
 	p := &process{t: w.t, name: fmt.Sprint(args), exited: make(chan struct{})}
 	p.cmd = exec.Command(exe, append([]string{"--config", w.file}, args...)...)
-	p.cmd.Env = append(os.Environ(), asProgram+"=1", testClockFile+"="+clock)
+	// What the tests themselves are told by variables is none of its business.
+	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, "METERHOUSE_") })
+	p.cmd.Env = append(p.cmd.Env, asProgram+"=1", testClockFile+"="+clock)
 	for name, value := range w.env {
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
 	}
