@@ -4,7 +4,7 @@ demo: ## both vendors, faked, into a private Postgres
 	go run ./cmd/meterhouse demo
 
 test: ## everything, against a real Postgres
-	go test ./...
+	go test -timeout 30m ./...
 
 test-versions: ## the packages that talk to Postgres, on 15, 16, 17 and 18
 	bash .ci/test-versions
