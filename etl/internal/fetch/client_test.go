@@ -726,8 +726,9 @@ func TestBombIsToldInWords(t *testing.T) {
 func TestCallsAreCounted(t *testing.T) {
 	t.Parallel()
 	c := client(t, Config{Timeout: 200 * time.Millisecond})
-	status := http.StatusOK
+	var status atomic.Int32 // a handler may still be reading it when its caller has given up
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := int(status.Load())
 		if status == 0 {
 			<-r.Context().Done()
 			return
@@ -756,17 +757,17 @@ func TestCallsAreCounted(t *testing.T) {
 		200: "ok 1", 302: "contract 1", 401: "unauthorized 1", 403: "unauthorized 1", 404: "contract 1", 429: "throttled 1",
 		500: "unavailable 1", 504: "timeout 1", 0: "timeout 1",
 	} {
-		status = s
+		status.Store(int32(s))
 		counted(fmt.Sprint("status ", s), want, func(ctx context.Context) { do(ctx, call(t, server.URL)) })
 	}
 	counted("nobody there", "unavailable 1", func(ctx context.Context) { do(ctx, call(t, gone.URL)) })
 	counted("a call that ends with its caller", "canceled 1", func(ctx context.Context) {
-		status = 0
+		status.Store(0)
 		ctx, cancel := context.WithCancelCause(ctx)
 		time.AfterFunc(10*time.Millisecond, func() { cancel(errors.New("told to stop")) })
 		do(ctx, call(t, server.URL))
 	})
-	status = http.StatusForbidden
+	status.Store(http.StatusForbidden)
 	counted("what the vendor means", "throttled 1", func(ctx context.Context) {
 		res := do(ctx, call(t, server.URL))
 		if err := res.Became(etl.ErrThrottled); err != etl.ErrThrottled {
