@@ -12,6 +12,7 @@ import (
 
 	"meterhouse/etl"
 	"meterhouse/etl/keystone"
+	"meterhouse/etl/schedule"
 	"meterhouse/etl/warehouse"
 	"meterhouse/etl/wolkvox"
 )
@@ -130,7 +131,7 @@ func (c *check) schedules() {
 	for _, k := range c.cfg.Keystone {
 		s := k.Schedules
 		c.ok("schedule of "+k.Account, "next customers %s, subscriptions %s, current %s, history %s",
-			stamp(s.Customers.next(now)), stamp(s.Subscriptions.next(now)), stamp(s.Current.next(now)), stamp(s.History.next(now)))
+			stamp(s.Customers.Next(now)), stamp(s.Subscriptions.Next(now)), stamp(s.Current.Next(now)), stamp(s.History.Next(now)))
 		c.oddities(k.Account, now, s.Customers, s.Subscriptions, s.Current, s.History)
 	}
 	for _, w := range c.cfg.Wolkvox {
@@ -142,7 +143,7 @@ func (c *check) schedules() {
 }
 
 // oddities warns of slots that a change of the clock moves.
-func (c *check) oddities(account string, now time.Time, specs ...cronSpec) {
+func (c *check) oddities(account string, now time.Time, specs ...schedule.Spec) {
 	var told []string
 	for _, s := range specs {
 		if odd := s.Oddities(now); len(odd) > 0 && !slices.Contains(told, s.String()) {

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"meterhouse/etl/schedule"
 )
 
 // config is everything that is configured, in the order of the documentation. A yaml tag is the
@@ -63,10 +65,10 @@ type keystoneConfig struct {
 }
 
 type schedulesConfig struct {
-	Customers     cronSpec `yaml:"customers" doc:"The customers of the login."`
-	History       cronSpec `yaml:"history" doc:"Daily consumption."`
-	Subscriptions cronSpec `yaml:"subscriptions" doc:"Terms and commitments."`
-	Current       cronSpec `yaml:"current" doc:"Readings of the present. A missed one cannot be asked for later."`
+	Customers     schedule.Spec `yaml:"customers" doc:"The customers of the login."`
+	History       schedule.Spec `yaml:"history" doc:"Daily consumption."`
+	Subscriptions schedule.Spec `yaml:"subscriptions" doc:"Terms and commitments."`
+	Current       schedule.Spec `yaml:"current" doc:"Readings of the present. A missed one cannot be asked for later."`
 }
 
 type historyConfig struct {
@@ -76,14 +78,14 @@ type historyConfig struct {
 }
 
 type wolkvoxConfig struct {
-	Account   string   `yaml:"account" required:"true" doc:"Your own name for this operation: letters, digits, dots, dashes and underscores. Tables show it: do not change it later."`
-	Server    string   `yaml:"server" doc:"Number of the server in quotes, \"0039\" for wv0039.wolkvox.com."`
-	BaseURL   string   `yaml:"base_url" doc:"Replaces https://wv<server>.wolkvox.com."`
-	Token     secret   `yaml:"token" doc:"The wolkvox-token of the operation. One token, one entry."`
-	Operation string   `yaml:"operation" doc:"Name of the operation that answers must carry. Empty: the first good reading pins it."`
-	Timezone  string   `yaml:"timezone" doc:"Zone of the operation, in which its days and months end, by name."`
-	Products  []string `yaml:"products" doc:"Reports to read, by the vendor's name, such as ivr_minutes. Empty: all 27."`
-	Schedule  cronSpec `yaml:"schedule" doc:"When it is read, as above. The vendor tells only the running month: what is not read is lost. The last readings of each month are added: 23:05, 23:25, 23:45 and 00:10 in timezone."`
+	Account   string        `yaml:"account" required:"true" doc:"Your own name for this operation: letters, digits, dots, dashes and underscores. Tables show it: do not change it later."`
+	Server    string        `yaml:"server" doc:"Number of the server in quotes, \"0039\" for wv0039.wolkvox.com."`
+	BaseURL   string        `yaml:"base_url" doc:"Replaces https://wv<server>.wolkvox.com."`
+	Token     secret        `yaml:"token" doc:"The wolkvox-token of the operation. One token, one entry."`
+	Operation string        `yaml:"operation" doc:"Name of the operation that answers must carry. Empty: the first good reading pins it."`
+	Timezone  string        `yaml:"timezone" doc:"Zone of the operation, in which its days and months end, by name."`
+	Products  []string      `yaml:"products" doc:"Reports to read, by the vendor's name, such as ivr_minutes. Empty: all 27."`
+	Schedule  schedule.Spec `yaml:"schedule" doc:"When it is read, as above. The vendor tells only the running month: what is not read is lost. The last readings of each month are added: 23:05, 23:25, 23:45 and 00:10 in timezone."`
 
 	spacing time.Duration    // between two readings of a product; not a key: only our own fakes are asked sooner
 	clock   func() time.Time // of the ledger of calls; nil: the database's. Only the demo lives by another
@@ -121,10 +123,10 @@ func (k *keystoneConfig) setDefaults() {
 	k.pace = keystonePace
 	k.BaseURL = "https://api.activeiq.netapp.com"
 	k.Schedules = schedulesConfig{
-		Customers:     mustCron("37 2 * * *"),
-		History:       mustCron("37 2 * * *"),
-		Subscriptions: mustCron("37 2,8,14,20 * * *"),
-		Current:       mustCron("37 2,8,14,20 * * *"),
+		Customers:     schedule.Must("37 2 * * *"),
+		History:       schedule.Must("37 2 * * *"),
+		Subscriptions: schedule.Must("37 2,8,14,20 * * *"),
+		Current:       schedule.Must("37 2,8,14,20 * * *"),
 	}
 	k.History.Reread = span(125 * day)
 	k.History.Settle = span(2 * time.Hour)
@@ -139,7 +141,7 @@ var wolkvoxClock func() time.Time
 
 func (w *wolkvoxConfig) setDefaults() {
 	w.spacing, w.clock = wolkvoxSpacing, wolkvoxClock
-	w.Schedule = mustCron("*/30 * * * *")
+	w.Schedule = schedule.Must("*/30 * * * *")
 	w.Timezone = "America/Bogota"
 }
 

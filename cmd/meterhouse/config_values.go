@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"meterhouse/etl"
-	"meterhouse/etl/schedule"
 )
 
 const day = 24 * time.Hour
@@ -183,14 +182,6 @@ func (d date) String() string {
 	}
 	return d.day.String()
 }
-
-// cronSpec is a schedule in UTC unless it names a zone.
-type cronSpec struct{ schedule.Spec }
-
-func mustCron(text string) cronSpec { return cronSpec{schedule.Must(text)} }
-
-// next is the first time after t that the schedule fires, zero when it has none.
-func (c cronSpec) next(t time.Time) time.Time { return c.Next(t) }
 
 // setText gives a configured text to a value of one of the types above, a string or a number.
 func setText(v reflect.Value, text string) error {

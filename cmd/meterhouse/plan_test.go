@@ -7,6 +7,7 @@ import (
 	"pgregory.net/rapid"
 
 	"meterhouse/etl"
+	"meterhouse/etl/schedule"
 )
 
 // Every settled day is either left alone because it has an answer and is old, or in exactly one
@@ -103,7 +104,7 @@ func TestIsDue(t *testing.T) {
 			if c.last != "" {
 				last = at(c.last)
 			}
-			if _, got := dueSlot(mustCron(c.spec), last, c.last != "", at(c.now)); got != c.want {
+			if _, got := dueSlot(schedule.Must(c.spec), last, c.last != "", at(c.now)); got != c.want {
 				t.Errorf("due %v, want %v", got, c.want)
 			}
 		})
@@ -115,19 +116,19 @@ func TestDueOnlyOnce(t *testing.T) {
 	t.Parallel()
 	specs := []string{"37 2 * * *", "*/30 * * * *", "@daily", "@every 7h", "CRON_TZ=America/New_York 30 2 * * *", "0 0 29 2 *"}
 	rapid.Check(t, func(t *rapid.T) {
-		schedule := mustCron(rapid.SampledFrom(specs).Draw(t, "spec"))
+		spec := schedule.Must(rapid.SampledFrom(specs).Draw(t, "spec"))
 		now := time.Unix(rapid.Int64Range(1_700_000_000, 1_900_000_000).Draw(t, "now"), 0)
-		if isDue(schedule, now, now) {
+		if isDue(spec, now, now) {
 			t.Fatal("due at the moment of its success")
 		}
-		next := schedule.next(now)
-		if isDue(schedule, now, next.Add(-time.Second)) || !isDue(schedule, now, next) {
+		next := spec.Next(now)
+		if isDue(spec, now, next.Add(-time.Second)) || !isDue(spec, now, next) {
 			t.Fatalf("want due from %s on", next)
 		}
 	})
 }
 
-func isDue(s cronSpec, last, now time.Time) bool {
+func isDue(s schedule.Spec, last, now time.Time) bool {
 	_, due := dueSlot(s, last, true, now)
 	return due
 }

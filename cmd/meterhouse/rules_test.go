@@ -69,7 +69,7 @@ var mayImport = map[string][]string{
 	"meterhouse/etl/internal/jsonread":       {"meterhouse/etl"},
 	"meterhouse/etl/keystone":                {"meterhouse/etl", "meterhouse/etl/internal"},
 	"meterhouse/etl/wolkvox":                 {"meterhouse/etl", "meterhouse/etl/internal"},
-	"meterhouse/etl/alert":                   {"meterhouse/etl"},
+	"meterhouse/etl/alert":                   {"meterhouse/etl", "meterhouse/etl/internal/fetch"},
 	"meterhouse/etl/warehouse":               {"meterhouse/etl", "meterhouse/etl/internal/killpoint", "meterhouse/migrations"},
 	"meterhouse/etl/warehouse/warehousetest": {"meterhouse/etl", "meterhouse/migrations"},
 	"meterhouse/etl/schedule":                {"meterhouse/etl", "meterhouse/etl/internal/killpoint"},

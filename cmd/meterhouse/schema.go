@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"meterhouse/etl/schedule"
 )
 
 // schema is as much of JSON Schema (draft 2020-12) as the configuration needs.
@@ -140,7 +142,7 @@ func leafSchema(v reflect.Value, path string) *schema {
 		s.Minimum = &none
 	case date:
 		s.Type, s.Pattern = []string{"string", "null"}, orVariable+orEmpty+dateText
-	case cronSpec:
+	case schedule.Spec:
 		s.Type, s.Pattern = []string{"string", "null"}, orVariable+cronText
 	default:
 		form := texts[path]

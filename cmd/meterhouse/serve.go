@@ -78,7 +78,7 @@ type service struct {
 	failing  string // what the last tick could not do; told once
 	replan   chan struct{}
 	reported map[string]bool      // oddities of the configuration that were told
-	queued   map[string]time.Time // slots that are in the queue, and since when
+	queued   map[string]time.Time // slots and chores that are in the queue, and since when
 }
 
 // Clocks of the service, which tests shorten.
@@ -234,8 +234,8 @@ func (v *service) plan(ctx context.Context) error {
 		v.within(ctx, v.alerts), // by a clock that is wrong, too: it is one of them
 	)
 	return errors.Join(err, v.within(ctx, func(ctx context.Context) error {
-		_, err := v.queue.Add(ctx, nil, v.chores(err == nil)) // after the alerts, which a sign of life vouches for
-		return err
+		due, choreErr := v.chores(ctx, err == nil) // after the alerts, which a sign of life vouches for
+		return errors.Join(choreErr, v.add(ctx, nil, due))
 	}))
 }
 
@@ -249,14 +249,8 @@ func (v *service) within(ctx context.Context, part func(context.Context) error) 
 // queueDue queues the slots that have come: first those that need nothing else, then account by account,
 // so that one that cannot be planned does not stop the others.
 func (v *service) queueDue(ctx context.Context) error {
-	skew, err := v.wh.Skew(ctx)
-	switch {
-	case err != nil:
+	if err := v.checkClock(ctx); err != nil {
 		return err
-	case skew.Abs() > skewFail:
-		return fmt.Errorf("the clock of this machine is off by %s from the database's: want less than %s, nothing is planned by it", skew.Abs().Round(time.Minute), skewFail)
-	case skew.Abs() > skewWarn:
-		v.once("the clock of this machine differs from the database's", "by", skew.Round(time.Second))
 	}
 	successes, err := v.wh.LastSuccesses(ctx)
 	if err != nil {
@@ -269,7 +263,7 @@ func (v *service) queueDue(ctx context.Context) error {
 	for _, k := range v.keystone {
 		slots = v.addDue(slots, successes, queueKeystone, keystone.Customers, k.cfg.Account, k.cfg.Account, k.schedule(keystone.Customers), 1)
 	}
-	failed := []error{v.add(ctx, slots)}
+	failed := []error{v.add(ctx, slots, nil)}
 	claimed := map[string]string{} // customer → account
 	for _, k := range v.keystone {
 		slots = nil
@@ -287,16 +281,30 @@ func (v *service) queueDue(ctx context.Context) error {
 				slots = v.addDue(slots, successes, queueKeystone, dataset, id, k.cfg.Account, k.schedule(dataset), 2+i)
 			}
 		}
-		failed = append(failed, v.add(ctx, slots))
+		failed = append(failed, v.add(ctx, slots, nil))
 	}
 	return errors.Join(failed...)
+}
+
+// checkClock refuses a clock that is off: slots, days and calls follow from it.
+func (v *service) checkClock(ctx context.Context) error {
+	skew, err := v.wh.Skew(ctx)
+	switch {
+	case err != nil:
+		return err
+	case skew.Abs() > skewFail:
+		return fmt.Errorf("the clock of this machine is off by %s from the database's: want less than %s, nothing is done by it", skew.Abs().Round(time.Minute), skewFail)
+	case skew.Abs() > skewWarn:
+		v.once("the clock of this machine differs from the database's", "by", skew.Round(time.Second))
+	}
+	return nil
 }
 
 // addDue appends the newest slot that has come since the last success.
 func (v *service) addDue(slots []schedule.Slot, successes map[[2]string]time.Time, queue, dataset, scope, account string, s schedule.Schedule, priority int) []schedule.Slot {
 	now := v.app.now()
 	last, succeeded := successes[[2]string{dataset, scope}]
-	at, due := dueSlot(s, last, succeeded && isPast(last, now), now)
+	at, due := dueSlot(s, last, succeeded, now)
 	if !due {
 		return slots
 	}
@@ -309,24 +317,21 @@ func (v *service) addDue(slots []schedule.Slot, successes map[[2]string]time.Tim
 	})
 }
 
-// isPast tells that a stored time can be true: one that is ahead is from a clock that was wrong, and
-// believed, nothing would be due before it.
-func isPast(t, now time.Time) bool { return !t.After(now.Add(skewFail)) }
-
-// requeueAfter is how long a slot that is queued is not queued again, in case its job is gone.
+// requeueAfter is how long what is queued is not queued again, in case its job is gone.
 const requeueAfter = 10 * time.Minute
 
 // add queues what this process has not queued a moment ago.
-func (v *service) add(ctx context.Context, slots []schedule.Slot) error {
+func (v *service) add(ctx context.Context, slots []schedule.Slot, chores []schedule.Chore) error {
 	v.mu.Lock()
 	for key, at := range v.queued {
 		if time.Since(at) > requeueAfter {
 			delete(v.queued, key)
 		}
 	}
-	slots = slices.DeleteFunc(slots, func(s schedule.Slot) bool { _, known := v.queued[s.String()]; return known })
+	slots = slices.DeleteFunc(slots, func(s schedule.Slot) bool { return !v.queued[s.String()].IsZero() })
+	chores = slices.DeleteFunc(chores, func(c schedule.Chore) bool { return !v.queued[c.String()].IsZero() })
 	v.mu.Unlock()
-	added, err := v.queue.Add(ctx, slots, nil)
+	added, err := v.queue.Add(ctx, slots, chores)
 	if err != nil {
 		return err
 	}
@@ -337,6 +342,9 @@ func (v *service) add(ctx context.Context, slots []schedule.Slot) error {
 	}
 	for _, s := range slots {
 		v.queued[s.String()] = time.Now()
+	}
+	for _, c := range chores {
+		v.queued[c.String()] = time.Now()
 	}
 	for _, s := range added {
 		v.app.log.Debug("due", "dataset", s.Dataset, "scope", s.Scope, "slot", stamp(s.At))
@@ -365,11 +373,11 @@ func (v *service) load(ctx context.Context, slot schedule.Slot) error {
 	if err != nil {
 		return err
 	}
-	if succeeded && !last.Before(slot.At) && isPast(last, v.app.now()) {
+	if succeeded && !last.Before(slot.At) {
 		return nil // a later slot, or somebody by hand, was faster
 	}
-	if skew, err := v.wh.Skew(ctx); err != nil || skew.Abs() > skewFail {
-		return errors.Join(err, fmt.Errorf("%s: the clock of this machine is off by %s from the database's: want less than %s", slot, skew.Abs().Round(time.Second), skewFail))
+	if err := v.checkClock(ctx); err != nil {
+		return fmt.Errorf("%s: %w", slot, err)
 	}
 	source, job, err := v.slotJob(ctx, slot)
 	if err != nil {
@@ -512,19 +520,22 @@ const (
 
 // chores that are due: each comes once, whoever adds it. Without planning that works there is no sign of
 // life.
-func (v *service) chores(isWell bool) (due []schedule.Chore) {
+func (v *service) chores(ctx context.Context, isWell bool) (due []schedule.Chore, err error) {
 	now := v.app.now().UTC()
 	for _, k := range v.keystone {
 		due = append(due, schedule.Chore{Name: choreKeepAlive, Key: k.cfg.Account + "@" + now.Truncate(time.Hour).Format(time.RFC3339)})
 	}
-	due = append(due, schedule.Chore{Name: choreNotices, Key: now.Truncate(time.Minute).Format(time.RFC3339)})
+	waiting, err := v.wh.Notices().Due(ctx)
+	if len(waiting) > 0 {
+		due = append(due, schedule.Chore{Name: choreNotices, Key: now.Truncate(time.Minute).Format(time.RFC3339)})
+	}
 	if isWell && v.cfg.Alerts.Heartbeat.text() != "" {
 		due = append(due, schedule.Chore{Name: choreHeartbeat, Key: now.Truncate(heartbeatEvery).Format(time.RFC3339), Tries: 3})
 	}
 	if keep := v.cfg.Retention; keep.Payload+keep.Samples > 0 {
 		due = append(due, schedule.Chore{Name: chorePrune, Key: now.Format(time.DateOnly), Tries: 3})
 	}
-	return due
+	return due, err
 }
 
 // chore does one.

@@ -214,7 +214,7 @@ func (s *session) saveProducts(ctx context.Context) error {
 func (s *session) parallel() int { return s.cfg.parallel() }
 
 // schedule of one of the account's datasets.
-func (k *keystoneAccount) schedule(dataset string) cronSpec {
+func (k *keystoneAccount) schedule(dataset string) schedule.Spec {
 	switch dataset {
 	case keystone.Customers:
 		return k.cfg.Schedules.Customers
@@ -230,7 +230,7 @@ func (k *keystoneAccount) schedule(dataset string) cronSpec {
 func (k *keystoneAccount) job(dataset, scope string, now time.Time) etl.Job {
 	job := etl.Job{
 		Source: "keystone", Dataset: dataset, Scope: scope, Account: k.cfg.Account,
-		Windows: []etl.Window{{}}, NextDue: k.schedule(dataset).next(now),
+		Windows: []etl.Window{{}}, NextDue: k.schedule(dataset).Next(now),
 		Snapshot: dataset == keystone.Current, // asked later it says something else
 	}
 	if dataset == keystone.History {

@@ -4,18 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
-	"os"
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/internal/fetch"
 )
 
 // newTransport makes requests that go nowhere but where they are sent.
@@ -35,16 +33,9 @@ func newTransport(proxy, caFile string) (*http.Transport, error) {
 		transport.Proxy = http.ProxyURL(u)
 	}
 	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
+		roots, err := fetch.Roots(caFile)
 		if err != nil {
-			return nil, fmt.Errorf("http.ca_file: %w", err)
-		}
-		roots, err := x509.SystemCertPool()
-		if err != nil {
-			roots = x509.NewCertPool()
-		}
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("http.ca_file %s: no certificate in it, want PEM", caFile)
+			return nil, err
 		}
 		transport.TLSClientConfig.RootCAs = roots
 	}
@@ -54,15 +45,10 @@ func newTransport(proxy, caFile string) (*http.Transport, error) {
 // checkURL takes https, and http to this machine. Errors do not repeat the URL.
 func checkURL(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())) {
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && (u.Scheme != "http" || !fetch.IsLoopback(u.Hostname())) {
 		return nil, errors.New("want https://host/…, or http to this machine")
 	}
 	return u, nil
-}
-
-func isLoopback(host string) bool {
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }
 
 // post hands the notice to the webhook: 2xx is a receipt, anything else is none.

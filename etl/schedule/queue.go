@@ -45,6 +45,9 @@ type Chore struct {
 	Tries int
 }
 
+// String names the chore in logs and errors.
+func (c Chore) String() string { return c.Name + " " + c.Key }
+
 // Workers of one queue in this process.
 type Workers struct {
 	Loads   int           // at once
@@ -204,7 +207,7 @@ func (q *Queue) Add(ctx context.Context, slots []Slot, chores []Chore) (added []
 func (q *Queue) AddTx(ctx context.Context, tx pgx.Tx, c Chore) error {
 	job := c.job()
 	if _, err := q.client.InsertTx(ctx, tx, job.Args, job.InsertOpts); err != nil {
-		return fmt.Errorf("queue %s %s: %w", c.Name, c.Key, err)
+		return fmt.Errorf("queue %s: %w", c, err)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ type Calls struct {
 	now func() time.Time
 
 	mu    sync.Mutex
-	loose []looseEnd
+	loose []callEnd
 }
 
 // Calls is the ledger of calls by the database's clock or, unless nil, by now: every process that shares
@@ -47,7 +47,7 @@ func (c *Calls) Reserve(ctx context.Context, call etl.Call, lostAfter time.Durat
 	loose := c.looseEnds()
 	err := pgx.BeginTxFunc(ctx, c.w.pool, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
 		for _, l := range loose {
-			if err := l.tie(ctx, tx); err != nil {
+			if err := l.write(ctx, tx); err != nil {
 				return err
 			}
 		}
@@ -69,7 +69,7 @@ func (c *Calls) Reserve(ctx context.Context, call etl.Call, lostAfter time.Durat
 	}
 	var pgErr *pgconn.PgError
 	if err != nil && call.ID != 0 && !errors.As(err, &pgErr) { // the commit may have been made, and only its reply been lost
-		c.loosen(looseEnd{id: call.ID, started: call.StartedAt, outcome: etl.CallUnsent, ended: call.StartedAt})
+		c.loosen(callEnd{id: call.ID, started: &call.StartedAt, ended: &call.StartedAt, outcome: etl.CallUnsent})
 	}
 	if err != nil {
 		return etl.Call{}, fmt.Errorf("reserve a call of %s for %s: %w", call.Account, call.Product, err)
@@ -78,39 +78,36 @@ func (c *Calls) Reserve(ctx context.Context, call etl.Call, lostAfter time.Durat
 	return call, nil
 }
 
-// looseEnd is a call whose end could not be written down, or of which nobody knows whether it was
-// reserved: the next reservation ends it first, so that nobody waits until it counts as lost.
-type looseEnd struct {
-	id             int64
-	started, ended time.Time // clock of the ledger; started tells the call from one that took its number after a failover; zero: now
-	outcome        string
-	retryAfter     time.Duration
+// callEnd is how a call ended. A loose one could not be written down, or nobody knows whether its call was
+// reserved at all: the next reservation writes it first, so that nobody waits until the call counts as lost.
+type callEnd struct {
+	id         int64
+	started    *time.Time // tells the call from one that took its number after a failover; nil: any
+	ended      *time.Time // nil: now, by the clock of the database
+	outcome    string
+	retryAfter time.Duration
 }
 
-func (l looseEnd) tie(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, `
+// write closes the call; one that is closed already stays as it is.
+func (e callEnd) write(ctx context.Context, to interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}) error {
+	_, err := to.Exec(ctx, `
 		update ops.vendor_call
 		set ended_at = clock.now, outcome = $4, retry_at = case when $5::interval > '0' then clock.now + $5 end
 		from (select coalesce($3, clock_timestamp()) as now) as clock
 		where call_id = $1 and ended_at is null and ($2::timestamptz is null or started_at = $2)`,
-		l.id, timeOrNull(l.started), timeOrNull(l.ended), l.outcome, l.retryAfter)
+		e.id, e.started, e.ended, e.outcome, e.retryAfter)
 	return err
 }
 
-func timeOrNull(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-func (c *Calls) loosen(l looseEnd) {
+func (c *Calls) loosen(l callEnd) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.loose = append(c.loose, l)
 }
 
-func (c *Calls) looseEnds() []looseEnd {
+func (c *Calls) looseEnds() []callEnd {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return slices.Clone(c.loose)
@@ -125,13 +122,9 @@ func (c *Calls) tied(n int) {
 
 // End closes a call. One that is closed already stays as it is. After an error the next Reserve does it.
 func (c *Calls) End(ctx context.Context, id int64, outcome string, retryAfter time.Duration) error {
-	_, err := c.w.pool.Exec(ctx, `
-		update ops.vendor_call
-		set ended_at = clock.now, outcome = $3, retry_at = case when $4::interval > '0' then clock.now + $4 end
-		from (select coalesce($2, clock_timestamp()) as now) as clock
-		where call_id = $1 and ended_at is null`, id, c.clock(), outcome, retryAfter)
-	if err != nil {
-		c.loosen(looseEnd{id: id, outcome: outcome, retryAfter: retryAfter})
+	end := callEnd{id: id, ended: c.clock(), outcome: outcome, retryAfter: retryAfter}
+	if err := end.write(ctx, c.w.pool); err != nil {
+		c.loosen(end)
 		return fmt.Errorf("end call %d as %s: %w", id, outcome, err)
 	}
 	return nil

@@ -548,13 +548,7 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success, slotDone *t
 	if r.job.SlotOpen || success == nil {
 		slotDone = nil
 	}
-	// A stored time that is ahead of a clock that goes is from one that was wrong: believed, nothing would
-	// be due before it.
-	var believable *time.Time
-	if !r.w.cfg.Fixed {
-		t := r.w.cfg.Now().Add(time.Minute)
-		believable = &t
-	}
+	believable := r.w.believable()
 	var nextDue *time.Time
 	if slotDone != nil && !r.job.NextDue.IsZero() {
 		nextDue = &r.job.NextDue

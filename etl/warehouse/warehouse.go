@@ -88,7 +88,8 @@ func (w *Warehouse) Close() {
 
 // LastSuccesses are those of LastSuccess for all datasets and scopes that ever succeeded.
 func (w *Warehouse) LastSuccesses(ctx context.Context) (map[[2]string]time.Time, error) {
-	rows, err := w.pool.Query(ctx, `select dataset, scope, last_success_at from ops.watermark where last_success_at is not null`)
+	rows, err := w.pool.Query(ctx, `select dataset, scope, last_success_at from ops.watermark
+		where last_success_at is not null and ($1::timestamptz is null or last_success_at <= $1)`, w.believable())
 	if err != nil {
 		return nil, fmt.Errorf("last successes: %w", err)
 	}
@@ -243,11 +244,24 @@ func (w *Warehouse) Covered(ctx context.Context, dataset, scope string, window e
 	return covered, nil
 }
 
-// LastSuccess is when, by the business clock, the scope was last loaded; ok is false if never.
+// believable is the latest time that what is stored may tell while the business clock goes: a later one is
+// from a clock that was wrong, and believed, nothing would be due before it. nil: the clock stands still, and
+// what is stored may well be from later.
+func (w *Warehouse) believable() *time.Time {
+	if w.cfg.Fixed {
+		return nil
+	}
+	t := w.cfg.Now().Add(time.Minute)
+	return &t
+}
+
+// LastSuccess is when, by the business clock, the scope was last loaded; ok is false if never, or in a
+// future that only a wrong clock can have known.
 func (w *Warehouse) LastSuccess(ctx context.Context, dataset, scope string) (at time.Time, ok bool, err error) {
 	var stored *time.Time
 	err = w.pool.QueryRow(ctx,
-		`select last_success_at from ops.watermark where dataset = $1 and scope = $2`, dataset, scope).Scan(&stored)
+		`select last_success_at from ops.watermark where dataset = $1 and scope = $2 and ($3::timestamptz is null or last_success_at <= $3)`,
+		dataset, scope, w.believable()).Scan(&stored)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && stored == nil {
 		return time.Time{}, false, nil
 	}

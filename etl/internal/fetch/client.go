@@ -90,20 +90,29 @@ func New(cfg Config) (*Client, error) {
 		transport.DialContext = (&net.Dialer{Timeout: dialTimeout}).DialContext
 	}
 	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
+		roots, err := Roots(cfg.CAFile)
 		if err != nil {
-			return nil, fmt.Errorf("http.ca_file: %w", err)
-		}
-		roots, err := x509.SystemCertPool()
-		if err != nil {
-			roots = x509.NewCertPool()
-		}
-		if !roots.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("http.ca_file %s: no certificate in it, want PEM", cfg.CAFile)
+			return nil, err
 		}
 		transport.TLSClientConfig.RootCAs = roots
 	}
 	return &Client{cfg: cfg, transport: transport}, nil
+}
+
+// Roots are the certificates that the system trusts, and those of a PEM file.
+func Roots(caFile string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, fmt.Errorf("http.ca_file: %w", err)
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("http.ca_file %s: no certificate in it, want PEM", caFile)
+	}
+	return roots, nil
 }
 
 // CheckBaseURL parses a vendor's base URL: https, or http to a loopback host; no credentials, no
@@ -124,7 +133,7 @@ func CheckBaseURL(raw string) (*url.URL, error) {
 	case u.Fragment != "" || strings.Contains(raw, "#"):
 		return nil, fmt.Errorf("base URL %q has a fragment, want none", got)
 	case u.Scheme == "https":
-	case u.Scheme == "http" && isLoopback(u.Hostname()):
+	case u.Scheme == "http" && IsLoopback(u.Hostname()):
 	default:
 		return nil, fmt.Errorf("base URL %q: want https, or http to a loopback host", got)
 	}
@@ -134,7 +143,8 @@ func CheckBaseURL(raw string) (*url.URL, error) {
 	return u, nil
 }
 
-func isLoopback(host string) bool {
+// IsLoopback tells that a host, without a port, is this machine by its very name.
+func IsLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }
