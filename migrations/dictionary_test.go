@@ -21,7 +21,7 @@ Every schema, table, view and column of the warehouse, as the database itself de
 ` + "`go test ./migrations -update`" + `, and a test fails while the two differ.
 
 Read ` + "`mart`" + `: its views are the contract for people and BI, and columns are only ever added. ` + "`dw`" + ` holds the
-facts and dimensions behind it. The role ` + "`bi_reader`" + ` may read these two; ` + "`ops`" + ` and ` + "`raw`" + ` belong to the loader.
+facts and dimensions behind it, ` + "`billing`" + ` what finance owns. The role ` + "`bi_reader`" + ` may read these three; ` + "`ops`" + ` and ` + "`raw`" + ` belong to the loader.
 
 Times are UTC, and days are UTC days unless the comment says local. Quantities are exact (` + "`numeric`" + ` without a
 precision); ` + "`_tib`" + ` is TiB, 1024^4 bytes. NULL means unknown or none, never zero: of a table's columns, those
@@ -29,7 +29,7 @@ marked *null* may hold it.
 `
 
 // dictionarySchemas are in the order in which people need them.
-var dictionarySchemas = []string{"mart", "dw", "ops", "river", "raw"}
+var dictionarySchemas = []string{"mart", "billing", "dw", "ops", "river", "raw"}
 
 type dictionaryRelation struct {
 	Name, Kind, Comment string

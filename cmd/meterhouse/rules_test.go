@@ -74,6 +74,7 @@ var mayImport = map[string][]string{
 	"meterhouse/etl/warehouse/warehousetest": {"meterhouse/etl", "meterhouse/migrations"},
 	"meterhouse/etl/schedule":                {"meterhouse/etl", "meterhouse/etl/internal/killpoint"},
 	"meterhouse/etl/console":                 {},
+	"meterhouse/etl/billing":                 {"meterhouse/etl"},
 	"meterhouse/etl/localpg/fetchpg":         {"meterhouse/etl/localpg"},
 	"meterhouse/etl/etltest":                 {"meterhouse/etl", "meterhouse/etl/internal"},
 }
@@ -86,6 +87,7 @@ var mayNotImport = map[string][]string{
 	"meterhouse/etl/internal":  {"github.com/jackc", "github.com/robfig", "database/sql"},
 	"meterhouse/etl/schedule":  {"net/http", "database/sql"},
 	"meterhouse/etl/warehouse": {"net/http", "github.com/robfig", "github.com/prometheus"},
+	"meterhouse/etl/billing":   {"net/http", "github.com/robfig", "database/sql"},
 	"meterhouse/etl/console":   {"github.com/jackc", "github.com/robfig", "database/sql"},
 	"meterhouse/etl/alert":     {"github.com/jackc", "github.com/robfig", "database/sql"},
 }
