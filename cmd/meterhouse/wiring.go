@@ -167,7 +167,8 @@ func (s *session) makeAccounts() error {
 }
 
 // prepareTokens makes sure that the answers to token exchanges can be kept. Whatever may exchange a
-// token calls it at its start, so that a wrong state_dir is told before anything is sent.
+// token calls it at its start, so that a wrong state_dir is told before anything is sent; without it
+// each exchange is refused.
 func (s *session) prepareTokens(ctx context.Context) error {
 	for _, k := range s.keystone {
 		if err := k.PrepareSpool(ctx); err != nil {
