@@ -120,6 +120,9 @@ func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error
 
 func (r *run) ID() int64 { return r.id }
 
+// LeaveSlotOpen says that the slot stays due whatever this run loads.
+func (r *run) LeaveSlotOpen() { r.job.SlotOpen = true }
+
 // landPatience is the sum of the pauses between attempts to land a body, about.
 const landPatience = 10 * time.Second
 
