@@ -383,28 +383,23 @@ func (h *theatre) plainly(windows []etl.Window, stopAt int) (begun []etl.Window)
 func TestPipelinePanics(t *testing.T) {
 	for name, what := range map[string]map[etl.Window]string{"load": {twoDays(2)[0]: "panics"}, "extract": nil} {
 		synctest.Test(t, func(t *testing.T) {
-			h := &theatre{loads: what, extractTakes: time.Second}
-			var src etl.Source = h
-			if what == nil {
-				src = panicking{h}
+			windows := twoDays(2)
+			h := &theatre{loads: what, atLoad: func(int) { synctest.Wait() }}
+			h.atExtract = func(ctx context.Context, w etl.Window) {
+				switch {
+				case w == windows[1] && what == nil:
+					panic("at the extract")
+				case w == windows[1]:
+					<-ctx.Done() // for ever
+				}
 			}
 			defer func() {
 				if r := recover(); r == nil || !strings.Contains(fmt.Sprint(r), "at the "+name) || h.bodies != 0 || h.asking != 0 || h.released != 1 || len(h.wrong) > 0 {
 					t.Errorf("%s: recovered %v with %d bodies open, %d questions, lease given back %d times; %v", name, r, h.bodies, h.asking, h.released, h.wrong)
 				}
 			}()
-			p := etl.Pipeline{Warehouse: h, Log: slog.New(slog.DiscardHandler), Now: time.Now}
-			_, err := p.Run(t.Context(), src, etl.Job{Windows: twoDays(2)})
+			_, err := h.play(t.Context(), windows, nil)
 			t.Errorf("%s: no panic, %v", name, err)
 		})
 	}
-}
-
-type panicking struct{ *theatre }
-
-func (p panicking) Extract(ctx context.Context, req etl.Request) (*etl.Answer, error) {
-	if req.Window == twoDays(2)[1] {
-		panic("at the extract")
-	}
-	return p.theatre.Extract(ctx, req)
 }
