@@ -41,7 +41,7 @@ var play = []act{
 	{"2026-05-16T06:40:00Z", []string{"run"}}, // four more days; restated, late and shrunk ones
 	{"2026-05-17T08:50:00Z", []string{"run"}}, // what shrank a day ago did shrink
 	{"2026-05-17T08:55:00Z", []string{"backfill", "keystone.history", "--from", "2026-04-10", "--until", "2026-05-12"}}, // in two windows
-	{"2026-05-17T21:00:00Z", append([]string{"run"}, datasets...)}, // finds what was left
+	{"2026-05-17T21:00:00Z", append([]string{"run"}, datasets...)},                                                      // finds what was left
 }
 
 var playStart = time.Date(2026, 4, 10, 0, 0, 0, 0, time.UTC)
