@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"meterhouse/etl"
 	"meterhouse/etl/warehouse/warehousetest"
 )
 
@@ -65,6 +66,25 @@ func (w *world) whileOneLoads(customer string) {
 	w.eventually("loads that wait", "1", w.heldUp)
 }
 
+// windowsOf are the windows of a span of days, newest first.
+func windowsOf(t *testing.T, from, until string) []etl.Window {
+	t.Helper()
+	days, err := daysOf("test", from, until)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return backfillWindows(days)
+}
+
+// allAs are windows in the form of historyRuns, with one status.
+func allAs(status string, windows []etl.Window) string {
+	var texts []string
+	for _, w := range windows {
+		texts = append(texts, w.String()+" "+status)
+	}
+	return strings.Join(texts, ", ")
+}
+
 // The vendor is asked for the next window while the former one is loaded, and the warehouse is in the end
 // what it is without that.
 func TestNextWindowIsAskedForDuringTheLoad(t *testing.T) {
@@ -83,31 +103,32 @@ func TestNextWindowIsAskedForDuringTheLoad(t *testing.T) {
 	w.configure("")
 	w.must(exitDone, "run", "keystone.customers")
 	letGo := w.holdUp("C-1001")
+	windows := windowsOf(t, "2026-03-01", "2026-05-20")
 	ended := make(chan outcome)
 	go func() {
 		ended <- w.run("backfill", "keystone.history", "--from", "2026-03-01", "--until", "2026-05-20", "--customer", "C-1001")
 	}()
-	for _, want := range []string{"2026-04-20", "2026-03-21"} {
+	for _, want := range windows[:2] {
 		select {
 		case from := <-asked:
-			if from != want {
+			if from != want.From.String() {
 				t.Fatalf("asked for the days since %s, want %s", from, want)
 			}
 		case o := <-ended:
 			t.Fatalf("it has ended: %+v", o)
 		case <-time.After(time.Minute):
-			t.Fatalf("not asked for the days since %s while another window is loaded; runs: %s", want, w.historyRuns("C-1001"))
+			t.Fatalf("not asked for %s while another window is loaded; runs: %s", want, w.historyRuns("C-1001"))
 		}
 	}
 	w.eventually("loads that wait", "1", w.heldUp)
-	if got, want := w.historyRuns("C-1001"), "2026-04-20..2026-05-20 running, 2026-03-21..2026-04-20 running"; got != want {
+	if got, want := w.historyRuns("C-1001"), allAs("running", windows[:2]); got != want {
 		t.Errorf("runs %s, want %s", got, want)
 	}
 	letGo()
 	if o := <-ended; o.code != exitDone {
 		t.Fatalf("exit code %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
-	if got, want := w.historyRuns("C-1001"), "2026-04-20..2026-05-20 ok, 2026-03-21..2026-04-20 ok, 2026-03-01..2026-03-21 ok"; got != want {
+	if got, want := w.historyRuns("C-1001"), allAs("ok", windows); got != want {
 		t.Errorf("runs %s, want %s", got, want)
 	}
 	if bad := w.value(`select count(*)::text from ops.run as a join ops.run as b using (dataset, scope)
@@ -117,8 +138,8 @@ func TestNextWindowIsAskedForDuringTheLoad(t *testing.T) {
 
 	plain := newWorld(t)
 	plain.must(exitDone, "run", "keystone.customers")
-	for _, days := range [][2]string{{"2026-04-20", "2026-05-20"}, {"2026-03-21", "2026-04-20"}, {"2026-03-01", "2026-03-21"}} {
-		plain.must(exitDone, "backfill", "keystone.history", "--from", days[0], "--until", days[1], "--customer", "C-1001")
+	for _, days := range windows {
+		plain.must(exitDone, "backfill", "keystone.history", "--from", days.From.String(), "--until", days.Until.String(), "--customer", "C-1001")
 	}
 	if diff := warehousetest.Difference(warehousetest.Dump(t, plain.database), warehousetest.Dump(t, w.database)); diff != "" {
 		t.Errorf("window by window the warehouse is another:\n%s", diff)
@@ -135,6 +156,7 @@ func TestCustomersAreLoadedSideBySide(t *testing.T) {
 			w := newWorld(t)
 			w.configure(fmt.Sprintf("parallel: %d\n", parallel))
 			w.must(exitDone, "run", "keystone.customers")
+			windows := len(windowsOf(t, "2026-03-25", "2026-05-20"))
 			letGo := w.holdUp("C-1001", "0042117")
 			ended := make(chan outcome)
 			go func() {
@@ -151,8 +173,8 @@ func TestCustomersAreLoadedSideBySide(t *testing.T) {
 			if o := <-ended; o.code != exitDone {
 				t.Fatalf("exit code %d\n%s%s", o.code, o.stdout, o.stderr)
 			}
-			if n := w.value(`select count(*)::text from ops.run where dataset = 'keystone.history' and status = 'ok'`); n != "6" {
-				t.Errorf("%s windows loaded, want 6", n)
+			if n := w.value(`select count(*)::text from ops.run where dataset = 'keystone.history' and status = 'ok'`); n != fmt.Sprint(3*windows) {
+				t.Errorf("%s windows loaded, want %d of each of 3 customers", n, windows)
 			}
 			for _, r := range w.keystone.Requests() { // one after the other, as with any vendor
 				for _, other := range w.keystone.Requests() {
@@ -186,7 +208,7 @@ func TestTerminateWithAnAnswerThatWaits(t *testing.T) {
 	if code := <-ended; code != exitDone {
 		t.Errorf("exit code %d\n%s", code, p.log())
 	}
-	if got, want := w.historyRuns("C-1001"), "2027-04-14..2027-05-14 ok, 2027-03-15..2027-04-14 ok"; got != want {
+	if got, want := w.historyRuns("C-1001"), allAs("ok", windowsOf(t, "2027-01-01", "2027-05-14")[:2]); got != want {
 		t.Errorf("runs %s, want %s", got, want)
 	}
 	if n := w.value(`select count(*)::text from river.river_job where args->>'scope' = 'C-1001' and args->>'dataset' = 'keystone.history' and state = 'available'`); n != "1" {
@@ -214,13 +236,14 @@ func TestInterruptWithAnAnswerThatWaits(t *testing.T) {
 	if n := strings.Count(o.stderr, "msg=interrupted"); n != 2 || strings.Contains(o.stderr, "level=ERROR") {
 		t.Errorf("%d runs were interrupted, want 2:\n%s", n, o.stderr)
 	}
-	const closed = "2026-04-20..2026-05-20 failed, 2026-03-21..2026-04-20 failed"
+	windows := windowsOf(t, "2026-03-01", "2026-05-20")
+	closed := allAs("failed", windows[:2])
 	if got := w.historyRuns("C-1001"); got != closed {
 		t.Errorf("runs %s, want %s", got, closed)
 	}
 	letGo()
 	w.must(exitDone, args...)
-	if got, want := w.historyRuns("C-1001"), closed+", 2026-04-20..2026-05-20 ok, 2026-03-21..2026-04-20 ok, 2026-03-01..2026-03-21 ok"; got != want {
+	if got, want := w.historyRuns("C-1001"), closed+", "+allAs("ok", windows); got != want {
 		t.Errorf("runs %s, want %s", got, want)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,8 +29,9 @@ type run struct {
 	refusedBefore map[int64]bool
 }
 
-// StartRun records the run and, for windows, makes the partitions it may need. Both are committed
-// on return: partitions are made outside the load, so that a load takes no lock that readers feel.
+// StartRun records the run and, for windows, makes the partitions it may need, with the job's first window
+// those of all. Both are committed on return: partitions are made outside the load, so that a load takes no
+// lock that readers feel.
 func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, window etl.Window, startedAt time.Time) (etl.Run, error) {
 	r := &run{w: w, lease: l.(*lease), job: job, window: window}
 	from, until := windowDates(window)
@@ -53,8 +55,12 @@ func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, wind
 	if err != nil {
 		return nil, err
 	}
-	if !window.IsZero() {
-		if err := w.makePartitions(ctx, window); err != nil {
+	windows := []etl.Window{window}
+	if slices.Index(job.Windows, window) == 0 { // the others begin while one loads, which may hold what this needs
+		windows = job.Windows
+	}
+	for _, one := range windows {
+		if err := w.makePartitions(ctx, one); err != nil {
 			return nil, errors.Join(err, r.Fail(ctx, nil, err))
 		}
 	}
