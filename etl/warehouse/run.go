@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,8 +29,9 @@ type run struct {
 	refusedBefore map[int64]bool
 }
 
-// StartRun records the run and, for windows, makes the partitions it may need. Both are committed
-// on return: partitions are made outside the load, so that a load takes no lock that readers feel.
+// StartRun records the run and, for windows, makes the partitions it may need, with the job's first window
+// those of all. Both are committed on return: partitions are made outside the load, so that a load takes no
+// lock that readers feel.
 func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, window etl.Window, startedAt time.Time) (etl.Run, error) {
 	r := &run{w: w, lease: l.(*lease), job: job, window: window}
 	from, until := windowDates(window)
@@ -53,8 +55,12 @@ func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, wind
 	if err != nil {
 		return nil, err
 	}
-	if !window.IsZero() {
-		if err := w.makePartitions(ctx, window); err != nil {
+	windows := []etl.Window{window}
+	if slices.Index(job.Windows, window) == 0 { // the others begin while one loads, which may hold what this needs
+		windows = job.Windows
+	}
+	for _, one := range windows {
+		if err := w.makePartitions(ctx, one); err != nil {
 			return nil, errors.Join(err, r.Fail(ctx, nil, err))
 		}
 	}
@@ -119,6 +125,9 @@ func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error
 }
 
 func (r *run) ID() int64 { return r.id }
+
+// LeaveSlotOpen says that the slot stays due whatever this run loads.
+func (r *run) LeaveSlotOpen() { r.job.SlotOpen = true }
 
 // landPatience is the sum of the pauses between attempts to land a body, about.
 const landPatience = 10 * time.Second

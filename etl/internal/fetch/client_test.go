@@ -825,3 +825,48 @@ func BenchmarkDiscreet(b *testing.B) {
 		}
 	}
 }
+
+// A window's answer, however it is sent, leaves the connection to the next one.
+func TestConnectionsAreKept(t *testing.T) {
+	t.Parallel()
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	body := strings.Repeat(sample, 4<<10)
+	_, _ = z.Write([]byte(body))
+	_ = z.Close()
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"with a length": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+			_, _ = io.WriteString(w, body)
+		},
+		"in chunks": func(w http.ResponseWriter) { _, _ = io.WriteString(w, body) },
+		"compressed": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(zipped.Bytes())
+		},
+		"refused": func(w http.ResponseWriter) { http.Error(w, body, http.StatusNotFound) },
+	} {
+		for keep, want := range map[bool]int32{true: 1, false: 3} {
+			var made atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
+			srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+				if s == http.StateNew {
+					made.Add(1)
+				}
+			}
+			srv.Start()
+			t.Cleanup(srv.Close)
+			c := client(t, Config{KeepAlive: keep})
+			for range 3 {
+				res, err := c.Do(t.Context(), call(t, srv.URL))
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				_ = res.Body.Close()
+			}
+			if got := made.Load(); got != want {
+				t.Errorf("%s, kept %v: %d connections for 3 requests, want %d", name, keep, got, want)
+			}
+		}
+	}
+}
