@@ -279,10 +279,10 @@ type markedDay struct {
 }
 
 // mark has digest, pending digest and absence of the daily row written as st tells them in the end.
-func (h *historyLoad) mark(v *level, day etl.Day, st *storedDay) {
+func (h *historyLoad) mark(level int64, day etl.Day, st *storedDay) {
 	if !st.marked {
 		st.marked = true
-		h.marks = append(h.marks, markedDay{v.key, day, st})
+		h.marks = append(h.marks, markedDay{level, day, st})
 	}
 }
 
@@ -368,24 +368,44 @@ func (h *historyLoad) write() error {
 	return nil
 }
 
+// What is given comes first, in a CTE that hides the customer's key: with the key at hand a planner without
+// statistics takes all rows of the customer for a few and scans them. So it goes row by row through the
+// primary key, however much is stored.
 const (
 	supersedeDays = `
+with was as materialized (
+    select $1::bigint as customer_key, * from unnest($2::bigint[], $3::date[], $4::text[], $5::timestamptz[])
+        with ordinality as t (service_level_key, usage_date, kind, until, position)
+)
+
 insert into dw.restatement (customer_key, service_level_key, usage_date, kind, ` + ledgerColumns + `,
     was_invoiced, digest, known_from, known_until, payload_id, run_id)
 select d.customer_key, d.service_level_key, d.usage_date, was.kind, ` + ledgerColumns + `,
     case when d.is_invoiced and was.until <= d.invoiced_known_since then false else d.is_invoiced end,
     d.digest, least(d.known_since, was.until), was.until, d.payload_id, $6
-from unnest($2::bigint[], $3::date[], $4::text[], $5::timestamptz[]) with ordinality as was (service_level_key, usage_date, kind, until, position)
-join dw.fact_daily_consumption as d on d.customer_key = $1 and d.service_level_key = was.service_level_key and d.usage_date = was.usage_date
+from was
+join dw.fact_daily_consumption as d using (customer_key, service_level_key, usage_date)
 order by was.position`
 
 	deleteSamples = `
+with gone as materialized (
+    select $1::bigint as customer_key, * from unnest($2::bigint[], $3::timestamptz[], $4::timestamptz[]) as t (service_level_key, since, until)
+)
+
 delete from dw.fact_consumption_sample as s
-using unnest($2::bigint[], $3::timestamptz[], $4::timestamptz[]) as gone (service_level_key, since, until)
-where s.customer_key = $1 and s.service_level_key = gone.service_level_key and s.sampled_at >= gone.since and s.sampled_at < gone.until
+using gone
+where s.customer_key = gone.customer_key and s.service_level_key = gone.service_level_key and s.sampled_at >= gone.since and s.sampled_at < gone.until
     and s.sampled_at >= $5 and s.sampled_at < $6 -- the bounds of the window prune partitions`
 
 	writeFigures = `
+with now as materialized (
+    select $1::bigint as customer_key, *
+    from unnest($2::bigint[], $3::date[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
+        $12::text[], $13::text[], $14::boolean[], $15::integer[], $16::integer[], $17::bytea[], $18::boolean[])
+        as t (service_level_key, usage_date, sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+            burst_avg_tib, over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, is_invoiced, invoiced_samples, uninvoiced_samples, digest, is_restated)
+)
+
 update dw.fact_daily_consumption as d
 set sample_count = now.sample_count, step_seconds = now.step_seconds, committed_tib = now.committed_tib::numeric,
     consumed_avg_tib = now.consumed_avg_tib::numeric, consumed_max_tib = now.consumed_max_tib::numeric,
@@ -399,36 +419,46 @@ set sample_count = now.sample_count, step_seconds = now.step_seconds, committed_
     digest = now.digest, known_since = $19, payload_id = $20, run_id = $21,
     restatement_count = d.restatement_count + now.is_restated::integer,
     pending_digest = null, pending_at = null, absent_since = null
-from unnest($2::bigint[], $3::date[], $4::integer[], $5::integer[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[],
-        $12::text[], $13::text[], $14::boolean[], $15::integer[], $16::integer[], $17::bytea[], $18::boolean[])
-    as now (service_level_key, usage_date, sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
-        burst_avg_tib, over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, is_invoiced, invoiced_samples, uninvoiced_samples, digest, is_restated)
-where d.customer_key = $1 and d.service_level_key = now.service_level_key and d.usage_date = now.usage_date`
+from now
+where d.customer_key = now.customer_key and d.service_level_key = now.service_level_key and d.usage_date = now.usage_date`
 
 	writeDayFlags = `
+with now as materialized (
+    select $1::bigint as customer_key, * from unnest($2::bigint[], $3::date[], $4::boolean[], $5::integer[], $6::integer[], $7::boolean[])
+        as t (service_level_key, usage_date, is_invoiced, invoiced_samples, uninvoiced_samples, is_taken_back)
+)
+
 update dw.fact_daily_consumption as d
 set is_invoiced = now.is_invoiced, invoiced_samples = now.invoiced_samples, uninvoiced_samples = now.uninvoiced_samples, invoiced_known_since = $8,
     known_since = case when now.is_taken_back then $8 else d.known_since end,
     run_id = case when now.is_taken_back then $9 else d.run_id end,
     restatement_count = d.restatement_count + now.is_taken_back::integer
-from unnest($2::bigint[], $3::date[], $4::boolean[], $5::integer[], $6::integer[], $7::boolean[])
-    as now (service_level_key, usage_date, is_invoiced, invoiced_samples, uninvoiced_samples, is_taken_back)
-where d.customer_key = $1 and d.service_level_key = now.service_level_key and d.usage_date = now.usage_date`
+from now
+where d.customer_key = now.customer_key and d.service_level_key = now.service_level_key and d.usage_date = now.usage_date`
 
 	writeSampleFlags = `
+with told as materialized (
+    select $1::bigint as customer_key, * from unnest($2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::boolean[])
+        as t (service_level_key, since, until, is_invoiced)
+)
+
 update dw.fact_consumption_sample as s
 set is_invoiced = told.is_invoiced
-from unnest($2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::boolean[]) as told (service_level_key, since, until, is_invoiced)
-where s.customer_key = $1 and s.service_level_key = told.service_level_key and s.sampled_at >= told.since and s.sampled_at < told.until
+from told
+where s.customer_key = told.customer_key and s.service_level_key = told.service_level_key and s.sampled_at >= told.since and s.sampled_at < told.until
     and s.sampled_at >= $6 and s.sampled_at < $7 -- the bounds of the window prune partitions
     and s.is_invoiced is distinct from told.is_invoiced`
 
 	markDays = `
+with now as materialized (
+    select $1::bigint as customer_key, * from unnest($2::bigint[], $3::date[], $4::bytea[], $5::bytea[], $6::timestamptz[], $7::timestamptz[])
+        as t (service_level_key, usage_date, digest, pending_digest, pending_at, absent_since)
+)
+
 update dw.fact_daily_consumption as d
 set digest = now.digest, pending_digest = now.pending_digest, pending_at = now.pending_at, absent_since = now.absent_since
-from unnest($2::bigint[], $3::date[], $4::bytea[], $5::bytea[], $6::timestamptz[], $7::timestamptz[])
-    as now (service_level_key, usage_date, digest, pending_digest, pending_at, absent_since)
-where d.customer_key = $1 and d.service_level_key = now.service_level_key and d.usage_date = now.usage_date`
+from now
+where d.customer_key = now.customer_key and d.service_level_key = now.service_level_key and d.usage_date = now.usage_date`
 )
 
 func boolArg(b etl.NullBool) *bool {

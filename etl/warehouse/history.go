@@ -328,7 +328,7 @@ func (h *historyLoad) decide(r *revisit) error {
 	}
 	if r.staysAbsent != nil {
 		r.st.absentSince = r.staysAbsent
-		h.mark(r.level, r.in.day, r.st)
+		h.mark(r.level.key, r.in.day, r.st)
 	}
 	return err
 }
@@ -338,7 +338,7 @@ func (h *historyLoad) sameDay(r *revisit) error {
 	l, v, in, st := h.l, r.level, r.in, r.st
 	if st.absentSince != nil || st.pending != nil {
 		st.absentSince, st.pending, st.pendingAt = nil, nil, nil
-		h.mark(v, in.day, st)
+		h.mark(v.key, in.day, st)
 	}
 	f := r.flags
 	if r.needsSamples() {
@@ -386,7 +386,7 @@ func keepKnownFlags(stored, in []etl.Sample) {
 func (h *historyLoad) heldDay(r *revisit) error {
 	if r.st.absentSince != nil { // it was delivered, whatever it said
 		r.st.absentSince = nil
-		h.mark(r.level, r.in.day, r.st)
+		h.mark(r.level.key, r.in.day, r.st)
 	}
 	diff := h.compareStored(r)
 	h.l.out.Unchanged += diff.equal
@@ -411,7 +411,7 @@ func (h *historyLoad) differentDay(r *revisit) error {
 		// The stored day was partial and turns out to be whole: the figures were known before.
 		l.out.Unchanged += diff.equal
 		st.digest, st.pending, st.pendingAt, st.absentSince = in.digest, nil, nil, nil
-		h.mark(v, in.day, st)
+		h.mark(v.key, in.day, st)
 		f := flags(in.samples)
 		if f.invoiced == st.invoiced && f.uninvoiced == st.uninvoiced {
 			return nil
@@ -449,7 +449,7 @@ func (h *historyLoad) differentDay(r *revisit) error {
 				return err
 			}
 			st.pending, st.pendingAt, st.absentSince = in.digest, &l.ans.FetchedAt, nil
-			h.mark(v, in.day, st)
+			h.mark(v.key, in.day, st)
 			return nil
 		}
 		l.out.Restated += len(in.samples)
@@ -567,8 +567,6 @@ func (h *historyLoad) finish() error {
 			}
 		}
 	}
-	var levels []int64
-	var days []time.Time
 	for key, stored := range h.stored {
 		for day, st := range stored {
 			if st.delivered || unsure[key] || st.knownSince.After(l.ans.FetchedAt) {
@@ -581,20 +579,10 @@ func (h *historyLoad) finish() error {
 			// A later look that found it ends an absence; one that did not began it no earlier than now.
 			earlier := len(later) > 0 && st.absentSince != nil && st.absentSince.After(l.ans.FetchedAt) && !st.absentSince.After(later[0])
 			if len(later) == 0 && st.absentSince == nil || earlier {
-				levels, days = append(levels, key), append(days, day.Time())
+				st.absentSince = &l.ans.FetchedAt
+				h.mark(key, day, st)
 			}
 		}
 	}
-	if len(levels) == 0 {
-		return nil
-	}
-	_, err := l.tx.Exec(l.ctx, `
-		update dw.fact_daily_consumption as d set absent_since = $1
-		from unnest($3::bigint[], $4::date[]) as gone (service_level_key, usage_date)
-		where d.customer_key = $2 and d.service_level_key = gone.service_level_key and d.usage_date = gone.usage_date`,
-		l.ans.FetchedAt, l.customer.key, levels, days)
-	if err != nil {
-		return fmt.Errorf("mark absent days: %w", err)
-	}
-	return nil
+	return h.write()
 }

@@ -197,7 +197,7 @@ func (h *historyLoad) grewThenShrank(v *level, in *seriesDay, former string, shr
 		return err
 	}
 	st.pending, st.pendingAt = smaller, &shrunkAt
-	h.mark(v, in.day, st)
+	h.mark(v.key, in.day, st)
 	f := flags(in.samples)
 	if f.invoiced+f.uninvoiced > 0 {
 		return h.writeFlags(v, in, &f, false)
