@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"meterhouse/etl"
 )
 
@@ -40,55 +38,15 @@ func (l *loader) theHistory() (*historyLoad, error) {
 	if l.history != nil {
 		return l.history, nil
 	}
-	c, err := l.theCustomer()
-	if err != nil {
+	if _, err := l.theCustomer(); err != nil {
 		return nil, err
 	}
 	h := &historyLoad{
-		l: l, stored: map[int64]map[etl.Day]*storedDay{}, running: map[etl.Day]bool{},
+		l: l, stored: l.days, running: l.running,
 		samples: newCopyBuffer("dw.fact_consumption_sample", "customer_key", "service_level_key", "sampled_at",
 			"committed_tib", "consumed_tib", "burst_tib", "accrued_burst_tib", "is_invoiced"),
 		daily: newCopyBuffer("dw.fact_daily_consumption", append([]string{"customer_key", "service_level_key", "usage_date"},
 			append(figureColumns, "digest", "known_since", "payload_id", "run_id", "absent_since")...)...),
-	}
-	window := l.ans.Request.Window
-	rows, err := l.tx.Query(l.ctx, `
-		select d.service_level_key, d.usage_date, d.digest, d.pending_digest, d.pending_at, d.known_since, d.sample_count,
-			d.invoiced_samples, d.uninvoiced_samples, d.absent_since
-		from dw.dim_service_level as v
-		cross join lateral (
-			select * from dw.fact_daily_consumption as f
-			where f.customer_key = $1 and f.service_level_key = v.service_level_key and f.usage_date >= $2 and f.usage_date < $3
-			offset 0 -- level by level through the primary key, however long the history has grown
-		) as d
-		where v.customer_key = $1`, c.key, window.From.Time(), window.Until.Time())
-	if err != nil {
-		return nil, fmt.Errorf("digests: %w", err)
-	}
-	var key int64
-	var day time.Time
-	var d storedDay
-	if _, err := pgx.ForEachRow(rows, []any{&key, &day, &d.digest, &d.pending, &d.pendingAt, &d.knownSince, &d.count,
-		&d.invoiced, &d.uninvoiced, &d.absentSince}, func() error {
-		if h.stored[key] == nil {
-			h.stored[key] = map[etl.Day]*storedDay{}
-		}
-		copied := d
-		h.stored[key][etl.DayOf(day)] = &copied
-		d = storedDay{}
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("digests: %w", err)
-	}
-	rows, err = l.tx.Query(l.ctx, `select month from dw.accrued_reading where account = $1 and reading = 'running'`, l.run.job.Account)
-	if err != nil {
-		return nil, fmt.Errorf("accrued readings: %w", err)
-	}
-	if _, err := pgx.ForEachRow(rows, []any{&day}, func() error {
-		h.running[etl.DayOf(day)] = true
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("accrued readings: %w", err)
 	}
 	l.history = h
 	return h, nil
