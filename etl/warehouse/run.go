@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,10 +50,14 @@ func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, wind
 		job.Source, job.Dataset, job.Scope, job.Account, from, until, w.cfg.Owner, r.lease.fence, startedAt, job.ReplayOf).
 		QueryRow(func(row pgx.Row) error { return row.Scan(&r.id) })
 	havePartitions := true
-	if !window.IsZero() {
+	if months := monthsOf(window); len(months) > 0 {
+		names := make([]string, len(months))
+		for i, month := range months {
+			names[i] = partitionOf(month)
+		}
 		batch.Queue(`
 			select bool_and(exists (select from pg_inherits where inhrelid = to_regclass('dw.' || month.name) and not inhdetachpending))
-			from unnest($1::text[]) as month (name)`, partitionsOf(window)).QueryRow(func(row pgx.Row) error { return row.Scan(&havePartitions) })
+			from unnest($1::text[]) as month (name)`, names).QueryRow(func(row pgx.Row) error { return row.Scan(&havePartitions) })
 	}
 	if err := w.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, err
@@ -73,21 +78,23 @@ func windowDates(w etl.Window) (from, until *time.Time) {
 	return &f, &u
 }
 
-// partitionsOf names the monthly partitions of the samples that the window touches.
-func partitionsOf(window etl.Window) (names []string) {
-	for month := window.From.Month(); month < window.Until; month = month.NextMonth() {
-		names = append(names, partitionOf(month))
+// monthsOf are the months that the windows touch, each once.
+func monthsOf(windows ...etl.Window) (months []etl.Day) {
+	for _, w := range windows {
+		for month := w.From.Month(); month < w.Until; month = month.NextMonth() {
+			if !slices.Contains(months, month) {
+				months = append(months, month)
+			}
+		}
 	}
-	return names
+	return months
 }
 
-func partitionOf(month etl.Day) string {
-	return "fact_consumption_sample_" + month.Time().Format("2006_01")
-}
+func partitionOf(month etl.Day) string { return "fact_consumption_sample_" + month.Time().Format("2006_01") }
 
-// makePartitions creates the monthly partitions of the samples that the window touches.
-func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error {
-	for month := window.From.Month(); month < window.Until; month = month.NextMonth() {
+// makePartitions creates the monthly partitions of the samples that the windows touch.
+func (w *Warehouse) makePartitions(ctx context.Context, windows ...etl.Window) error {
+	for _, month := range monthsOf(windows...) {
 		name := partitionOf(month)
 		var exists bool
 		if err := w.pool.QueryRow(ctx, `select exists (select from pg_inherits where inhrelid = to_regclass('dw.' || $1) and not inhdetachpending)`,
