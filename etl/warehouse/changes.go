@@ -58,9 +58,9 @@ func (r *revisit) needsSamples() bool {
 }
 
 // revisit decides about a day at once, or as soon as its stored samples are read with others.
-func (h *historyLoad) revisit(r revisit) error {
+func (h *historyLoad) revisit(r *revisit) error {
 	if !r.needsSamples() {
-		if err := h.decide(&r); err != nil {
+		if err := h.decide(r); err != nil {
 			return err
 		}
 		if len(h.marks)+len(h.flagged.levels)+len(h.flags.levels) > mostWaitingRows {
@@ -70,8 +70,9 @@ func (h *historyLoad) revisit(r revisit) error {
 	}
 	in := *r.in // the transform uses its memory again
 	in.samples, in.digest = slices.Clone(in.samples), slices.Clone(in.digest)
-	r.in = &in
-	h.waiting = append(h.waiting, r)
+	waiting := *r
+	waiting.in = &in
+	h.waiting = append(h.waiting, waiting)
 	h.waitingSamples += len(in.samples)
 	if h.waitingSamples > mostWaitingSamples {
 		return h.catchUp()

@@ -17,6 +17,7 @@ type historyLoad struct {
 	running map[etl.Day]bool // months whose accrued column is read as running
 	samples *copyBuffer
 	daily   *copyBuffer
+	current revisit // here, so that no day costs memory
 	changes
 }
 
@@ -194,7 +195,8 @@ func (h *historyLoad) day(number string, v *level, in *seriesDay) error {
 		}
 	}
 	if len(later) == 0 { // nobody looked at the figures later
-		return h.revisit(revisit{number: number, level: v, in: in, st: st, flags: flags(in.samples), staysAbsent: staysAbsent})
+		h.current = revisit{number: number, level: v, in: in, st: st, flags: flags(in.samples), staysAbsent: staysAbsent}
+		return h.revisit(&h.current)
 	}
 	if err := h.lateObservation(v, in, st, later); err != nil {
 		return err
