@@ -262,7 +262,7 @@ func scans(t testing.TB, ctx context.Context, conn *pgx.Conn, mode, sql string, 
 	if len(args) > 0 {
 		var values []string
 		for i, arg := range args {
-			text, err := conn.TypeMap().Encode(types[i], pgx.TextFormatCode, arg, nil)
+			text, err := conn.TypeMap().Encode(types[i], pgx.TextFormatCode, arg, []byte{})
 			if err != nil {
 				t.Fatal(err)
 			}
