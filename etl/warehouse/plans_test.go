@@ -64,8 +64,8 @@ func (h *house) watch(look func(ctx context.Context, conn *pgx.Conn, sql string,
 	h.pool = pool
 }
 
-// grown is a house with 13 months of history of two customers, which ends with March 2026, and as many superseded days.
-// C-1 has one level.
+// grown is a house with 13 months of history of two customers up to March 2026, a later month, and as many superseded
+// days. C-1 has one level. In March there is enough for an index to be worth its while.
 func grown(t *testing.T, beforehand string) *house {
 	h := newHouse(t)
 	h.mustHistory(window("2025-02-28", "2025-03-01"), extreme(sample("2025-02-28T00:00:00Z", "90")))
@@ -78,7 +78,10 @@ func grown(t *testing.T, beforehand string) *house {
 		beforehand,
 		string(grow),
 		`select pg_temp.grow_samples(customer_key, service_level_key, service_level_key, '2025-03-01', '2026-04-01', '1 hour') from dw.dim_service_level`,
-		`select pg_temp.grow_samples(customer_key, first_level, last_level, '2025-03-01', '2026-04-01', '12 hours') from pg_temp.grow_customer('C-2', 100)`,
+		`select pg_temp.grow_samples(customer_key, first_level, last_level, '2025-03-01', '2026-03-01', '1 day'),
+			pg_temp.grow_samples(customer_key, first_level, last_level, '2026-03-01', '2026-04-01', '1 hour'),
+			pg_temp.grow_samples(customer_key, first_level, last_level, '2026-05-01', '2026-06-01', '1 day')
+			from pg_temp.grow_customer('C-2', 100)`,
 		`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, ` + ledgerColumns + `, known_from, known_until, payload_id, run_id)
 			select customer_key, service_level_key, usage_date, 'restated', ` + ledgerColumns + `, known_since - interval '1 hour', known_since, payload_id, run_id
 			from dw.fact_daily_consumption where run_id = 0`,
@@ -220,7 +223,7 @@ func TestLoadsFindTheirRows(t *testing.T) {
 						if isSample && month != "2026_03" && month != "2026_04" {
 							t.Errorf("%s looks into %s, whose days were not asked for:\n%s", mode, scan.Relation, sql)
 						}
-						if scan.Node == "Seq Scan" {
+						if scan.Node == "Seq Scan" && month != "2026_04" { // which has few rows
 							t.Errorf("%s reads all of %s:\n%s", mode, scan.Relation, sql)
 						}
 					}
