@@ -106,7 +106,7 @@ func every(step time.Duration, w etl.Window, consumed string, flag etl.NullBool)
 // turnOfMonth is the window of allLoads: three days that are there, two that are not.
 var turnOfMonth = window("2026-03-29", "2026-04-03")
 
-// allLoads makes the load do everything it can do to a day of history, and a replay too. round makes figures of its own.
+// allLoads makes the load do everything it can do to a day of history. round makes figures of its own.
 func (h *house) allLoads(round int) {
 	h.t.Helper()
 	figure := func(n int) string { return fmt.Sprintf("%d.%d", 100+n, round+1) }
@@ -166,7 +166,11 @@ func (h *house) allLoads(round int) {
 			h.t.Fatalf("an answer without records: got %v, want unexpected_empty", err)
 		}
 	}
+}
 
+// replayAll reads what allLoads loaded again, as a program would that reads figures differently.
+func (h *house) replayAll(round int) {
+	h.t.Helper()
 	var payloads []int64
 	for _, row := range h.rows(`select p.payload_id from raw.payload as p join ops.run as r using (run_id)
 		where p.window_from = '2026-03-29' and r.status in ('ok', 'partial') order by p.fetched_at, 1`) {
@@ -178,7 +182,7 @@ func (h *house) allLoads(round int) {
 	april := window("2026-04-01", "2026-04-03") // what was grown has no answers to be read again
 	if _, err := h.rebuild(etl.Job{Dataset: "keystone.history", Scope: "C-1", Expected: april.From}, april, payloads,
 		func(payload int64, sink etl.Sink) (etl.Report, error) {
-			samples := hourly(10+int(payload)%3, etl.True)
+			samples := every(time.Hour, turnOfMonth, fmt.Sprintf("%d.%d", 110+payload%3, round+1), etl.True)
 			return etl.Report{Records: 1, Received: len(samples), Warnings: etl.Warnings{}},
 				sink.History(etl.History{Subscription: subscription1(), Levels: []etl.LevelHistory{extreme(samples...)}})
 		}); err != nil {
@@ -199,7 +203,7 @@ func TestLoadsFindTheirRows(t *testing.T) {
 			if prepare.after != "" {
 				h.exec(prepare.after)
 			}
-			ofSamples, ofDays := 0, 0
+			ofSamples, ofDays, replaying := 0, 0, false
 			h.watch(func(ctx context.Context, conn *pgx.Conn, sql string, args []any) {
 				if !strings.Contains(sql, "dw.fact_consumption_sample") && !strings.Contains(sql, "dw.fact_daily_consumption") && !strings.Contains(sql, "dw.restatement") {
 					return
@@ -223,13 +227,18 @@ func TestLoadsFindTheirRows(t *testing.T) {
 						if isSample && month != "2026_03" && month != "2026_04" {
 							t.Errorf("%s looks into %s, whose days were not asked for:\n%s", mode, scan.Relation, sql)
 						}
-						if scan.Node == "Seq Scan" && month != "2026_04" { // which has few rows
+						switch {
+						case scan.Node == "Seq Scan" && month != "2026_04": // which has few rows
 							t.Errorf("%s reads all of %s:\n%s", mode, scan.Relation, sql)
+						case scan.Node != "Seq Scan" && !strings.Contains(scan.By, "service_level_key") && !strings.Contains(scan.By, "restatement_id") && !replaying:
+							t.Errorf("%s reads all that a customer has in %s, by %s:\n%s", mode, scan.Relation, scan.By, sql)
 						}
 					}
 				}
 			})
 			h.allLoads(0)
+			replaying = true // which has the whole window of a customer before it
+			h.replayAll(0)
 			if ofSamples < 10 || ofDays < 20 {
 				t.Errorf("the loads looked into samples %d times and into days %d times: does anybody watch?", ofSamples, ofDays)
 			}
@@ -237,8 +246,8 @@ func TestLoadsFindTheirRows(t *testing.T) {
 	}
 }
 
-// tableScan is a node of a plan that reads a table.
-type tableScan struct{ Node, Relation string }
+// tableScan is a node of a plan that reads a table. By is what it goes through the index with.
+type tableScan struct{ Node, Relation, By string }
 
 // scans plans a statement with its arguments, for them alone or for any, and tells what it would read.
 func scans(t testing.TB, ctx context.Context, conn *pgx.Conn, mode, sql string, args []any) (found []tableScan) {
@@ -282,6 +291,8 @@ func scans(t testing.TB, ctx context.Context, conn *pgx.Conn, mode, sql string, 
 	type node struct {
 		Node     string `json:"Node Type"`
 		Relation string `json:"Relation Name"`
+		Index    string `json:"Index Name"`
+		By       string `json:"Index Cond"`
 		Plans    []node
 	}
 	var plans []struct{ Plan node }
@@ -290,8 +301,11 @@ func scans(t testing.TB, ctx context.Context, conn *pgx.Conn, mode, sql string, 
 	}
 	var walk func(n node)
 	walk = func(n node) {
-		if strings.HasSuffix(n.Node, "Scan") && n.Relation != "" {
-			found = append(found, tableScan{n.Node, n.Relation})
+		switch {
+		case n.Node == "Bitmap Index Scan":
+			found = append(found, tableScan{n.Node, strings.TrimSuffix(n.Index, "_pkey"), n.By})
+		case n.Node != "Bitmap Heap Scan" && strings.HasSuffix(n.Node, "Scan") && n.Relation != "":
+			found = append(found, tableScan{n.Node, n.Relation, n.By})
 		}
 		for _, part := range n.Plans {
 			walk(part)
@@ -327,6 +341,7 @@ func TestLoadsLockTheirMonthsOnly(t *testing.T) {
 	})
 	for round := range 3 {
 		h.allLoads(round)
+		h.replayAll(round)
 	}
 	if commits < 60 {
 		t.Errorf("%d transactions ended: does anybody watch?", commits)
