@@ -33,9 +33,7 @@ type loader struct {
 
 	landed int64 // id under which the answer is landed by this load; 0 while it brings no news
 
-	// newer are the runs that saw a later state of the same scope and overlap the window: empty
-	// unless this answer comes late. See versions.go.
-	newer []observation
+	outset // what is known before anything is read
 
 	customer  *customer
 	customers map[string]bool // ids named by this answer's list of customers
@@ -75,10 +73,8 @@ func (l *loader) begin() error {
 		readings:        map[rowKey]bool{},
 		goodDays:        map[rowKey]bool{},
 	}
-	if l.run.rebuilding == nil {
-		if err := l.findNewer(); err != nil {
-			return err
-		}
+	if err := l.ask(); err != nil {
+		return fmt.Errorf("what is stored: %w", err)
 	}
 	if n := len(l.newer); n > 0 {
 		l.warn("older_observation", "fetched before "+l.newer[n-1].at.UTC().Format(time.RFC3339))
@@ -286,29 +282,31 @@ func (l *loader) cover(report etl.Report) error {
 		}
 	}
 	// Read first, write only what is better: a conflict that changes nothing would still cost WAL.
-	rows, err := l.tx.Query(l.ctx, `select day, status from ops.coverage
-		where dataset = $1 and scope = $2 and product = $3 and day = any($4)`,
-		l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, dayTimes(status))
-	if err != nil {
-		return err
-	}
-	var day time.Time
-	var word string
-	if _, err := pgx.ForEachRow(rows, []any{&day, &word}, func() error {
-		if d := etl.DayOf(day); rank[word] >= rank[status[d]] {
-			delete(status, d)
+	if l.ans.Request.Product != "" { // which days are meant was not known at the outset
+		batch := &pgx.Batch{}
+		l.askCoverage(batch, `day = any($4)`, dayTimes(status))
+		if err := l.tx.SendBatch(l.ctx, batch).Close(); err != nil {
+			return err
 		}
+	}
+	var days []time.Time
+	var words []string
+	for d := range status {
+		if rank[l.covered[d]] < rank[status[d]] {
+			days, words = append(days, d.Time()), append(words, status[d])
+		}
+	}
+	if len(days) == 0 {
 		return nil
-	}); err != nil {
-		return err
 	}
-	batch := &pgx.Batch{}
-	for d, word := range status {
-		batch.Queue(`insert into ops.coverage (source, dataset, scope, product, day, status, run_id) values ($1, $2, $3, $4, $5, $6, $7)
-			on conflict (dataset, scope, product, day) do update set status = excluded.status, run_id = excluded.run_id`,
-			l.run.job.Source, l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, d.Time(), word, l.run.id)
-	}
-	return l.tx.SendBatch(l.ctx, batch).Close()
+	_, err := l.tx.Exec(l.ctx, `
+		insert into ops.coverage (source, dataset, scope, product, day, status, run_id)
+		select $1, $2, $3, $4, better.day, better.status, $7
+		from unnest($5::date[], $6::text[]) as better (day, status)
+		order by better.day
+		on conflict (dataset, scope, product, day) do update set status = excluded.status, run_id = excluded.run_id`,
+		l.run.job.Source, l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, days, words, l.run.id)
+	return err
 }
 
 var rank = map[string]int{"empty": 1, "imported": 2, "partial": 3, "answered": 4}
@@ -523,6 +521,9 @@ type openRow struct {
 // settleOpen resolves what this answer makes good, key by key: silence settles nothing. What stays
 // open keeps its days partial.
 func (l *loader) settleOpen(report etl.Report) error {
+	if !l.hasOpen && len(l.rejects) == 0 {
+		return nil
+	}
 	rows, err := l.tx.Query(l.ctx, `
 		select quarantine_id, run_id, coalesce(payload_id, 0), path, fingerprint,
 			coalesce(subscription_number, ''), coalesce(service_level, ''), coalesce(description, ''),

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -60,12 +61,14 @@ func window(from, until string) etl.Window { return etl.Window{From: day(from), 
 
 func ptr[T any](v T) *T { return &v }
 
+var encoder = sync.OnceValues(func() (*zstd.Encoder, error) { return zstd.NewWriter(nil) })
+
 // memory is a body of a test.
 type memory []byte
 
 func (m memory) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m)), nil }
 func (m memory) Zstd() ([]byte, error) {
-	w, err := zstd.NewWriter(nil)
+	w, err := encoder()
 	return w.EncodeAll(m, nil), err
 }
 func (m memory) SHA256() [32]byte { return sha256.Sum256(m) }

@@ -229,7 +229,9 @@ func (w *Warehouse) judgePayloads(ctx context.Context) (string, error) {
 // takes the lock, but its run is on record by then: where there is one, the bodies stay.
 func pruneBatch(ctx context.Context, tx pgx.Tx, judge string, s scope, before time.Time, after int64, planOnly bool) ([]body, error) {
 	if !planOnly {
-		if err := lockScope(ctx, tx, s.source, s.name); err != nil {
+		lock := &pgx.Batch{}
+		lockScope(lock, s.source, s.name)
+		if err := tx.SendBatch(ctx, lock).Close(); err != nil {
 			return nil, err
 		}
 	}

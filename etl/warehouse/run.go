@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,23 +38,31 @@ func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, wind
 	if w.cfg.Fixed {
 		fixed = &startedAt
 	}
-	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-		// A run fixed in the past, such as a late replay, does not take the present back.
-		if _, err := tx.Exec(ctx, `
-			update ops.clock set fixed_at = $1
-			where fixed_at is distinct from $1
-				and ($1::timestamptz is null or not exists (select from ops.run where business_at > $1))`, fixed); err != nil {
-			return err
+	batch := &pgx.Batch{} // one transaction
+	// A run fixed in the past, such as a late replay, does not take the present back.
+	batch.Queue(`
+		update ops.clock set fixed_at = $1
+		where fixed_at is distinct from $1
+			and ($1::timestamptz is null or not exists (select from ops.run where business_at > $1))`, fixed)
+	batch.Queue(`
+		insert into ops.run (source, dataset, scope, account, window_from, window_until, owner, fence, business_at, replay_of)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10::bigint, 0)) returning run_id`,
+		job.Source, job.Dataset, job.Scope, job.Account, from, until, w.cfg.Owner, r.lease.fence, startedAt, job.ReplayOf).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&r.id) })
+	havePartitions := true
+	if months := monthsOf(window); len(months) > 0 {
+		names := make([]string, len(months))
+		for i, month := range months {
+			names[i] = partitionOf(month)
 		}
-		return tx.QueryRow(ctx, `
-			insert into ops.run (source, dataset, scope, account, window_from, window_until, owner, fence, business_at, replay_of)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10::bigint, 0)) returning run_id`,
-			job.Source, job.Dataset, job.Scope, job.Account, from, until, w.cfg.Owner, r.lease.fence, startedAt, job.ReplayOf).Scan(&r.id)
-	})
-	if err != nil {
+		batch.Queue(`
+			select bool_and(exists (select from pg_inherits where inhrelid = to_regclass('dw.' || month.name) and not inhdetachpending))
+			from unnest($1::text[]) as month (name)`, names).QueryRow(func(row pgx.Row) error { return row.Scan(&havePartitions) })
+	}
+	if err := w.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, err
 	}
-	if !window.IsZero() {
+	if !havePartitions {
 		if err := w.makePartitions(ctx, window); err != nil {
 			return nil, errors.Join(err, r.Fail(ctx, nil, err))
 		}
@@ -69,10 +78,24 @@ func windowDates(w etl.Window) (from, until *time.Time) {
 	return &f, &u
 }
 
-// makePartitions creates the monthly partitions of the samples that the window touches.
-func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error {
-	for month := window.From.Month(); month < window.Until; month = month.NextMonth() {
-		name := "fact_consumption_sample_" + month.Time().Format("2006_01")
+// monthsOf are the months that the windows touch, each once.
+func monthsOf(windows ...etl.Window) (months []etl.Day) {
+	for _, w := range windows {
+		for month := w.From.Month(); month < w.Until; month = month.NextMonth() {
+			if !slices.Contains(months, month) {
+				months = append(months, month)
+			}
+		}
+	}
+	return months
+}
+
+func partitionOf(month etl.Day) string { return "fact_consumption_sample_" + month.Time().Format("2006_01") }
+
+// makePartitions creates the monthly partitions of the samples that the windows touch.
+func (w *Warehouse) makePartitions(ctx context.Context, windows ...etl.Window) error {
+	for _, month := range monthsOf(windows...) {
+		name := partitionOf(month)
 		var exists bool
 		if err := w.pool.QueryRow(ctx, `select exists (select from pg_inherits where inhrelid = to_regclass('dw.' || $1) and not inhdetachpending)`,
 			name).Scan(&exists); err != nil {
@@ -215,14 +238,12 @@ func (r *run) Fail(ctx context.Context, evidence *etl.Answer, reason error) erro
 		if err != nil {
 			return err
 		}
+		batch := &pgx.Batch{}
 		if tag.RowsAffected() == 1 {
-			batch := &pgx.Batch{}
 			r.count(ctx, batch, "failed", etl.Outcome{})
-			if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-				return err
-			}
 		}
-		return r.moveWatermark(ctx, tx, nil, nil)
+		r.moveWatermark(batch, nil, nil)
+		return tx.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
 		return fmt.Errorf("record the failure of run %d: %w", r.id, err)
@@ -312,16 +333,15 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	out.Warnings = etl.Warnings{}
 	out.Rejected = append(out.Rejected, unanswered...)
 	// Each statement shall see what was committed before it, whatever the role's default is.
-	tx, err := r.w.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
-	if err != nil {
-		return out, nil, fmt.Errorf("load: begin: %w", err)
-	}
+	first := &pgx.Batch{}
+	first.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	lockScope(first, r.job.Source, r.job.Scope)
+	r.lease.hold(first)
+	begun := r.w.pool.SendBatch(ctx, first)
+	tx := begun.Tx()
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if err := lockScope(ctx, tx, r.job.Source, r.job.Scope); err != nil {
-		return out, nil, fmt.Errorf("load: lock scope: %w", err)
-	}
-	if err := r.lease.hold(ctx, tx); err != nil {
-		return out, nil, fmt.Errorf("load: %w", err)
+	if err := begun.Close(); err != nil {
+		return out, nil, fmt.Errorf("load: begin and lock the scope: %w", err)
 	}
 	killpoint.Here(killpoint.LoadBegun)
 
@@ -464,32 +484,28 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 			payload = &id
 		}
 	}
-	tag, err := tx.Exec(ctx, `
+	batch := &pgx.Batch{}
+	batch.Queue(`
 		update ops.run
 		set status = $2, finished_at = clock_timestamp(), error = $3, payload_id = $4, body_sha256 = $5, body_bytes = $6, fetched_at = $7,
 			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14, error_class = $15
 		where run_id = $1 and status = 'running'`,
 		r.id, status, reason, payload, sum, size, fetched,
-		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent, class)
-	if err != nil {
-		return err
-	}
-	if tag.RowsAffected() != 1 {
-		return etl.ErrFenced
-	}
-	batch := &pgx.Batch{}
+		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent, class).
+		Exec(func(tag pgconn.CommandTag) error {
+			if tag.RowsAffected() != 1 {
+				return etl.ErrFenced
+			}
+			return nil
+		})
 	for name, w := range out.Warnings {
 		batch.Queue(`insert into ops.run_warning (run_id, warning, occurrences, first_path) values ($1, $2, $3, $4)`,
 			r.id, name, w.Count, w.FirstPath)
 	}
 	r.count(ctx, batch, status, out)
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return err
-	}
-	if err := r.moveWatermark(ctx, tx, fetched, r.slotDone(answers)); err != nil {
-		return err
-	}
-	return r.lease.renewHeld(ctx, tx)
+	r.moveWatermark(batch, fetched, r.slotDone(answers))
+	r.lease.renewHeld(batch)
+	return tx.SendBatch(ctx, batch).Close()
 }
 
 // count writes what the run asked of its vendor, and adds the run, which ends with this transaction, to
@@ -539,9 +555,9 @@ func (r *run) slotDone(answers []*etl.Answer) *time.Time {
 // moveWatermark records the run as the scope's last one. With a success it also moves the
 // watermark, which never moves back: for windows to the first expected day without an answer, for
 // readings of the present to the time of the answer.
-func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success, slotDone *time.Time) error {
+func (r *run) moveWatermark(batch *pgx.Batch, success, slotDone *time.Time) {
 	if r.job.Aside {
-		return nil
+		return
 	}
 	zone := r.job.Zone
 	if zone == "" {
@@ -560,7 +576,7 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success, slotDone *t
 		t := r.job.Expected.Time()
 		expected = &t
 	}
-	if _, err := tx.Exec(ctx, `
+	batch.Queue(`
 		insert into ops.watermark as mark (source, dataset, scope, account, last_success_at, last_run_id, next_due_at, expected_from, settle, zone)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 		on conflict (dataset, scope) do update
@@ -574,19 +590,15 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success, slotDone *t
 			expected_from = coalesce(excluded.expected_from, mark.expected_from),
 			settle = excluded.settle,
 			zone = excluded.zone`,
-		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, slotDone, r.id, nextDue, expected, r.job.Settle, zone, believable); err != nil {
-		return err
-	}
-	if success == nil {
-		return nil
-	}
-	if r.window.IsZero() {
-		_, err := tx.Exec(ctx, `update ops.watermark set watermark = case when watermark > $4 then $3 else greatest(watermark, $3) end
+		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, slotDone, r.id, nextDue, expected, r.job.Settle, zone, believable)
+	switch {
+	case success == nil:
+	case r.window.IsZero():
+		batch.Queue(`update ops.watermark set watermark = case when watermark > $4 then $3 else greatest(watermark, $3) end
 			where dataset = $1 and scope = $2`, r.job.Dataset, r.job.Scope, success, believable)
-		return err
+	default:
+		batch.Queue(moveWindowWatermark, r.job.Dataset, r.job.Scope)
 	}
-	_, err := tx.Exec(ctx, moveWindowWatermark, r.job.Dataset, r.job.Scope)
-	return err
 }
 
 // The first expected day without an answer, looked for from where the watermark stands.
