@@ -200,10 +200,14 @@ func (l *loader) checkEmpty() error {
 				select from dw.dim_customer as c
 				join dw.dim_subscription as s using (customer_key)
 				join dw.dim_service_level as v using (subscription_key)
-				join dw.fact_daily_consumption as d on d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+				cross join lateral (
+					select from dw.fact_daily_consumption as d
+					where d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+						and d.usage_date >= $2::date - 35 and d.usage_date < $3::date
+						and (d.usage_date >= $2::date or s.end_at is null or s.end_at >= $2::date - 1)
+					limit 1 -- level by level through the primary key, however long the history has grown
+				) as d
 				where c.customer_id = $1
-					and d.usage_date >= $2::date - 35 and d.usage_date < $3::date
-					and (d.usage_date >= $2::date or s.end_at is null or s.end_at >= $2::date - 1)
 			)`, job.Scope, window.From.Time(), window.Until.Time()).Scan(&expected)
 	case job.Dataset == datasetCustomers:
 		err = l.tx.QueryRow(l.ctx, `select exists (select from dw.dim_customer where account = $1)`, job.Account).Scan(&expected)
@@ -644,9 +648,13 @@ func (l *loader) madeGood(row *openRow, report etl.Report) (bool, error) {
 			select from dw.dim_customer as c
 			join dw.dim_subscription as s using (customer_key)
 			join dw.dim_service_level as v using (subscription_key)
-			join dw.fact_daily_consumption as d on d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+			cross join lateral (
+				select from dw.fact_daily_consumption as d
+				where d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+					and d.usage_date >= $4 and d.usage_date < $5 and d.digest is null
+				limit 1 -- level by level through the primary key
+			) as d
 			where c.customer_id = $1 and s.subscription_number = $2 and v.service_level = $3
-				and d.usage_date >= $4 and d.usage_date < $5 and d.digest is null
 		)`, l.run.job.Scope, row.key.subscription, row.key.level, row.window.From.Time(), row.window.Until.Time()).Scan(&doubt)
 	return !doubt && l.deliveredName(row.key.subscription, row.key.level), err
 }

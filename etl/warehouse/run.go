@@ -111,7 +111,8 @@ func (w *Warehouse) makePartitions(ctx context.Context, windows ...etl.Window) e
 		}
 		// Loads lock dimensions before facts, and so does this: the other way round two of them would
 		// wait for each other. Attaching leaves readers of the parent alone. What an interrupted Prune left
-		// of the month goes first: that may have to wait for readers, so nothing else is locked yet.
+		// of the month gets out of the way first: that may have to wait for readers, so nothing else is locked yet. It is
+		// emptied and left to the next Prune, because to drop it would lock readers of the dimensions out.
 		sql := fmt.Sprintf(`
 			do $$
 			begin
@@ -119,11 +120,12 @@ func (w *Warehouse) makePartitions(ctx context.Context, windows ...etl.Window) e
 					alter table dw.fact_consumption_sample detach partition dw.%[1]s finalize;
 				end if;
 				perform pg_advisory_xact_lock(hashtextextended('meterhouse partitions', 0));
-				lock table dw.dim_customer, dw.dim_service_level in share row exclusive mode;
 				if not exists (select from pg_inherits where inhrelid = to_regclass('dw.%[1]s'))
 					and obj_description(to_regclass('dw.%[1]s'), 'pg_class') = '%[4]s' then
-					drop table dw.%[1]s;
+					truncate table dw.%[1]s;
+					execute format('alter table dw.%[1]s rename to %%I', '%[1]s_' || to_regclass('dw.%[1]s')::oid);
 				end if;
+				lock table dw.dim_customer, dw.dim_service_level in share row exclusive mode;
 				if to_regclass('dw.%[1]s') is null then
 					create table dw.%[1]s (like dw.fact_consumption_sample including defaults including constraints) with (fillfactor = 90);
 					alter table dw.fact_consumption_sample attach partition dw.%[1]s
