@@ -26,6 +26,7 @@ type run struct {
 	loadedBefore map[int64]bool // landed answers of this run that were loaded by an earlier one
 	// refusedBefore are those of which something was refused then.
 	refusedBefore map[int64]bool
+	reading       []byte // of the answer just loaded, where it may be repeated
 }
 
 // StartRun records the run and, for windows, makes the partitions it may need. Both are committed
@@ -323,6 +324,7 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	}
 	killpoint.Here(killpoint.LoadBegun)
 
+	r.reading = nil
 	landed := map[*etl.Answer]int64{} // bodies that this transaction stores
 	loaded := 0
 	if r.job.Aside {
@@ -352,6 +354,7 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 		switch {
 		case err == nil:
 			out.Add(one)
+			out.SameAs = one.SameAs
 			landed[ans] = payload
 			loaded++
 		case errors.As(err, &reject):
@@ -417,7 +420,13 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 		return out, 0, err
 	}
 	report := etl.Report{Warnings: etl.Warnings{}}
-	if !ans.NoData {
+	same, err := l.repeated()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("look for the same answer: %w", err)
+	case same != nil:
+		report = *same
+	case !ans.NoData:
 		report, err = transform(ans, l)
 	}
 	killpoint.Here(killpoint.Parsed)
@@ -430,6 +439,7 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 		}
 		return out, 0, err
 	}
+	r.reading = l.reading
 	return l.out, max(l.landed, ans.PayloadID), l.tx.Commit(ctx) // releases the savepoint
 }
 
@@ -465,10 +475,11 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 	tag, err := tx.Exec(ctx, `
 		update ops.run
 		set status = $2, finished_at = clock_timestamp(), error = $3, payload_id = $4, body_sha256 = $5, body_bytes = $6, fetched_at = $7,
-			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14, error_class = $15
+			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14, error_class = $15,
+			reading_sha256 = $16, same_as = nullif($17::bigint, 0)
 		where run_id = $1 and status = 'running'`,
 		r.id, status, reason, payload, sum, size, fetched,
-		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent, class)
+		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent, class, r.reading, out.SameAs)
 	if err != nil {
 		return err
 	}
