@@ -83,7 +83,7 @@ func (l *loader) foundNothing(report etl.Report, quiet bool) {
 	o := &l.out
 	switch {
 	case !l.mayRepeat() || l.history == nil || o.SameAs != 0,
-		!quiet || len(l.rejects) > 0 || len(l.openDays) > 0 || l.landed != 0 || report.Mismatch,
+		!quiet || len(l.rejects) > 0 || l.landed != 0 || report.Mismatch,
 		o.Inserted+o.Restated+o.Quarantined+o.Absent > 0:
 		l.reading = nil
 	case l.reading == nil:
