@@ -245,3 +245,51 @@ func TestDigestInSQL(t *testing.T) {
 	h.want(`select count(*) = count(c.digest) and count(*) > 0, count(*) filter (where c.digest <> d.digest)
 		from dw.fact_daily_consumption as d left join (`+recomputed+`) as c using (service_level_key, usage_date)`, "true|0")
 }
+
+// Two writers of one series: the second waits for the scope's lock, and decides by what the first has
+// written. Had it read the digests before it got the lock, it would take the day for unchanged and the first
+// one's figures would stay. (Leases keep two loads of one dataset apart; the lock is what holds when they
+// do not, so the second writer goes by another name here.)
+func TestDigestsAreReadAfterTheLock(t *testing.T) {
+	h := newHouse(t)
+	h.mustHistory(oneDay, extreme(sample(may14, "1")))
+	tell := func(dataset string, consumed string, during func()) (etl.Outcome, error) {
+		mine := *h
+		return mine.load(etl.Job{Dataset: dataset, Scope: "C-1", Source: "keystone", Expected: day("2026-05-14")}, oneDay, func(sink etl.Sink) (etl.Report, error) {
+			err := sink.History(etl.History{Subscription: subscription1(), Levels: []etl.LevelHistory{extreme(sample(may14, consumed))}})
+			during()
+			return etl.Report{Records: 1, Received: 1, Warnings: etl.Warnings{}}, err
+		})
+	}
+	h.now = h.now.Add(time.Hour)
+	var second etl.Outcome
+	var secondErr error
+	done := make(chan struct{})
+	first, err := tell("keystone.history", "2", func() {
+		go func() {
+			defer close(done)
+			second, secondErr = tell("keystone.twin", "1", func() {})
+		}()
+		for { // until it waits
+			waiting := h.rows(`select count(*) from pg_locks where locktype = 'advisory' and not granted`)
+			select {
+			case <-done:
+				t.Error("the second writer did not wait for the first")
+				return
+			default:
+			}
+			if waiting[0] != "0" {
+				return
+			}
+		}
+	})
+	<-done
+	if err != nil || secondErr != nil {
+		t.Fatal(err, secondErr)
+	}
+	if first.Restated != 1 || second.Restated != 1 {
+		t.Errorf("first %s, second %s, want both restated", counts(first), counts(second))
+	}
+	h.want(`select consumed_tib from dw.fact_consumption_sample`, "1")
+	h.want(`select consumed_last_tib, restatement_count from dw.fact_daily_consumption`, "1|2")
+}

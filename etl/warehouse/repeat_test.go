@@ -3,6 +3,7 @@ package warehouse
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"regexp"
@@ -26,7 +27,11 @@ type speech struct {
 }
 
 func (s *speech) content() []byte {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%+v %v", *s, s.sub.Start))
+	spelled, err := json.Marshal([]any{s.window, s.levels, s.sub, s.rejects, s.trimmed})
+	if err != nil {
+		panic(err)
+	}
+	sum := sha256.Sum256(spelled)
 	return sum[:]
 }
 
