@@ -2,16 +2,16 @@ package warehouse
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"math/big"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"crypto/sha256"
 
 	"pgregory.net/rapid"
 
@@ -45,6 +45,11 @@ func TestDigestVectors(t *testing.T) {
 			"000651c5d5f0d001" + text("1000", "1.1", "0.000000000001", "-7"),
 			"699a7ee4623c889962e84b6ba24cd4947792082d74a138bcdd58f692b4c418d7"},
 	} {
+		if c.name == "one sample" {
+			if doc := documented(t); !strings.Contains(strings.ReplaceAll(doc, " ", ""), "`"+c.bytes+"`") || !strings.Contains(doc, "`"+c.want+"`") {
+				t.Errorf("docs/architecture.md lacks the bytes %s and their digest %s", c.bytes, c.want)
+			}
+		}
 		if got := digest(c.samples); hex.EncodeToString(got) != c.want {
 			t.Errorf("%s: digest %x, want %s", c.name, got, c.want)
 		}
@@ -192,23 +197,27 @@ func TestDigestTellsSamplesApart(t *testing.T) {
 	})
 }
 
-// recomputed is the digest as docs/architecture.md spells it in SQL, out of what is stored.
-const recomputed = `
-select s.service_level_key, (s.sampled_at at time zone 'UTC')::date as usage_date, sha256(string_agg(
-    int8send((extract(epoch from s.sampled_at) * 1000000)::bigint)
-        || convert_to(trim_scale(s.committed_tib)::text, 'UTF8') || '\x00'::bytea
-        || convert_to(trim_scale(s.consumed_tib)::text, 'UTF8') || '\x00'::bytea
-        || convert_to(coalesce(trim_scale(s.burst_tib)::text, '?'), 'UTF8') || '\x00'::bytea
-        || convert_to(coalesce(trim_scale(s.accrued_burst_tib)::text, '?'), 'UTF8') || '\x00'::bytea,
-    ''::bytea order by s.sampled_at
-)) as digest
-from dw.fact_consumption_sample as s
-group by 1, 2`
+// documented is what docs/architecture.md says about digests.
+func documented(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(text), "\n### The digest\n")
+	if !found {
+		t.Fatal("docs/architecture.md has no section The digest")
+	}
+	section, _, _ = strings.Cut(section, "\n### ")
+	return section
+}
 
 // Postgres itself comes to the stored digests from the stored samples, whatever they are and in however many
-// windows they came.
+// windows they came. The statement is the documented one.
 func TestDigestInSQL(t *testing.T) {
 	h := newHouse(t)
+	_, recomputed, _ := strings.Cut(documented(t), "```sql\n")
+	recomputed, _, _ = strings.Cut(recomputed, "```")
 	customers := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		first := day("2026-05-01")
