@@ -54,6 +54,10 @@ type Answer struct {
 	// NoData says that the vendor's way of saying "nothing to report" was met: there is nothing to
 	// transform.
 	NoData bool
+	// Content tells answers apart that say different things: two of one request with the same, not empty, are
+	// transformed into the same facts and the same report, apart from what their time decides. Empty where
+	// the source does not tell, as for a landed answer that is read again.
+	Content []byte
 	// PayloadID is set once the body is landed.
 	PayloadID int64
 }
@@ -149,6 +153,8 @@ type Outcome struct {
 	Warnings Warnings
 	Mismatch bool
 	Rejected []error // answers of which nothing was kept
+	// SameAs is the run whose answer was repeated word for word, so that nobody read this one; 0: it was read.
+	SameAs int64
 }
 
 // Add sums up two outcomes.
@@ -447,6 +453,9 @@ func (p *Pipeline) logRun(ctx context.Context, job Job, a *attempt, out Outcome,
 		"received", out.Received, "inserted", out.Inserted, "restated", out.Restated, "unchanged", out.Unchanged,
 		"ignored", out.Ignored, "quarantined", out.Quarantined, "absent", out.Absent,
 		"calls", a.calls, "took", time.Since(a.began).Round(time.Millisecond).String())
+	if out.SameAs != 0 {
+		attrs = append(attrs, "same_as", out.SameAs)
+	}
 	if len(out.Warnings) > 0 {
 		attrs = append(attrs, "warnings", out.Warnings)
 	}

@@ -106,7 +106,7 @@ func (a *app) openSessionOf(ctx context.Context, cfg *config) (*session, error) 
 func (a *app) newSession(ctx context.Context, cfg *config, db *database) (_ *session, err error) {
 	s := &session{app: a, cfg: cfg}
 	s.wh, err = warehouse.Open(ctx, warehouse.Config{
-		URL: db.url, Owner: owner(), Now: a.now, Fixed: a.fixed, Log: a.log, MaxConns: cfg.connections(), LeaseFor: leaseFor,
+		URL: db.url, Owner: owner(), Now: a.now, Fixed: a.fixed, Log: a.log, MaxConns: cfg.connections(), LeaseFor: leaseFor, Release: buildVersion(),
 	})
 	if err != nil {
 		return nil, err

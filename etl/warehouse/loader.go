@@ -48,6 +48,7 @@ type loader struct {
 	readings        map[rowKey]bool // licence readings that were accepted
 	goodDays        map[rowKey]bool // series-days that were delivered whole
 	openDays        []etl.Window    // days of which a record is still refused
+	reading         []byte          // hash of what this reading depends on, where it may be repeated: see repeat.go
 }
 
 // rowKey names what a refused record was about, as far as one can tell.
@@ -63,7 +64,7 @@ func (l *loader) begin() error {
 		return fmt.Errorf("savepoint: %w", err)
 	}
 	*l = loader{
-		ctx: l.ctx, run: l.run, outer: l.outer, tx: tx, ans: l.ans,
+		ctx: l.ctx, run: l.run, outer: l.outer, tx: tx, ans: l.ans, reading: l.reading,
 		out:             etl.Outcome{Warnings: etl.Warnings{}},
 		customers:       map[string]bool{},
 		deliveredSubs:   map[int64]bool{},
@@ -118,6 +119,7 @@ func (l *loader) warn(name, where string) { l.out.Warnings.Add(name, where) }
 
 // finish settles what only the whole answer can tell: emptiness, absence, coverage, quarantine.
 func (l *loader) finish(report etl.Report) error {
+	quiet := len(l.out.Warnings) == 0
 	for name, w := range report.Warnings {
 		seen := l.out.Warnings[name]
 		if seen.Count == 0 {
@@ -175,6 +177,7 @@ func (l *loader) finish(report etl.Report) error {
 		return fmt.Errorf("records lost on the way: received %d, but inserted %d + restated %d + unchanged %d + ignored %d + quarantined %d is %d",
 			o.Received, o.Inserted, o.Restated, o.Unchanged, o.Ignored, o.Quarantined, sum)
 	}
+	l.foundNothing(report, quiet)
 	return nil
 }
 

@@ -27,6 +27,8 @@ type house struct {
 	t   testing.TB
 	url string
 	now time.Time
+
+	content []byte // of the next answers, as their source would tell it
 }
 
 func newHouse(t testing.TB) *house {
@@ -104,7 +106,7 @@ func (h *house) read(job etl.Job, w etl.Window, payload int64, feed func(etl.Sin
 	}
 	ans := &etl.Answer{
 		Request: etl.Request{Dataset: job.Dataset, Scope: job.Scope, Window: w}, Method: "GET", URL: "http://localhost/", Status: 200,
-		RequestedAt: h.now, FetchedAt: h.now, Body: memory(fmt.Sprintf("body at %s", h.now)), PayloadID: payload,
+		RequestedAt: h.now, FetchedAt: h.now, Body: memory(fmt.Sprintf("body at %s", h.now)), PayloadID: payload, Content: h.content,
 	}
 	if len(job.Products) > 0 {
 		ans.Request.Product = job.Products[0]

@@ -27,6 +27,7 @@ type run struct {
 	loadedBefore map[int64]bool // landed answers of this run that were loaded by an earlier one
 	// refusedBefore are those of which something was refused then.
 	refusedBefore map[int64]bool
+	reading       []byte // of the answer just loaded, where it may be repeated
 }
 
 // StartRun records the run and, for windows, makes the partitions it may need, with the job's first window
@@ -95,7 +96,9 @@ func monthsOf(windows ...etl.Window) (months []etl.Day) {
 	return months
 }
 
-func partitionOf(month etl.Day) string { return "fact_consumption_sample_" + month.Time().Format("2006_01") }
+func partitionOf(month etl.Day) string {
+	return "fact_consumption_sample_" + month.Time().Format("2006_01")
+}
 
 // makePartitions creates the monthly partitions of the samples that the windows touch.
 func (w *Warehouse) makePartitions(ctx context.Context, windows ...etl.Window) error {
@@ -353,6 +356,7 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	}
 	killpoint.Here(killpoint.LoadBegun)
 
+	r.reading = nil
 	landed := map[*etl.Answer]int64{} // bodies that this transaction stores
 	loaded := 0
 	if r.job.Aside {
@@ -382,6 +386,7 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 		switch {
 		case err == nil:
 			out.Add(one)
+			out.SameAs = one.SameAs
 			landed[ans] = payload
 			loaded++
 		case errors.As(err, &reject):
@@ -447,7 +452,13 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 		return out, 0, err
 	}
 	report := etl.Report{Warnings: etl.Warnings{}}
-	if !ans.NoData {
+	same, err := l.repeated()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("look for the same answer: %w", err)
+	case same != nil:
+		report = *same
+	case !ans.NoData:
 		report, err = transform(ans, l)
 	}
 	killpoint.Here(killpoint.Parsed)
@@ -460,6 +471,7 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 		}
 		return out, 0, err
 	}
+	r.reading = l.reading
 	return l.out, max(l.landed, ans.PayloadID), l.tx.Commit(ctx) // releases the savepoint
 }
 
@@ -496,10 +508,11 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 	batch.Queue(`
 		update ops.run
 		set status = $2, finished_at = clock_timestamp(), error = $3, payload_id = $4, body_sha256 = $5, body_bytes = $6, fetched_at = $7,
-			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14, error_class = $15
+			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14, error_class = $15,
+			reading_sha256 = $16, same_as = nullif($17::bigint, 0)
 		where run_id = $1 and status = 'running'`,
 		r.id, status, reason, payload, sum, size, fetched,
-		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent, class).
+		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent, class, r.reading, out.SameAs).
 		Exec(func(tag pgconn.CommandTag) error {
 			if tag.RowsAffected() != 1 {
 				return etl.ErrFenced

@@ -27,20 +27,22 @@ const (
 )
 
 // receive reads, hashes and compresses a response's body. Of an answer that is no success, what
-// can be had is enough.
-func (c *Client) receive(resp *http.Response, limit int64, success bool, secret string) (etl.Body, error) {
+// can be had is enough. Its content is that of a contentHash.
+func (c *Client) receive(resp *http.Response, limit int64, success bool, call Call) (b etl.Body, content []byte, err error) {
 	wire := &counter{r: resp.Body}
 	plain, err := decoded(wire, resp.Header.Values("Content-Encoding"), success)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	w := newWriter(c.cfg.SpoolDir)
-	_, err = io.Copy(w, discreet(&bounded{r: plain, wire: wire, left: limit, limit: limit}, secret))
+	w, sum := newWriter(c.cfg.SpoolDir), newContentHash(call.Varying)
+	w.sum = sum
+	_, err = io.Copy(w, discreet(&bounded{r: plain, wire: wire, left: limit, limit: limit}, call.Secret))
 	if err != nil && (success || errors.Is(err, errSpool)) {
 		w.discard()
-		return nil, err
+		return nil, nil, err
 	}
-	return w.finish()
+	b, err = w.finish()
+	return b, sum.contentSum(), err
 }
 
 // discreet stars a secret out of what r says: answers are kept, and refused records quoted. A slash may
