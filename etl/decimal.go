@@ -371,6 +371,9 @@ func (d Decimal) Coefficient() (coefficient int64, scale int32, ok bool) {
 
 // AppendText appends the canonical plain text of d: no exponent, no trailing zeros.
 func (d Decimal) AppendText(b []byte) []byte {
+	if d.wide == nil && d.scale <= maxPlaces {
+		return d.appendShort(b)
+	}
 	start := len(b)
 	if d.wide != nil {
 		b = d.wide.Append(b, 10)
@@ -393,6 +396,43 @@ func (d Decimal) AppendText(b []byte) []byte {
 	copy(b[point+1:], b[point:])
 	b[point] = '.'
 	return b
+}
+
+// maxPlaces is how many digits behind the point appendShort has room for.
+const maxPlaces = 20
+
+// appendShort is AppendText for what most figures are. Digits are made from the last one on.
+func (d Decimal) appendShort(b []byte) []byte {
+	var room [maxPlaces + 24]byte
+	i, left := len(room), magnitude(d.coef)
+	places := int(d.scale)
+	for ; places >= 2; places -= 2 {
+		pair := left % 100
+		left /= 100
+		i -= 2
+		room[i], room[i+1] = byte('0'+pair/10), byte('0'+pair%10)
+	}
+	if places == 1 {
+		i--
+		room[i] = byte('0' + left%10)
+		left /= 10
+	}
+	if d.scale > 0 {
+		i--
+		room[i] = '.'
+	}
+	for {
+		i--
+		room[i] = byte('0' + left%10)
+		if left /= 10; left == 0 {
+			break
+		}
+	}
+	if d.coef < 0 {
+		i--
+		room[i] = '-'
+	}
+	return append(b, room[i:]...)
 }
 
 // String is the canonical plain text of d.
