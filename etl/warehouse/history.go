@@ -33,7 +33,7 @@ type storedDay struct {
 	marked               bool // digest, pending or absentSince are not as stored: see mark
 }
 
-const copyBytes = 4 << 20 // rows are sent when this much waits
+const copyBytes = 1 << 20 // rows are sent when this much waits
 
 func (l *loader) theHistory() (*historyLoad, error) {
 	if l.history != nil {
@@ -123,10 +123,10 @@ func (l *loader) History(rec etl.History) error {
 			if err := h.day(rec.Number, v, &days[i][j]); err != nil {
 				return fmt.Errorf("%s %s: %w", rec.Number, v.on(days[i][j].day), err)
 			}
+			if err := h.flushFull(); err != nil {
+				return err
+			}
 		}
-	}
-	if len(h.samples.buf) > copyBytes {
-		return h.flush()
 	}
 	return nil
 }
@@ -499,12 +499,24 @@ func recalled(in []etl.Sample, st *storedDay) []etl.Sample {
 	return samples
 }
 
-// flush sends the rows that wait.
+// flush sends the rows that wait. They are stored before anything else is asked of the connection.
 func (h *historyLoad) flush() error {
-	if err := h.samples.flush(h.l.ctx, h.l.tx); err != nil {
+	if err := h.samples.send(h.l.ctx, h.l.tx); err != nil {
 		return err
 	}
-	return h.daily.flush(h.l.ctx, h.l.tx)
+	return h.daily.send(h.l.ctx, h.l.tx)
+}
+
+// flushFull sends the rows of the table of which enough wait to be worth a COPY.
+func (h *historyLoad) flushFull() error {
+	for _, b := range []*copyBuffer{h.samples, h.daily} {
+		if len(b.buf) > copyBytes {
+			if err := b.send(h.l.ctx, h.l.tx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // finish sends what waits and flags the stored days of the window that were not delivered.

@@ -19,8 +19,8 @@ import (
 type loader struct {
 	ctx   context.Context
 	run   *run
-	outer pgx.Tx
-	tx    pgx.Tx // the savepoint inside outer
+	outer *loadTx
+	tx    *loadTx // the savepoint inside outer
 	ans   *etl.Answer
 
 	out     etl.Outcome
@@ -59,7 +59,7 @@ type rowKey struct {
 
 // begin opens the savepoint and starts from nothing.
 func (l *loader) begin() error {
-	tx, err := l.outer.Begin(l.ctx)
+	tx, err := l.outer.savepoint(l.ctx)
 	if err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}

@@ -447,7 +447,8 @@ func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
 
 // loadAnswer turns one answer into facts under a savepoint: a rejected answer leaves nothing.
 func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, payload int64, err error) {
-	l := &loader{ctx: ctx, run: r, outer: tx, ans: ans}
+	l := &loader{ctx: ctx, run: r, outer: &loadTx{tx, &copying{}}, ans: ans}
+	defer l.outer.settle() // a panic must not leave a COPY behind that has the connection
 	if err := l.begin(); err != nil {
 		return out, 0, err
 	}

@@ -32,7 +32,7 @@ type Config struct {
 	MaxBody   int64            // bytes of a body after decompression; default 256 MiB
 	KeepAlive bool             // reuse connections
 	Now       func() time.Time // business clock; default time.Now
-	SpoolDir  string           // for bodies beyond 8 MiB compressed; default os.TempDir
+	SpoolDir  string           // for bodies beyond 4 MiB; default os.TempDir
 }
 
 // Limits of an exchange. Tests of this package shorten the times.
