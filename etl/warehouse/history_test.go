@@ -166,6 +166,7 @@ func TestPartialDay(t *testing.T) {
 	wantCounts(t, out, "received 2 inserted 1 restated 0 unchanged 0 ignored 0 quarantined 1 absent 0")
 	h.want(dailyRow, "1|112.5|112.5|false|0|false|false")
 	h.want(`select distinct status from mart.coverage where day = '2026-05-14'`, "partial")
+	h.want(`select status from ops.coverage`, "partial")
 
 	// The same refusal again is counted, not repeated; the stored day stays.
 	out = load(etl.Report{Quarantined: 1}, true, bad)
