@@ -90,7 +90,9 @@ func monthsOf(windows ...etl.Window) (months []etl.Day) {
 	return months
 }
 
-func partitionOf(month etl.Day) string { return "fact_consumption_sample_" + month.Time().Format("2006_01") }
+func partitionOf(month etl.Day) string {
+	return "fact_consumption_sample_" + month.Time().Format("2006_01")
+}
 
 // makePartitions creates the monthly partitions of the samples that the windows touch.
 func (w *Warehouse) makePartitions(ctx context.Context, windows ...etl.Window) error {
