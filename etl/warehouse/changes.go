@@ -118,7 +118,7 @@ func (h *historyLoad) readBack(days []revisit) error {
 				and f.sampled_at >= asked.since and f.sampled_at < asked.since + interval '1 day'
 				and f.sampled_at >= $4 and f.sampled_at < $5 -- the bounds of the window prune partitions
 			offset 0 -- day by day through the primary key, however much is stored
-		) as s`, h.l.customer.key, levels, from, window.From.Time(), window.Until.Time())
+		) as s`, plannedAnew, h.l.customer.key, levels, from, window.From.Time(), window.Until.Time())
 	if err != nil {
 		return fmt.Errorf("stored samples: %w", err)
 	}
@@ -307,6 +307,10 @@ func (h *historyLoad) replaceSamples(v *level, in *seriesDay) {
 const ledgerColumns = `sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
 	burst_avg_tib, over_committed_avg_tib, accrued_sum_tib, accrued_last_tib`
 
+// plannedAnew is how statements about samples run: planned for their parameters each time. A plan for any
+// parameters, which the server tries at the sixth execution of a prepared statement, locks all months, old ones too.
+const plannedAnew = pgx.QueryExecModeCacheDescribe
+
 // write sends what is collected at once: the former versions first, which are copied from the rows as they
 // are; figures before flags and marks, which may follow on them. Samples to be added then wait for COPY.
 func (h *historyLoad) write() error {
@@ -327,6 +331,9 @@ func (h *historyLoad) write() error {
 		each("supersede days", supersedeDays, s.levels, s.days, s.kinds, s.until, l.run.id)
 	}
 	window := l.ans.Request.Window
+	if len(h.gone.levels) > 0 || len(h.flags.levels) > 0 { // as plannedAnew
+		batch.Queue("set local plan_cache_mode = force_custom_plan")
+	}
 	if g := &h.gone; len(g.levels) > 0 {
 		batch.Queue(deleteSamples, l.customer.key, g.levels, g.from, g.until, window.From.Time(), window.Until.Time())
 	}

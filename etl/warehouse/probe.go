@@ -147,12 +147,10 @@ func tune(cfg *pgx.ConnConfig) {
 func (s Server) suit(cfg *pgx.ConnConfig) {
 	if s.Pooler == NoPooler {
 		// A transaction whose process has gone without a word, or stands still, holds the lock of its
-		// scope and the row of its lease: nobody could take over. A plan for any parameters locks all months of the
-		// samples, old ones too, and stays as it is while the tables grow. A pooler refuses such parameters, has
-		// time-outs of its own, and plans what we send it anew.
+		// scope and the row of its lease: nobody could take over. A pooler refuses such parameters and has
+		// time-outs of its own.
 		for name, value := range map[string]string{
 			"idle_in_transaction_session_timeout": "60s", "tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3",
-			"plan_cache_mode": "force_custom_plan",
 		} {
 			if cfg.RuntimeParams[name] == "" {
 				cfg.RuntimeParams[name] = value
