@@ -94,8 +94,8 @@ func (b *bench) progress(format string, args ...any) {
 	fmt.Fprintf(b.cfg.Progress, format+"\n", args...)
 }
 
-// round measures everything once.
-func (b *bench) round(ctx context.Context) (err error) {
+// round measures everything once, the peers if wanted.
+func (b *bench) round(ctx context.Context, grown []*grown, peers bool) (err error) {
 	db, err := b.open(ctx, "round", "template")
 	if err != nil {
 		return err
@@ -116,6 +116,14 @@ func (b *bench) round(ctx context.Context) (err error) {
 		if err := b.side(ctx, db); err != nil {
 			return err
 		}
+	}
+	for _, g := range grown {
+		if err := b.oneMore(ctx, g, false); err != nil {
+			return err
+		}
+	}
+	if peers && b.cfg.has("peers") {
+		return b.peers(ctx, db)
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := command_(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+	if err := execute(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 		}
@@ -56,7 +56,7 @@ func (c config) has(group string) bool { return len(c.Only) == 0 || slices.Conta
 
 func (c config) perDay() int { return c.shape.perDay() }
 
-func command_(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+func execute(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	cfg := config{shape: shape{Seed: 1, Levels: 56, Days: 130, Step: 5 * time.Minute}, Growth: []int{100_000, 1_000_000, 10_000_000}, Progress: stderr}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -72,8 +72,8 @@ func command_(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 || cfg.Rounds < 1 || cfg.PeerRounds < 1 {
-		return fmt.Errorf("want flags only, and at least one round; see -help")
+	if flags.NArg() > 0 || cfg.Rounds < 1 || cfg.Rounds >= cfg.Days || cfg.PeerRounds < 1 {
+		return fmt.Errorf("want flags only, and 1 to %d rounds; see -help", cfg.Days-1)
 	}
 	if *only != "" {
 		cfg.Only = strings.Split(*only, ",")
@@ -90,7 +90,7 @@ func command_(ctx context.Context, args []string, stdout, stderr io.Writer) erro
 	if err != nil {
 		return err
 	}
-	return errors.Join(r.write(stdout, cfg))
+	return r.write(stdout, cfg)
 }
 
 // measure does all that is asked for. An error means that something could not be measured, or that a
@@ -143,9 +143,14 @@ func measure(ctx context.Context, cfg config, tamper func(context.Context, *data
 	if err := template.conn.Close(ctx); err != nil {
 		return nil, err
 	}
+	grown, err := b.prepare(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.closeAll(grown)) }()
 	for n := range cfg.Rounds {
 		b.progress("round %d of %d", n+1, cfg.Rounds)
-		if err := b.round(ctx); err != nil {
+		if err := b.round(ctx, grown, n < cfg.PeerRounds); err != nil {
 			return nil, err
 		}
 	}
