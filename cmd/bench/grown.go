@@ -52,7 +52,9 @@ func (b *bench) prepare(ctx context.Context) (all []*grown, err error) {
 	return all, nil
 }
 
-func growthID(rows int) string { return fmt.Sprintf("growth-%d", rows) }
+const growthPrefix = "growth-"
+
+func growthID(rows int) string { return fmt.Sprint(growthPrefix, rows) }
 
 // grow adds as many whole days before the first as it takes to have the rows.
 func (g *grown) grow(ctx context.Context, s shape) error {

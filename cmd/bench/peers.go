@@ -25,16 +25,17 @@ type peer struct {
 	id, title string
 	argv      []string // in the folder of the scripts; "python3" stands for the one that has psycopg2
 	needs     []string
-	again     bool // it can be repeated
+	again     bool   // it can be repeated
+	goal      string // of design 11, for a fresh load of ours against it
 }
 
 var peers = []peer{
-	{"jq-copy", "curl + jq + psql, `\\copy` into the table", []string{"bash", "jq_copy.sh"}, []string{"bash", "curl", "jq", "psql"}, false},
-	{"jq-upsert", "curl + jq + psql, staged upsert", []string{"bash", "jq_upsert.sh"}, []string{"bash", "curl", "jq", "psql"}, true},
-	{"psycopg2-copy", "Python psycopg2, `copy_expert`", []string{"python3", "psycopg2_load.py", "copy"}, []string{"psycopg2"}, false},
-	{"psycopg2-upsert", "Python psycopg2, `execute_values` upsert", []string{"python3", "psycopg2_load.py", "upsert"}, []string{"psycopg2"}, true},
-	{"pgloader-copy", "curl + jq + pgloader into the table", []string{"bash", "pgloader_copy.sh"}, []string{"bash", "curl", "jq", "pgloader"}, false},
-	{"pgloader-upsert", "curl + jq + pgloader, staged upsert", []string{"bash", "pgloader_upsert.sh"}, []string{"bash", "curl", "jq", "pgloader", "psql"}, true},
+	{"jq-copy", "curl + jq + psql, `\\copy` into the table", []string{"bash", "jq_copy.sh"}, []string{"bash", "curl", "jq", "psql"}, false, "≥ 2 ×"},
+	{"jq-upsert", "curl + jq + psql, staged upsert", []string{"bash", "jq_upsert.sh"}, []string{"bash", "curl", "jq", "psql"}, true, "≥ 2 ×"},
+	{"psycopg2-copy", "Python psycopg2, `copy_expert`", []string{"python3", "psycopg2_load.py", "copy"}, []string{"psycopg2"}, false, "≥ 3 ×"},
+	{"psycopg2-upsert", "Python psycopg2, `execute_values` upsert", []string{"python3", "psycopg2_load.py", "upsert"}, []string{"psycopg2"}, true, "≥ 3 ×"},
+	{"pgloader-copy", "curl + jq + pgloader into the table", []string{"bash", "pgloader_copy.sh"}, []string{"bash", "curl", "jq", "pgloader"}, false, ""},
+	{"pgloader-upsert", "curl + jq + pgloader, staged upsert", []string{"bash", "pgloader_upsert.sh"}, []string{"bash", "curl", "jq", "pgloader", "psql"}, true, ""},
 }
 
 // again is what the line of a repeated peer has behind its id.

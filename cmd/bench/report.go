@@ -92,10 +92,86 @@ func (r *report) markdown() string {
 			bytesOf(temp))
 	}
 	b.WriteString("\nCPU, WAL and dead tuples are per sample.\n")
+	if compared := r.comparisons(); len(compared) > 0 {
+		b.WriteString("\n| comparison | median (range) | goal |\n|---|---|---|\n")
+		for _, c := range compared {
+			fmt.Fprintf(&b, "| %s | **%s** (%s–%s) | %s |\n", c.what, c.spell(c.median), c.spell(c.least), c.spell(c.greatest), c.goal)
+		}
+		b.WriteString("\n")
+	}
 	for _, text := range r.Absences {
 		fmt.Fprintf(&b, "Not measured: %s.\n", text)
 	}
 	return b.String()
+}
+
+// comparison is what two lines say of each other.
+type comparison struct {
+	what, goal              string
+	median, least, greatest float64
+	spell                   func(float64) string
+}
+
+func times(v float64) string { return fmt.Sprintf("%.2f ×", v) }
+func mib(v float64) string   { return fmt.Sprintf("%.0f MiB", v/(1<<20)) }
+
+// comparisons are those of design 11 that are not with the yardstick. Where both lines have the same
+// rounds, each is compared with its own; otherwise medians are.
+func (r *report) comparisons() (all []comparison) {
+	seconds := func(m measurement) float64 { return m.Seconds }
+	ratio := func(m measurement) float64 { return m.Ratio }
+	peak := func(m measurement) float64 { return float64(m.PeakRSS) }
+	divide := func(a, b float64) float64 { return a / b }
+	add := func(what, goal, a, b string, of func(measurement) float64, op func(a, b float64) float64, spell func(float64) string) {
+		x, y := r.line(a), r.line(b)
+		if x == nil || y == nil {
+			return
+		}
+		c := comparison{what: what, goal: goal, spell: spell}
+		if len(x.Rounds) == len(y.Rounds) {
+			var each []measurement
+			for i := range x.Rounds {
+				each = append(each, measurement{Seconds: op(of(x.Rounds[i]), of(y.Rounds[i]))})
+			}
+			c.median, c.least, c.greatest = spread(each, seconds)
+		} else {
+			xm, xl, xh := spread(x.Rounds, of)
+			ym, yl, yh := spread(y.Rounds, of)
+			c.median, c.least, c.greatest = op(xm, ym), op(xl, yh), op(xh, yl)
+		}
+		all = append(all, c)
+	}
+	add("time of 125 days read again: one series-day changed, against none", "≈ 1", "reread-one", "reread", seconds, divide, times)
+	var grown []*line
+	for _, l := range r.Lines {
+		if strings.HasPrefix(l.ID, growthPrefix) {
+			grown = append(grown, l)
+		}
+	}
+	for i := 1; i < len(grown); i++ {
+		add("time of "+grown[i].Title+", against "+strings.TrimPrefix(grown[0].Title, "one day into "), "≤ 1.1 ×", grown[i].ID, grown[0].ID, seconds, divide, times)
+	}
+	for _, l := range r.Lines {
+		if goals[l.ID] != "" {
+			add("peak memory above the idle process: "+l.Title, "≤ 32 MiB", l.ID, "idle", peak, func(a, b float64) float64 { return a - b }, mib)
+		}
+	}
+	for _, p := range peers {
+		add("rate of fresh, one connection, against "+p.title, p.goal, "fresh", p.id, ratio, divide, times)
+	}
+	for _, p := range peers {
+		add("rate of unchanged, one connection, against "+p.title, "≥ 15 ×", "unchanged", p.id+again, ratio, divide, times)
+	}
+	return all
+}
+
+func (r *report) line(id string) *line {
+	for _, l := range r.Lines {
+		if l.ID == id {
+			return l
+		}
+	}
+	return nil
 }
 
 // significant writes two digits that count.
