@@ -121,7 +121,7 @@ func TestWrongResults(t *testing.T) {
 		{"sample", "load", "unchanged", `delete from dw.fact_consumption_sample where sampled_at = ` + one},
 		{"average", "parallel", "fresh-parallel", `update dw.fact_daily_consumption set consumed_avg_tib = consumed_avg_tib - 0.000000000001 where usage_date = '2025-01-02'`},
 		{"digest", "load", "flip", `update dw.fact_daily_consumption set digest = null where usage_date = '2025-01-02'`},
-		{"peer's row", "peers", "peer", `delete from bench.peer where sampled_at = '2025-01-02'`},
+		{"peer's row", "jq", "peer", `delete from bench.peer where sampled_at = '2025-01-02'`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -50,7 +50,7 @@ type config struct {
 }
 
 // groups of lines, in the order in which they are measured.
-var groups = []string{"load", "parallel", "fleet", "growth", "peers"}
+var groups = []string{"load", "parallel", "fleet", "growth", "jq", "psycopg2", "pgloader"}
 
 func (c config) has(group string) bool { return len(c.Only) == 0 || slices.Contains(c.Only, group) }
 
@@ -84,7 +84,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) error
 		}
 	}
 	if *quick {
-		cfg.Levels, cfg.Step, cfg.Rounds, cfg.Growth = 8, 15*time.Minute, min(cfg.Rounds, 2), []int{10_000, 100_000}
+		cfg.Levels, cfg.Step, cfg.Rounds, cfg.Growth = 8, 15*time.Minute, 1, []int{10_000, 100_000}
 	}
 	r, err := measure(ctx, cfg, nil)
 	if err != nil {

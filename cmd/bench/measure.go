@@ -17,17 +17,17 @@ import (
 
 // measurement is one line of one round.
 type measurement struct {
-	Seconds   float64  `json:"seconds"`             // from the start of the process to its end
-	Ratio     float64  `json:"ratio"`               // samples per second against the yardstick of the same round; 0 for none
-	ClientCPU float64  `json:"client_cpu_seconds"`  // of the process and those it started
-	ServerCPU *float64 `json:"server_cpu_seconds"`  // of all processes of the server; null when it cannot be seen
-	PeakRSS   int64    `json:"peak_rss_bytes"`      // of the largest process of the client
-	WAL       int64    `json:"wal_bytes"`           //
-	Dead      int64    `json:"dead_tuples"`         //
-	Temp      int64    `json:"temp_file_bytes"`     //
-	Writes    int64    `json:"dw_tuples_written"`   // inserted, updated or deleted in dw
-	Bodies    int64    `json:"bodies"`              // asked for
-	Received  int64    `json:"received_body_bytes"` // sent by the vendor, as on the wire
+	Seconds   float64          `json:"seconds"`             // from the start of the process to its end
+	Ratio     float64          `json:"ratio"`               // samples per second against the yardstick of the same round; 0 for none
+	ClientCPU float64          `json:"client_cpu_seconds"`  // of the process and those it started
+	ServerCPU *float64         `json:"server_cpu_seconds"`  // of all processes of the server; null when it cannot be seen
+	PeakRSS   int64            `json:"peak_rss_bytes"`      // of the largest process of the client
+	WAL       int64            `json:"wal_bytes"`           //
+	Dead      int64            `json:"dead_tuples"`         //
+	Temp      int64            `json:"temp_file_bytes"`     //
+	Written   map[string]int64 `json:"dw_tuples_written"`   // inserted, updated or deleted, by table of dw
+	Bodies    int64            `json:"bodies"`              // asked for
+	Received  int64            `json:"received_body_bytes"` // sent by the vendor, as on the wire
 }
 
 // command is a program to be measured.
@@ -95,7 +95,7 @@ func (b *bench) measured(ctx context.Context, db *database, c command) (m measur
 	diff := after.minus(before)
 	m = measurement{
 		Seconds: took.Seconds(), ClientCPU: (state.UserTime() + state.SystemTime()).Seconds(), PeakRSS: peakRSS(state),
-		WAL: diff.wal, Dead: diff.dead, Temp: diff.temp, Writes: diff.dwWrites,
+		WAL: diff.wal, Dead: diff.dead, Temp: diff.temp, Written: diff.written,
 	}
 	if seen && stillSeen {
 		used := (cpuAfter - cpu).Seconds()

@@ -88,6 +88,9 @@ func (b *bench) peers(ctx context.Context, db *database) error {
 	}
 	b.absences = nil
 	for _, p := range peers {
+		if group, _, _ := strings.Cut(p.id, "-"); !b.cfg.has(group) {
+			continue
+		}
 		if lacks := p.missing(); lacks != "" {
 			b.absences = append(b.absences, p.title+": "+lacks)
 			b.progress("%-24s not measured: %s", p.id, lacks)

@@ -141,9 +141,21 @@ func (s *server) postmaster(ctx context.Context) int {
 	return stat.parent
 }
 
-// cpu is what the server has used up since it started, in all its processes: those that ended are in
-// the postmaster's sum of its children.
+// cpu is what the server has used up since it started, in all its processes. It waits until the figure
+// stands: a process that has just ended is nowhere for a moment, and then in the postmaster's sum of its children.
 func (s *server) cpu() (used time.Duration, known bool) {
+	used, known = s.cpuNow()
+	for range 100 {
+		time.Sleep(2 * tick)
+		last := used
+		if used, known = s.cpuNow(); used == last {
+			break
+		}
+	}
+	return used, known
+}
+
+func (s *server) cpuNow() (used time.Duration, known bool) {
 	if s.pid == 0 {
 		return 0, false
 	}
@@ -202,14 +214,19 @@ func readStat(pid int) (st procStat, ok bool) {
 
 // counters are what Postgres counts, of one database.
 type counters struct {
-	wal, temp                  int64 // bytes; WAL is of the whole server
-	dwWrites, dead, dwDead     int64 // tuples inserted, updated and deleted in dw; dead ones everywhere, in dw
-	inserted, updated, deleted int64
+	wal, temp int64            // bytes; WAL is of the whole server
+	dead      int64            // tuples
+	written   map[string]int64 // tuples inserted, updated or deleted, by table of dw
 }
 
 func (a counters) minus(b counters) counters {
-	return counters{a.wal - b.wal, a.temp - b.temp, a.dwWrites - b.dwWrites, a.dead - b.dead, a.dwDead - b.dwDead,
-		a.inserted - b.inserted, a.updated - b.updated, a.deleted - b.deleted}
+	diff := counters{a.wal - b.wal, a.temp - b.temp, a.dead - b.dead, map[string]int64{}}
+	for table, n := range a.written {
+		if n != b.written[table] {
+			diff.written[table] = n - b.written[table]
+		}
+	}
+	return diff
 }
 
 // count waits until the other backends of the database have gone, which is when they have handed in
@@ -227,17 +244,17 @@ func count(ctx context.Context, conn *pgx.Conn) (c counters, err error) {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	if _, err := conn.Exec(ctx, `select pg_stat_clear_snapshot()`); err != nil {
-		return c, err
+	for _, sql := range []string{`select pg_stat_force_next_flush()`, `select pg_stat_clear_snapshot()`} { // what this connection did itself counts now
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			return c, err
+		}
 	}
 	err = conn.QueryRow(ctx, `
 		select (pg_current_wal_insert_lsn() - '0/0')::bigint,
 			(select temp_bytes from pg_stat_database where datname = current_database()),
-			coalesce(sum(n_tup_ins + n_tup_upd + n_tup_del) filter (where schemaname = 'dw'), 0)::bigint,
 			sum(n_dead_tup)::bigint,
-			coalesce(sum(n_dead_tup) filter (where schemaname = 'dw'), 0)::bigint,
-			sum(n_tup_ins)::bigint, sum(n_tup_upd)::bigint, sum(n_tup_del)::bigint
-		from pg_stat_user_tables`).Scan(&c.wal, &c.temp, &c.dwWrites, &c.dead, &c.dwDead, &c.inserted, &c.updated, &c.deleted)
+			jsonb_object_agg(relname, n_tup_ins + n_tup_upd + n_tup_del) filter (where schemaname = 'dw')
+		from pg_stat_user_tables`).Scan(&c.wal, &c.temp, &c.dead, &c.written)
 	if err != nil {
 		return c, fmt.Errorf("read the server's counters: %w", err)
 	}
