@@ -85,13 +85,13 @@ func (v *vendor) stop() error {
 	return v.cmd.Wait()
 }
 
-// tell sets how the vendor tells the data from now on, and returns how many bodies it has sent.
-func (v *vendor) tell(st state) (bodies, bytes int64, err error) {
+// tell sets how the vendor tells the data from now on, and returns what it has sent so far.
+func (v *vendor) tell(st state) (bodies, size int64, err error) {
 	text, err := json.Marshal(st)
 	if err != nil {
 		return 0, 0, err
 	}
-	resp, err := http.Post(v.URL+"/bench/state", "application/json", bytesReader(text))
+	resp, err := http.Post(v.URL+"/bench/state", "application/json", bytes.NewReader(text))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -102,8 +102,6 @@ func (v *vendor) tell(st state) (bodies, bytes int64, err error) {
 	}
 	return sent.Bodies, sent.Bytes, nil
 }
-
-func bytesReader(b []byte) io.Reader { return bytes.NewReader(b) }
 
 // vendorMain is the process.
 func vendorMain(in io.Reader, out io.Writer) error {
