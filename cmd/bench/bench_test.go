@@ -11,6 +11,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"meterhouse/etl/localpg"
 )
 
 func TestMain(m *testing.M) {
@@ -143,6 +147,34 @@ func TestWrongResults(t *testing.T) {
 				t.Errorf("measure returned the error %q, want one about what is stored", fmt.Sprint(err))
 			}
 		})
+	}
+}
+
+// On a server of somebody else nothing is left behind.
+func TestGivenServer(t *testing.T) {
+	t.Parallel()
+	own, err := localpg.Start(t.Context(), localpg.Config{Source: localpg.Either(localpg.Installed, localpg.Download{}.Find)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Stop()
+	cfg := tiny(t)
+	cfg.Rounds, cfg.Only, cfg.DSN = 1, []string{"parallel", "fleet"}, own.URL("")
+	r, err := measure(t.Context(), cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := r.line("fleet"); l == nil || len(l.Rounds) != 1 {
+		t.Errorf("the line of the fleet is %v, want one round", l)
+	}
+	conn, err := pgx.Connect(t.Context(), own.URL(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	var left int
+	if err := conn.QueryRow(t.Context(), `select count(*) from pg_database where datname like 'meterhouse_bench%'`).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d databases are left (%v), want none", left, err)
 	}
 }
 
