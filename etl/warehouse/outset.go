@@ -31,14 +31,12 @@ func (l *loader) ask() error {
 	}
 	batch.Queue(`select exists (select from ops.quarantine where dataset = $1 and scope = $2 and product = $3 and resolved_at is null)`,
 		job.Dataset, job.Scope, l.ans.Request.Product).QueryRow(func(row pgx.Row) error { return row.Scan(&l.hasOpen) })
-	if !window.IsZero() {
+	switch {
+	case !window.IsZero():
 		l.askCoverage(batch, `day >= $4 and day < $5`, window.From.Time(), window.Until.Time())
-	}
-	switch job.Dataset {
-	case datasetHistory:
 		l.askCustomer(batch)
 		l.askDays(batch)
-	case datasetSubscriptions, datasetCurrent:
+	case job.Dataset == datasetSubscriptions, job.Dataset == datasetCurrent:
 		l.askCustomer(batch)
 	}
 	return l.tx.SendBatch(l.ctx, batch).Close()
