@@ -74,10 +74,10 @@ func (p *pass) samples(l *level) error {
 		return err
 	case n == 0:
 		l.own.warn("days_empty", p.r.Path)
-	case s.sorted:
-		l.samples = slices.Clone(s.level)
-	default:
+	case !s.sorted:
 		l.samples = p.settleOrder(l)
+	case len(s.level) > 0:
+		l.samples = slices.Clone(s.level)
 	}
 	return nil
 }
