@@ -1,6 +1,7 @@
 package etl
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,11 +36,24 @@ func (r Request) String() string {
 // Body is what a vendor sent, kept until Close. It may be opened any number of times.
 type Body interface {
 	Open() (io.ReadCloser, error) // the body as sent, decompressed
-	Zstd() ([]byte, error)        // the same as one zstd frame
+	Zstd() (Frame, error)         // the same, compressed
 	SHA256() [32]byte             // of the body as sent, decompressed
 	Size() int64                  // bytes of the same
 	Close() error                 // frees memory and files; safe to repeat
 }
+
+// Frame is a body as one zstd frame, to be read once. Whoever receives it closes it.
+type Frame interface {
+	io.ReadCloser
+	Size() int64 // bytes of the frame
+}
+
+// NewFrame is a frame that is in memory.
+func NewFrame(packed []byte) Frame { return frame{bytes.NewReader(packed)} }
+
+type frame struct{ *bytes.Reader }
+
+func (frame) Close() error { return nil }
 
 // Answer is a complete exchange with a vendor. Whoever receives it closes its Body.
 type Answer struct {

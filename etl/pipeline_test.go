@@ -33,7 +33,7 @@ func (v *vendor) Transform(*etl.Answer, etl.Sink) (etl.Report, error) { return e
 type body struct{ closed int }
 
 func (b *body) Open() (io.ReadCloser, error) { return io.NopCloser(&bytes.Buffer{}), nil }
-func (b *body) Zstd() ([]byte, error)        { return nil, nil }
+func (b *body) Zstd() (etl.Frame, error)     { return etl.NewFrame(nil), nil }
 func (b *body) SHA256() (sum [32]byte)       { return sum }
 func (b *body) Size() int64                  { return 0 }
 func (b *body) Close() error                 { b.closed++; return nil }

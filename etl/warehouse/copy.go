@@ -195,9 +195,8 @@ func (b *copyBuffer) send(ctx context.Context, tx *loadTx) error {
 		return nil
 	}
 	full, rows := append(b.buf, 0xff, 0xff), b.rows
-	sql := "copy " + b.table + " (" + strings.Join(b.columns, ", ") + ") from stdin (format binary)"
 	if err := tx.background(func(conn *pgconn.PgConn) error {
-		tag, err := conn.CopyFrom(ctx, newHeadReader(copyHeader, full), sql)
+		tag, err := conn.CopyFrom(ctx, newHeadReader(copyHeader, full), b.sql())
 		if err != nil {
 			return fmt.Errorf("copy into %s: %w", b.table, err)
 		}
@@ -211,6 +210,10 @@ func (b *copyBuffer) send(ctx context.Context, tx *loadTx) error {
 	// What the spare room held was stored when this COPY began.
 	b.buf, b.spare, b.rows = b.spare[:0], full, 0
 	return nil
+}
+
+func (b *copyBuffer) sql() string {
+	return "copy " + b.table + " (" + strings.Join(b.columns, ", ") + ") from stdin (format binary)"
 }
 
 func (b *copyBuffer) reset() { b.buf, b.rows = b.buf[:0], 0 }

@@ -31,7 +31,8 @@ type loader struct {
 	settled    map[[sha256.Size]byte]bool // of those, refusals of this very answer that were settled
 	dismissals map[dismissal]bool         // what a person settled; nil until it is looked up
 
-	landed int64 // id under which the answer is landed by this load; 0 while it brings no news
+	packing chan packed // where the answer's body is going to be landed; nil while it is not
+	landed  int64       // id under which the answer is landed by this load; 0 while it brings no news
 
 	outset // what is known before anything is read
 
@@ -64,7 +65,7 @@ func (l *loader) begin() error {
 		return fmt.Errorf("savepoint: %w", err)
 	}
 	*l = loader{
-		ctx: l.ctx, run: l.run, outer: l.outer, tx: tx, ans: l.ans, reading: l.reading,
+		ctx: l.ctx, run: l.run, outer: l.outer, tx: tx, ans: l.ans, reading: l.reading, packing: l.packing,
 		out:             etl.Outcome{Warnings: etl.Warnings{}},
 		customers:       map[string]bool{},
 		deliveredSubs:   map[int64]bool{},
@@ -108,8 +109,46 @@ func (l *loader) payload() (int64, error) {
 			return 0, err
 		}
 		l.landed = id
+		if l.packing == nil {
+			l.packing = make(chan packed, 1)
+			go func() {
+				frame, err := l.ans.Body.Zstd()
+				l.packing <- packed{frame, err}
+			}()
+		}
 	}
 	return l.landed, nil
+}
+
+// packed is the answer's body, compressed while the load goes on: the server is at work most of that time.
+type packed struct {
+	frame etl.Frame
+	err   error
+}
+
+// land stores the answer.
+func (l *loader) land() error {
+	p := <-l.packing
+	l.packing = nil
+	if p.err != nil {
+		return p.err
+	}
+	defer p.frame.Close()
+	if err := l.tx.settle(); err != nil {
+		return err
+	}
+	return l.run.copyPayload(l.ctx, l.tx.Conn().PgConn(), l.landed, l.ans, p.frame)
+}
+
+// unpack waits for a body that is not landed after all.
+func (l *loader) unpack() {
+	if l.packing == nil {
+		return
+	}
+	if p := <-l.packing; p.err == nil {
+		p.frame.Close()
+	}
+	l.packing = nil
 }
 
 // rereads tells that what the payload said is said by this very answer, which is read again.
@@ -372,7 +411,7 @@ func (l *loader) quarantine(report etl.Report) error {
 		}
 	}
 	if l.landed != 0 {
-		if err := l.run.insertPayload(l.ctx, l.tx, l.landed, l.ans); err != nil {
+		if err := l.land(); err != nil {
 			return fmt.Errorf("land: %w", err)
 		}
 	}

@@ -69,9 +69,9 @@ var encoder = sync.OnceValues(func() (*zstd.Encoder, error) { return zstd.NewWri
 type memory []byte
 
 func (m memory) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m)), nil }
-func (m memory) Zstd() ([]byte, error) {
+func (m memory) Zstd() (etl.Frame, error) {
 	w, err := encoder()
-	return w.EncodeAll(m, nil), err
+	return etl.NewFrame(w.EncodeAll(m, nil)), err
 }
 func (m memory) SHA256() [32]byte { return sha256.Sum256(m) }
 func (m memory) Size() int64      { return int64(len(m)) }

@@ -1,9 +1,12 @@
 package warehouse
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -168,18 +171,29 @@ func (r *run) Land(ctx context.Context, ans *etl.Answer) error {
 	}
 	var id int64
 	land := func() error {
-		return pgx.BeginFunc(ctx, r.w.pool, func(tx pgx.Tx) (err error) {
-			if id == 0 {
+		isRepeat := id != 0
+		frame, err := ans.Body.Zstd()
+		if err != nil {
+			return err
+		}
+		defer frame.Close()
+		err = pgx.BeginFunc(ctx, r.w.pool, func(tx pgx.Tx) (err error) {
+			if !isRepeat {
 				if id, err = nextPayloadID(ctx, tx); err != nil {
 					return err
 				}
 			}
-			if err := r.insertPayload(ctx, tx, id, ans); err != nil {
+			if err := r.copyPayload(ctx, tx.Conn().PgConn(), id, ans, frame); err != nil {
 				return err
 			}
 			killpoint.Here(killpoint.LandCommitting)
 			return nil
 		})
+		var pgErr *pgconn.PgError
+		if isRepeat && errors.As(err, &pgErr) && pgErr.ConstraintName == "payload_pkey" {
+			return nil // the attempt before was committed
+		}
+		return err
 	}
 	err := land()
 	for pause := 100 * time.Millisecond; unreachable(err) && pause < landPatience && ctx.Err() == nil; pause *= 2 {
@@ -203,20 +217,36 @@ func nextPayloadID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
 	return id, err
 }
 
-func (r *run) insertPayload(ctx context.Context, tx pgx.Tx, id int64, ans *etl.Answer) error {
-	body, err := ans.Body.Zstd()
-	if err != nil {
-		return err
+// copyPayload stores an answer as payload id. The frame of its body goes from where it waits to the server
+// piece by piece.
+func (r *run) copyPayload(ctx context.Context, conn *pgconn.PgConn, id int64, ans *etl.Answer, frame etl.Frame) error {
+	sum, window := ans.Body.SHA256(), ans.Request.Window
+	b := newCopyBuffer("raw.payload", "payload_id", "run_id", "source", "dataset", "scope", "account", "product", "window_from", "window_until",
+		"method", "url", "requested_at", "fetched_at", "status", "content_type", "body_bytes", "body_sha256", "body_zstd")
+	b.startRow()
+	b.int64(id)
+	b.int64(r.id)
+	for _, text := range []string{r.job.Source, ans.Request.Dataset, ans.Request.Scope, r.job.Account, ans.Request.Product} {
+		b.bytes([]byte(text))
 	}
-	sum := ans.Body.SHA256()
-	from, until := windowDates(ans.Request.Window)
-	_, err = tx.Exec(ctx, `
-		insert into raw.payload (payload_id, run_id, source, dataset, scope, account, product, window_from, window_until,
-			method, url, requested_at, fetched_at, status, content_type, body_bytes, body_sha256, body_zstd)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-		on conflict (payload_id) do nothing`,
-		id, r.id, r.job.Source, ans.Request.Dataset, ans.Request.Scope, r.job.Account, ans.Request.Product, from, until,
-		ans.Method, ans.URL, ans.RequestedAt, ans.FetchedAt, ans.Status, ans.ContentType, ans.Body.Size(), sum[:], body)
+	if window.IsZero() {
+		b.null()
+		b.null()
+	} else {
+		b.day(window.From)
+		b.day(window.Until)
+	}
+	b.bytes([]byte(ans.Method))
+	b.bytes([]byte(ans.URL))
+	b.time(ans.RequestedAt)
+	b.time(ans.FetchedAt)
+	b.int32(int32(ans.Status))
+	b.bytes([]byte(ans.ContentType))
+	b.int64(ans.Body.Size())
+	b.bytes(sum[:])
+	b.buf = binary.BigEndian.AppendUint32(b.buf, uint32(frame.Size()))
+	row := io.MultiReader(bytes.NewReader(copyHeader), bytes.NewReader(b.buf), frame, bytes.NewReader([]byte{0xff, 0xff}))
+	_, err := conn.CopyFrom(ctx, row, b.sql())
 	return err
 }
 
@@ -448,6 +478,7 @@ func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
 // loadAnswer turns one answer into facts under a savepoint: a rejected answer leaves nothing.
 func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, payload int64, err error) {
 	l := &loader{ctx: ctx, run: r, outer: &loadTx{tx, &copying{}}, ans: ans}
+	defer l.unpack()
 	defer l.outer.settle() // a panic must not leave a COPY behind that has the connection
 	if err := l.begin(); err != nil {
 		return out, 0, err

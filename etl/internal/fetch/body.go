@@ -204,7 +204,7 @@ type writer struct {
 	dir  string
 	mem  chunks
 	file *os.File
-	sum  hash.Hash
+	sum  hash.Hash // nil: nobody asks for it
 	size int64
 	ends ends
 }
@@ -212,7 +212,9 @@ type writer struct {
 func newWriter(dir string) *writer { return &writer{dir: dir, sum: sha256.New()} }
 
 func (w *writer) Write(p []byte) (int, error) {
-	w.sum.Write(p)
+	if w.sum != nil {
+		w.sum.Write(p)
+	}
 	w.ends.see(p, w.size)
 	if w.file == nil && w.size+int64(len(p)) > maxInMemory {
 		if err := w.spill(); err != nil {
@@ -256,8 +258,10 @@ func (w *writer) discard() {
 }
 
 func (w *writer) finish() etl.Body {
-	b := &body{mem: w.mem, file: w.file, size: w.size, ends: w.ends}
-	w.sum.Sum(b.sum[:0])
+	b := &body{dir: w.dir, mem: w.mem, file: w.file, size: w.size, ends: w.ends}
+	if w.sum != nil {
+		w.sum.Sum(b.sum[:0])
+	}
 	return b
 }
 
@@ -327,6 +331,7 @@ func NewBody(content []byte) etl.Body {
 
 // body implements etl.Body.
 type body struct {
+	dir  string // where it goes when it is too large for memory
 	size int64
 	sum  [32]byte
 	ends ends
@@ -382,7 +387,8 @@ var encoders = sync.Pool{New: func() any {
 	return e
 }}
 
-func (b *body) Zstd() ([]byte, error) {
+// Zstd compresses the body into as much memory as a body may take, and a file beyond that.
+func (b *body) Zstd() (etl.Frame, error) {
 	plain, err := b.Open()
 	if err != nil {
 		return nil, err
@@ -392,16 +398,28 @@ func (b *body) Zstd() ([]byte, error) {
 		zip.Reset(nil)
 		encoders.Put(zip)
 	}()
-	var packed bytes.Buffer
-	zip.Reset(&packed)
-	if _, err := io.Copy(zip, plain); err != nil {
+	packed := &writer{dir: b.dir}
+	zip.Reset(packed)
+	_, err = io.Copy(zip, plain)
+	if err == nil {
+		err = zip.Close()
+	}
+	if err != nil {
+		packed.discard()
 		return nil, err
 	}
-	if err := zip.Close(); err != nil {
-		return nil, err
-	}
-	return packed.Bytes(), nil
+	whole := packed.finish().(*body)
+	return &frame{io.NewSectionReader(whole, 0, whole.size), whole}, nil
 }
+
+// frame implements etl.Frame.
+type frame struct {
+	io.Reader
+	whole *body
+}
+
+func (f *frame) Size() int64  { return f.whole.size }
+func (f *frame) Close() error { return f.whole.Close() }
 
 func (b *body) SHA256() [32]byte { return b.sum }
 func (b *body) Size() int64      { return b.size }

@@ -619,11 +619,18 @@ func TestBodies(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
+		whole, err := io.ReadAll(packed)
+		if err != nil || int64(len(whole)) != packed.Size() {
+			t.Errorf("%s: %d bytes of a frame of %d: %v", name, len(whole), packed.Size(), err)
+		}
+		if err := packed.Close(); err != nil {
+			t.Error(name, err)
+		}
 		unzip, err := zstd.NewReader(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := unzip.DecodeAll(packed, nil); err != nil || !bytes.Equal(got, plain) {
+		if got, err := unzip.DecodeAll(whole, nil); err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("%s: the frame differs: %v", name, err)
 		}
 		unzip.Close()
