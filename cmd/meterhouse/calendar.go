@@ -194,13 +194,14 @@ func (a *app) calendarGenerateCommand() *cobra.Command {
 	var t calendarTerms
 	var f format
 	cmd := &cobra.Command{
-		Use:   "generate --schedule S --until D [--customer ID] [--subscription N] [--start D] [--clock C] [--switch D=S]",
+		Use:   "generate --schedule S --until DAY",
 		Short: "Draft billing periods for review",
-		Long: `Prints periods in the form in which calendar import takes them, and changes nothing. They are
-anchored to the start, which is that of the terms unless --start is given: a period starts on the
-start's day of the month, or the month's last. The last one is whole and reaches --until. The burst clock of semi_annual
-and annual contracts has quarters. Without --customer and --subscription it drafts for all
-subscriptions. Compare with the contract and the invoices, whose dates count: edit before you import.`,
+		Long: `Prints periods in the form in which calendar import takes them, and changes nothing: for all
+subscriptions whose start is known, or those of a customer, or one. A period starts on the day of
+the month on which the terms (or --start) do, or the month's last. The last one is whole, so that it
+reaches --until. The burst clock of semi_annual and annual contracts has quarters. A switch cuts the
+period that it falls into. Compare with the contract and the invoices, whose dates count: edit before
+you import.`,
 		Example: "  meterhouse calendar generate --schedule quarterly --until 2028-01-01 > periods.csv\n" +
 			"  meterhouse calendar generate --customer C-1 --subscription A-S1 --schedule quarterly --start 2023-10-15 \\\n" +
 			"    --switch 2024-02-01=monthly --until 2025-01-01",
@@ -208,8 +209,8 @@ subscriptions. Compare with the contract and the invoices, whose dates count: ed
 	}
 	cmd.Flags().StringVar(&t.customer, "customer", "", "of this customer `ID`")
 	cmd.Flags().StringVar(&t.number, "subscription", "", "of this subscription `number`")
-	cmd.Flags().StringVar(&t.clock, "clock", "", "committed or burst (default both)")
-	cmd.Flags().StringVar(&t.schedule, "schedule", "", "of the contract: "+oneOf(billing.Schedules))
+	cmd.Flags().StringVar(&t.clock, "clock", "", "committed or burst: one `clock` (default both)")
+	cmd.Flags().StringVar(&t.schedule, "schedule", "", "`schedule` of the contract: "+oneOf(billing.Schedules))
 	cmd.Flags().StringVar(&t.start, "start", "", "first `day` (default the start of the terms)")
 	cmd.Flags().StringVar(&t.until, "until", "", "the `day` up to which periods are wanted")
 	cmd.Flags().StringArrayVar(&t.switches, "switch", nil, "bill by another schedule from a day on, as `DAY=SCHEDULE`; may be repeated")

@@ -46,7 +46,7 @@ what was known until then. Rows that the file does not name stay, unless --repla
 rows are good and imported, or none is. Repeating is safe.`,
 		Example: "  meterhouse rates list --format csv > prices.csv\n" +
 			"  meterhouse rates import prices.csv --plan\n" +
-			"  printf 'vendor,item,charge,unit_price,currency,valid_from\\nkeystone,Extreme,committed,99.50,USD,2026-01-01\\n' |\n    meterhouse rates import -",
+			"  printf 'vendor,item,charge,unit_price,currency,valid_from\\nkeystone,Extreme,burst,9.5,USD,2026-01-01\\n' |\n    meterhouse rates import -",
 		Args: oneArgument("a CSV file, or - for stdin"),
 	}
 	cmd.Flags().BoolVar(&replace, "replace", false, "the file is the whole rate card: remove every other price")
@@ -352,7 +352,7 @@ reading counts. The decision before is kept, for what was known until then.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&reason, "reason", "", "why, for whoever asks later")
+	cmd.Flags().StringVar(&reason, "reason", "", "`why`, for whoever asks later")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		product, rule := args[0], args[1]
 		if !slices.Contains(billing.ProductRules, rule) {
