@@ -218,7 +218,9 @@ func (s *unknowns) lookAtSubscription(row csvRow) {
 func (s *unknowns) lookAtRate(row csvRow, r billing.Rate) {
 	s.look(row, "account", s.names.Accounts)
 	s.lookAtSubscription(row)
-	s.look(row, "currency", billing.Currencies())
+	if known := billing.Currencies(); !slices.Contains(known, r.Currency) {
+		s.warn(row, "currency", "%s is not in ISO 4217: amounts in it are rounded to 2 decimals", nearestOf(r.Currency, known))
+	}
 	if r.Vendor == "keystone" {
 		s.look(row, "item", s.names.Levels)
 		return
