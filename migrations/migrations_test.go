@@ -52,7 +52,7 @@ const catalogue = `
 with ours as (
     select c.oid, n.nspname, c.relname, c.relkind, c.reloptions
     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-    where n.nspname in ('raw', 'ops', 'dw', 'mart', 'river') or c.relname like 'meterhouse%'
+    where n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing', 'river') or c.relname like 'meterhouse%'
 ),
 line as (
 select format('%s.%s %s %s', nspname, relname, relkind, coalesce(array_to_string(reloptions, ','), '')) as line from ours where relkind in ('r', 'p', 'v')
@@ -68,7 +68,7 @@ union all
 select format('index %s', pg_get_indexdef(i.indexrelid)) from ours as o join pg_index as i on i.indrelid = o.oid
 union all
 select format('function %s.%s(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid))
-from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where n.nspname in ('raw', 'ops', 'dw', 'mart')
+from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace where n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing')
 union all
 select format('trigger %s', pg_get_triggerdef(t.oid)) from ours as o join pg_trigger as t on t.tgrelid = o.oid where not t.tgisinternal
 )
@@ -84,7 +84,7 @@ func TestUpDownUpLeavesTheSameCatalogue(t *testing.T) {
 		t.Fatalf("down: %d undone, %v", len(undone), err)
 	}
 	none(t, conn, "left behind by down", `select nspname || '.' || relname from pg_class join pg_namespace as n on n.oid = relnamespace
-		where nspname in ('raw', 'ops', 'dw', 'mart', 'river')`)
+		where nspname in ('raw', 'ops', 'dw', 'mart', 'billing', 'river')`)
 	up(t, db)
 	if diff := cmp.Diff(first, lines(t, conn, catalogue)); diff != "" {
 		t.Errorf("up, down, up changed the catalogue (-first +second):\n%s", diff)
@@ -158,22 +158,22 @@ func TestStatus(t *testing.T) {
 }
 
 const ours = ` from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-	where (n.nspname in ('raw', 'ops', 'dw', 'mart', 'river') or c.relname like 'meterhouse%') and c.relkind in ('r', 'p', 'v', 'm') and not c.relispartition `
+	where (n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing', 'river') or c.relname like 'meterhouse%') and c.relkind in ('r', 'p', 'v', 'm') and not c.relispartition `
 
 // The lints: rules of the design that the catalogue itself can answer for.
 func TestCatalogueLints(t *testing.T) {
 	conn := warehousetest.Connect(t, warehousetest.New(t))
 	const fact = `(n.nspname = 'dw' and (c.relname like 'fact\_%' or c.relname = 'restatement') and c.relkind in ('r', 'p'))`
 
-	none(t, conn, "schema without comment", `select nspname from pg_namespace where nspname in ('raw', 'ops', 'dw', 'mart', 'river') and obj_description(oid, 'pg_namespace') is null`)
+	none(t, conn, "schema without comment", `select nspname from pg_namespace where nspname in ('raw', 'ops', 'dw', 'mart', 'billing', 'river') and obj_description(oid, 'pg_namespace') is null`)
 	none(t, conn, "relation without comment", `select n.nspname || '.' || c.relname `+ours+` and obj_description(c.oid, 'pg_class') is null`)
 	none(t, conn, "comment that does not begin with the grain", `select n.nspname || '.' || c.relname `+ours+` and obj_description(c.oid, 'pg_class') not like 'Grain: %'`)
 	none(t, conn, "column without comment", `select n.nspname || '.' || c.relname || '.' || a.attname from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
 		join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-		where (n.nspname in ('raw', 'ops', 'dw', 'mart', 'river') or c.relname like 'meterhouse%') and c.relkind in ('r', 'p', 'v') and not c.relispartition
+		where (n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing', 'river') or c.relname like 'meterhouse%') and c.relkind in ('r', 'p', 'v') and not c.relispartition
 			and col_description(c.oid, a.attnum) is null`)
 	none(t, conn, "function without comment", `select n.nspname || '.' || p.proname from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
-		where n.nspname in ('raw', 'ops', 'dw', 'mart') and obj_description(p.oid, 'pg_proc') is null`)
+		where n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing') and obj_description(p.oid, 'pg_proc') is null`)
 	none(t, conn, "table without primary key", `select n.nspname || '.' || c.relname `+ours+` and c.relkind in ('r', 'p')
 		and not exists (select from pg_constraint as k where k.conrelid = c.oid and k.contype = 'p')`)
 	none(t, conn, "fact whose unique index does not start with its distribution key", `select i.indexrelid::regclass::text from pg_index as i

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"meterhouse/etl/billing"
 	"meterhouse/etl/keystone"
 	"meterhouse/queries"
 )
@@ -67,6 +68,7 @@ func (a *app) addCompletions(root *cobra.Command) {
 		"report":     {reportNames, false},
 		"token set":  {a.keystoneNames, false},
 		"completion": {these(shells...), false},
+		"rates rule": {productCodes, false},
 	}
 	flags := map[string][]string{
 		"format":     formats,
@@ -74,6 +76,8 @@ func (a *app) addCompletions(root *cobra.Command) {
 		"log-level":  {"debug", "info", "warn", "error"},
 		"only":       vendors,
 		"probe":      probes,
+		"clock":      billing.Clocks,
+		"schedule":   billing.Schedules,
 	}
 	var visit func(cmd *cobra.Command, path string)
 	visit = func(cmd *cobra.Command, path string) {
