@@ -1,0 +1,768 @@
+-- The statement: what a month comes to, day by day and line by line, now and as it was known at any
+-- time. Everything is computed from facts, prices and decisions by the functions below; commands, views
+-- and BI tell the same. dw.daily_consumption_as_of is replaced by one that the planner can look into.
+-- New functions and views: locks nothing for long; nothing to replay.
+
+-- +goose Up
+drop function dw.daily_consumption_as_of(timestamptz);
+-- +goose StatementBegin
+-- Without a search_path of its own it is inlined: days and levels that are asked for are found by the primary key.
+create function dw.daily_consumption_as_of(as_of timestamptz)
+returns table (
+    customer_key bigint, service_level_key bigint, usage_date date, sample_count integer, committed_tib numeric,
+    consumed_avg_tib numeric, consumed_max_tib numeric, consumed_last_tib numeric, burst_avg_tib numeric,
+    over_committed_avg_tib numeric, accrued_sum_tib numeric, accrued_last_tib numeric, known_since timestamptz,
+    step_seconds integer, is_partial boolean, absent_since timestamptz, is_current boolean
+)
+language sql stable
+as $$
+    select
+        d.customer_key, d.service_level_key, d.usage_date, d.sample_count, d.committed_tib,
+        d.consumed_avg_tib, d.consumed_max_tib, d.consumed_last_tib, d.burst_avg_tib,
+        d.over_committed_avg_tib, d.accrued_sum_tib, d.accrued_last_tib, d.known_since,
+        d.step_seconds, d.digest is null, case when d.absent_since <= as_of then d.absent_since end, true
+    from dw.fact_daily_consumption as d
+    where d.known_since <= as_of
+
+    union all
+
+    select
+        r.customer_key, r.service_level_key, r.usage_date, r.sample_count, r.committed_tib,
+        r.consumed_avg_tib, r.consumed_max_tib, r.consumed_last_tib, r.burst_avg_tib,
+        r.over_committed_avg_tib, r.accrued_sum_tib, r.accrued_last_tib, r.known_from,
+        r.step_seconds, r.digest is null, null::timestamptz, false
+    from dw.restatement as r
+    where r.known_from <= as_of and as_of < r.known_until
+$$;
+-- +goose StatementEnd
+comment on function dw.daily_consumption_as_of(timestamptz) is 'The daily figures that were known at an instant: what we knew then; infinity: now. Since when a day is absent is told by what we know now: whether one was away and came back is not kept.';
+
+create table billing.accrued_decision (
+    accrued_decision_id bigint generated always as identity constraint accrued_decision_pkey primary key,
+    account text collate "C" not null,
+    month date not null,
+    reading text not null,
+    decided_by text not null,
+    reason text not null,
+    known_since timestamptz not null,
+    superseded_at timestamptz,
+    constraint accrued_decision_month_starts check (extract(day from month) = 1),
+    constraint accrued_decision_reading_known check (reading in ('increment', 'running')),
+    constraint accrued_decision_known_forward check (known_since <= superseded_at)
+);
+create unique index accrued_decision_current_idx on billing.accrued_decision (account, month) where superseded_at is null;
+comment on table billing.accrued_decision is 'Grain: one row per decision how the vendor''s accrued column of a month is read. The one in force stands in dw.accrued_reading too; here are the former ones.';
+comment on column billing.accrued_decision.accrued_decision_id is 'Number of the row.';
+comment on column billing.accrued_decision.account is 'Configured Keystone account.';
+comment on column billing.accrued_decision.month is 'First day of the UTC month.';
+comment on column billing.accrued_decision.reading is 'increment or running, as in dw.accrued_reading.';
+comment on column billing.accrued_decision.decided_by is 'Who decided.';
+comment on column billing.accrued_decision.reason is 'On what evidence.';
+comment on column billing.accrued_decision.known_since is 'Business clock of the decision.';
+comment on column billing.accrued_decision.superseded_at is 'Business clock of the next one; NULL while it holds.';
+
+-- +goose StatementBegin
+create function billing.business_now() returns timestamptz
+language sql stable
+set search_path = pg_catalog
+as $$
+    select coalesce(nullif(current_setting('meterhouse.now', true), '')::timestamptz, (select fixed_at from ops.clock), now())
+$$;
+-- +goose StatementEnd
+comment on function billing.business_now() is 'The business clock: what the session says, else what the newest run was fixed to, else the wall clock.';
+
+-- +goose StatementBegin
+-- div() is the exact integer quotient, so nothing is rounded but once; multiplying by a power of ten is exact, dividing by one is not.
+create function billing.divide_rounded(dividend numeric, divisor numeric, decimals integer) returns numeric
+language sql immutable parallel safe
+set search_path = pg_catalog
+as $$
+    select round(sign(dividend) * div(2 * abs(dividend) * ('1e' || decimals)::numeric + divisor, 2 * divisor) * ('1e-' || decimals)::numeric, decimals)
+$$;
+-- +goose StatementEnd
+comment on function billing.divide_rounded(numeric, numeric, integer) is 'Quotient by a positive divisor, exact and then rounded once, half away from zero.';
+
+-- +goose StatementBegin
+create function billing.accrued_reading_as_of(as_of timestamptz)
+returns table (account text, month date, reading text)
+language sql stable
+as $$
+    select d.account, d.month, d.reading
+    from billing.accrued_decision as d
+    where d.known_since <= as_of and (d.superseded_at is null or d.superseded_at > as_of)
+
+    union all
+
+    -- Recorded without a decision of ours: in force at all times.
+    select r.account, r.month, r.reading
+    from dw.accrued_reading as r
+    where not exists (select from billing.accrued_decision as d where d.account = r.account and d.month = r.month)
+$$;
+-- +goose StatementEnd
+comment on function billing.accrued_reading_as_of(timestamptz) is 'How the vendor''s accrued column was read at an instant, per account and month; no row: increment.';
+
+-- +goose StatementBegin
+create function billing.statement_part(period text, as_of timestamptz)
+returns table (
+    period text, period_start date, period_end date, source text, customer_id text, account text, subscription_number text,
+    discriminator text, item text, level_ordinal integer, description text, charge text, is_waiver boolean, day date,
+    quantity numeric, scale integer, basis text, known_since timestamptz, reading numeric, doubt text, level_class text,
+    unit text, is_over boolean, calendar text, rate_id bigint
+)
+language sql stable
+set search_path = pg_catalog
+set enable_nestloop = off -- the planner cannot tell how many rows the steps have, and joining them row by row takes minutes
+set jit = off
+set work_mem = '64MB'
+as $$
+with clock as materialized (
+    select
+        m.month_start,
+        (m.month_start + interval '1 month')::date - 1 as month_end,
+        least(statement_part.as_of, billing.business_now()) as now_at
+    from (select (statement_part.period || '-01')::date as month_start) as m
+),
+
+subscription as materialized (
+    select
+        c.customer_key, c.customer_id, c.account, s.subscription_key, s.subscription_number, s.discriminator,
+        (case when v.is_told then v.start_at else s.start_at end at time zone 'UTC')::date as start_day,
+        (case when v.is_told then v.end_at else s.end_at end at time zone 'UTC')::date as end_day,
+        w.expected_from,
+        coalesce(w.settle, interval '0') as settle
+    from dw.dim_subscription as s
+    join dw.dim_customer as c using (customer_key)
+    left join ops.watermark as w on w.dataset = 'keystone.history' and w.scope = c.customer_id
+    left join lateral (
+        select f.start_at, f.end_at, true as is_told
+        from dw.fact_subscription as f
+        where f.customer_key = s.customer_key and f.subscription_key = s.subscription_key
+            and f.valid_from <= statement_part.as_of and (f.valid_to is null or f.valid_to > statement_part.as_of)
+    ) as v on true
+),
+
+-- The periods that end in the month: those of the calendar, and calendar months where it says nothing.
+known_period as materialized (
+    select p.customer_id, p.subscription_number, p.clock, p.period_start, p.period_end
+    from billing.period as p
+    where p.known_since <= statement_part.as_of and (p.superseded_at is null or p.superseded_at > statement_part.as_of)
+),
+
+span as materialized (
+    select s.subscription_key, p.clock as charge, p.period_start, p.period_end, null::text as calendar
+    from subscription as s
+    join known_period as p using (customer_id, subscription_number)
+    cross join clock
+    where p.period_end between clock.month_start and clock.month_end
+    union all
+    select s.subscription_key, k.charge, lower(u.days), upper(u.days) - 1, case when p.covered is null then 'calendar assumed' else 'no billing period covers these days: calendar month assumed' end
+    from subscription as s
+    cross join clock
+    cross join (values ('committed'), ('burst')) as k (charge)
+    left join (
+        select customer_id, subscription_number, clock as charge, range_agg(daterange(period_start, period_end, '[]')) as covered
+        from known_period
+        group by customer_id, subscription_number, clock
+    ) as p on p.customer_id = s.customer_id and p.subscription_number = s.subscription_number and p.charge = k.charge
+    cross join lateral unnest(
+        datemultirange(daterange(clock.month_start, clock.month_end, '[]')) - coalesce(p.covered, '{}')
+    ) as u (days)
+),
+
+level as materialized (
+    select
+        s.*, l.service_level_key, l.service_level, l.level_ordinal, l.level_class, o.first_observed, o.last_observed,
+        min(o.first_observed) over (partition by s.subscription_key) as subscription_observed,
+        count(o.first_observed) over (partition by s.subscription_key, l.service_level) > 0 as is_metered
+    from subscription as s
+    join dw.dim_service_level as l using (customer_key, subscription_key)
+    cross join lateral (
+        select
+            least(
+                (
+                    select d.usage_date from dw.fact_daily_consumption as d
+                    where d.customer_key = l.customer_key and d.service_level_key = l.service_level_key and d.known_since <= statement_part.as_of
+                    order by d.usage_date limit 1
+                ),
+                (
+                    select r.usage_date from dw.restatement as r
+                    where r.customer_key = l.customer_key and r.service_level_key = l.service_level_key and r.known_from <= statement_part.as_of
+                    order by r.usage_date limit 1
+                )
+            ) as first_observed,
+            greatest(
+                (
+                    select d.usage_date from dw.fact_daily_consumption as d
+                    where d.customer_key = l.customer_key and d.service_level_key = l.service_level_key and d.known_since <= statement_part.as_of
+                    order by d.usage_date desc limit 1
+                ),
+                (
+                    select r.usage_date from dw.restatement as r
+                    where r.customer_key = l.customer_key and r.service_level_key = l.service_level_key and r.known_from <= statement_part.as_of
+                    order by r.usage_date desc limit 1
+                )
+            ) as last_observed
+        offset 0 -- once per level
+    ) as o
+),
+
+-- A level is expected from its first observed day on; from the start of its subscription on where that began
+-- with the level and lies within the history. A name that history never told is expected by the contract alone.
+-- Observed days beyond the end count: the vendor's portals differ by a day.
+expected as materialized (
+    select
+        l.*,
+        case
+            when l.first_observed = l.subscription_observed and l.start_day >= l.expected_from then least(l.first_observed, l.start_day)
+            when l.first_observed is not null then l.first_observed
+            when not l.is_metered then case when t.first_told is not null then coalesce(greatest(l.start_day, l.expected_from), t.first_told) end
+        end as first_day,
+        case when l.first_observed is not null then greatest(coalesce(l.end_day, 'infinity'), l.last_observed)
+            else least(coalesce(l.end_day, 'infinity'), coalesce(t.gone_on, 'infinity')) end as last_day
+    from level as l
+    cross join lateral (
+        select
+            (min(f.valid_from) at time zone 'UTC')::date as first_told,
+            (max(f.absent_since) filter (where f.valid_to is null and f.absent_since <= statement_part.as_of) at time zone 'UTC')::date as gone_on
+        from dw.fact_commitment as f
+        where f.customer_key = l.customer_key and f.service_level_key = l.service_level_key and f.valid_from <= statement_part.as_of
+    ) as t
+),
+
+level_span as materialized (
+    select e.*, s.charge, s.period_start, s.period_end, s.calendar,
+        (s.period_end + 1)::timestamp at time zone 'UTC' + e.settle <= clock.now_at as is_over
+    from expected as e
+    join span as s using (subscription_key)
+    cross join clock
+    where e.first_day <= s.period_end and e.last_day >= s.period_start
+),
+
+daily as materialized (
+    select
+        r.service_level_key, d.usage_date, d.committed_tib, d.known_since, d.is_partial, d.absent_since is not null as is_absent,
+        case
+            when a.reading = 'running' then d.accrued_last_tib - coalesce(
+                lag(d.accrued_last_tib) over (
+                    partition by r.service_level_key, date_trunc('month', d.usage_date), d.accrued_last_tib is null order by d.usage_date
+                ), 0)
+            else d.accrued_sum_tib
+        end as accrued_burst_tib
+    from (
+        select customer_key, service_level_key, account, date_trunc('month', min(period_start))::date as first_day, max(period_end) as last_day
+        from level_span
+        group by customer_key, service_level_key, account
+    ) as r
+    cross join lateral (
+        select d.*
+        from dw.daily_consumption_as_of(statement_part.as_of) as d
+        where d.customer_key = r.customer_key and d.service_level_key = r.service_level_key
+            and d.usage_date >= r.first_day and d.usage_date <= r.last_day
+        offset 0 -- level by level through the primary key
+    ) as d
+    left join billing.accrued_reading_as_of(statement_part.as_of) as a
+        on a.account = r.account and a.month = date_trunc('month', d.usage_date)::date
+),
+
+refused as materialized (
+    select q.source, q.scope, q.subscription_number, q.service_level, q.product,
+        coalesce(q.day, q.window_from, '-infinity') as first_day, coalesce(q.day, q.window_until - 1, 'infinity') as last_day
+    from ops.quarantine as q
+    where q.dataset in ('keystone.history', 'wolkvox.billing')
+        and q.quarantined_at <= statement_part.as_of and (q.resolved_at is null or q.resolved_at > statement_part.as_of)
+),
+
+level_refused as materialized (
+    select e.service_level_key, q.first_day, q.last_day
+    from expected as e
+    join refused as q on q.source = 'keystone' and q.scope = e.customer_id
+        and coalesce(q.subscription_number, e.subscription_number) = e.subscription_number
+        and coalesce(q.service_level, e.service_level) = e.service_level
+),
+
+decision as materialized (
+    select e.service_level_key, a.first_day, a.last_day, a.decision
+    from expected as e
+    join billing.absence as a using (customer_id, subscription_number, service_level, level_ordinal)
+    where a.known_since <= statement_part.as_of and (a.superseded_at is null or a.superseded_at > statement_part.as_of)
+),
+
+slot as materialized (
+    select
+        s.*, days.day, d.usage_date is not null as is_there, d.committed_tib, d.accrued_burst_tib, d.known_since, d.is_partial, d.is_absent, a.decision,
+        (days.day + 1)::timestamp at time zone 'UTC' + s.settle > clock.now_at as is_not_due,
+        exists (
+            select from level_refused as q
+            where q.service_level_key = s.service_level_key and days.day >= q.first_day and days.day <= q.last_day
+        ) as is_refused,
+        count(d.committed_tib) over (partition by s.service_level_key, s.charge, s.period_start order by days.day) as told
+    from level_span as s
+    cross join clock
+    cross join lateral (
+        select greatest(s.period_start, s.first_day) + i as day
+        from generate_series(0, least(s.period_end, s.last_day) - greatest(s.period_start, s.first_day)) as i
+    ) as days
+    left join daily as d on d.service_level_key = s.service_level_key and d.usage_date = days.day
+    left join decision as a on a.service_level_key = s.service_level_key and days.day >= a.first_day and days.day <= a.last_day
+),
+
+-- A day without figures has the last commitment that was known before it: of the days before, else of the contract.
+estimated as (
+    select
+        s.*,
+        case when not s.is_there and s.charge = 'committed' then coalesce(
+            first_value(s.committed_tib) over (partition by s.service_level_key, s.charge, s.period_start, s.told order by s.day),
+            (
+                select d.committed_tib
+                from dw.daily_consumption_as_of(statement_part.as_of) as d
+                where d.customer_key = s.customer_key and d.service_level_key = s.service_level_key and d.usage_date < s.day
+                order by d.usage_date desc
+                limit 1
+            ),
+            (
+                select f.committed_tib
+                from dw.fact_commitment as f
+                where f.customer_key = s.customer_key and f.service_level_key = s.service_level_key
+                    and f.valid_from < (s.day + 1)::timestamp at time zone 'UTC' and f.valid_from <= statement_part.as_of
+                order by f.valid_from desc
+                limit 1
+            )
+        ) end as estimate_tib
+    from slot as s
+),
+
+judged as (
+    select
+        e.*,
+        case
+            when e.decision = 'drop' and (e.is_absent or not e.is_there) then 'dropped'
+            when e.is_there and (e.charge = 'committed' or e.accrued_burst_tib is not null)
+                then case when e.is_absent and e.decision = 'keep' then 'absent_kept' else 'observed' end
+            when not e.is_there and e.is_not_due then 'not_due'
+            when e.estimate_tib is not null then 'estimated'
+            else 'missing'
+        end as basis
+    from estimated as e
+),
+
+-- What a day has that keeps its line from being final.
+level_part as (
+    select
+        j.period_start, j.period_end, 'keystone' as source, j.customer_id, j.account, j.subscription_number, j.discriminator,
+        j.service_level as item, j.level_ordinal, '' as description, j.charge,
+        coalesce(j.charge = 'burst' and j.day < j.start_day + 60, false) as is_waiver,
+        j.day,
+        case
+            when j.basis = 'dropped' then 0
+            when j.charge = 'burst' then j.accrued_burst_tib
+            else coalesce(j.committed_tib, j.estimate_tib) * (377580 / extract(day from date_trunc('month', j.day) + interval '1 month - 1 day')::integer)
+        end as quantity,
+        case j.charge when 'burst' then 1 else 377580 end as scale, -- lcm(28, 29, 30, 31): a day of any month is a whole number of parts
+        j.basis,
+        j.known_since,
+        case j.charge when 'burst' then j.accrued_burst_tib else coalesce(j.committed_tib, j.estimate_tib) end as reading,
+        case
+            when j.basis in ('dropped', 'not_due') then null
+            when j.basis in ('estimated', 'missing') then j.basis
+            when j.is_absent and j.basis = 'observed' then 'absent'
+            when j.is_partial then 'partial'
+            when j.is_refused then 'quarantine'
+        end as doubt,
+        j.level_class,
+        'TiB-month' as unit,
+        j.is_over,
+        j.calendar,
+        j.day as priced_on
+    from judged as j
+),
+
+-- wolkvox: the days of the local month as they were known. Imported readings count on days only that have no others.
+license_day as materialized (
+    select f.operation_key, f.product_key, f.description, f.snapshot_date as day, f.items, f.items_max, f.read_at, f.is_imported, f.zone
+    from dw.fact_license_snapshot as f
+    cross join clock
+    where statement_part.as_of = 'infinity' and f.snapshot_date >= clock.month_start and f.snapshot_date <= clock.month_end
+    union all
+    select operation_key, product_key, description, reading_date, (array_agg(items order by read_at desc))[1], max(items), max(read_at), is_imported, null
+    from (
+        select f.*, rank() over (partition by f.operation_key, f.product_key, f.description, f.reading_date order by f.is_imported) as standing
+        from dw.fact_license_reading as f
+        left join ops.run as r on r.run_id = f.run_id and f.is_imported -- of an imported reading it is the import that tells when we knew it
+        cross join clock
+        where statement_part.as_of < 'infinity' and f.reading_date >= clock.month_start and f.reading_date <= clock.month_end
+            and coalesce(r.business_at, f.read_at) <= statement_part.as_of
+    ) as known
+    where standing = 1
+    group by operation_key, product_key, description, reading_date, is_imported
+),
+
+license_line as materialized (
+    select
+        d.operation_key, d.product_key, d.description, o.account, o.operation, p.api, p.unit, o.zone,
+        case p.kind when 'gauge' then 'license' else 'usage' end as charge,
+        case when p.kind = 'counter' then 'last' else coalesce(r.rule, 'max') end as rule,
+        count(*)::integer as days,
+        max(d.day) as last_day,
+        max(d.items_max) as items_max,
+        min(d.day) as first_day,
+        bool_or(bool_or(
+            d.day = clock.month_end and (d.is_imported or d.read_at >= (d.day + 1)::timestamp at time zone coalesce(d.zone, o.zone) - interval '55 minutes')
+        )) over (partition by d.operation_key, d.product_key) as is_closed,
+        (clock.month_end + 1)::timestamp at time zone o.zone <= clock.now_at as is_over
+    from license_day as d
+    join dw.dim_operation as o using (operation_key)
+    join dw.dim_product as p using (product_key)
+    cross join clock
+    left join billing.product_rule as r on r.product = p.api
+        and r.known_since <= statement_part.as_of and (r.superseded_at is null or r.superseded_at > statement_part.as_of)
+    group by d.operation_key, d.product_key, d.description, o.account, o.operation, p.api, p.unit, p.kind, o.zone, r.rule, clock.month_end, clock.now_at
+),
+
+license_counted as materialized (
+    select l.*,
+        case l.rule when 'last' then l.last_day when 'max' then (
+            select min(d.day) from license_day as d
+            where d.operation_key = l.operation_key and d.product_key = l.product_key and d.description = l.description and d.items_max = l.items_max
+        ) end as counted_on
+    from license_line as l
+),
+
+license_part as (
+    select
+        clock.month_start as period_start, clock.month_end as period_end, 'wolkvox' as source, '' as customer_id, l.account,
+        '' as subscription_number, l.operation as discriminator, l.api as item, 0 as level_ordinal, l.description, l.charge, false as is_waiver,
+        days.day,
+        case
+            when d.day is null then null
+            when l.rule = 'average' then d.items
+            when d.day <> l.counted_on then 0
+            when l.rule = 'max' then d.items_max
+            else d.items
+        end as quantity,
+        case l.rule when 'average' then l.days else 1 end as scale,
+        case
+            when d.day is not null then 'observed'
+            when (days.day + 1)::timestamp at time zone l.zone > clock.now_at then 'not_due'
+            else 'missing'
+        end as basis,
+        d.read_at as known_since,
+        case when l.rule = 'max' then d.items_max else d.items end as reading,
+        case
+            when days.day = l.last_day and l.is_over and not l.is_closed then 'not closed'
+            when exists (
+                select from refused as q
+                where q.source = 'wolkvox' and q.scope = l.account and q.product = l.api and days.day >= q.first_day and days.day <= q.last_day
+            ) then 'quarantine'
+        end as doubt,
+        null::text as level_class,
+        l.unit,
+        l.is_over,
+        null::text as calendar,
+        coalesce(l.counted_on, days.day) as priced_on
+    from license_counted as l
+    cross join clock
+    cross join lateral (
+        select first_day + i as day
+        from (
+            select case when exists (
+                select from dw.fact_license_snapshot as f
+                where f.operation_key = l.operation_key and f.product_key = l.product_key and f.description = l.description
+                    and f.snapshot_date < clock.month_start
+            ) then clock.month_start else l.first_day end as first_day
+        ) as begins
+        cross join lateral generate_series(0, clock.month_end - first_day) as i
+    ) as days
+    left join license_day as d on d.operation_key = l.operation_key and d.product_key = l.product_key and d.description = l.description and d.day = days.day
+),
+
+part as materialized (
+    select * from level_part
+    union all
+    select * from license_part
+),
+
+price_key as materialized (
+    select *, row_number() over () as price_key
+    from (
+        select distinct source, account, customer_id, subscription_number, item, charge, is_waiver, coalesce(level_class = 'unclassified', false) as is_unclassified
+        from part
+    ) as k
+),
+
+-- A price applies where each of its keys is equal or empty; the one with more to say wins.
+candidate as materialized (
+    select k.price_key, r.rate_id, r.valid_from, coalesce(r.valid_to, 'infinity') as valid_to, (8 * by_subscription + 4 * by_item + 2 * by_customer + by_account)::bigint as weight
+    from price_key as k
+    cross join generate_series(0, 1) as by_subscription
+    cross join generate_series(0, 1) as by_item
+    cross join generate_series(0, 1) as by_customer
+    cross join generate_series(0, 1) as by_account
+    join billing.rate as r
+        on r.vendor = k.source and r.charge = k.charge and r.is_waiver = k.is_waiver
+        and r.subscription_number = case by_subscription when 1 then k.subscription_number else '' end
+        and r.item = case by_item when 1 then k.item else '' end
+        and r.customer_id = case by_customer when 1 then k.customer_id else '' end
+        and r.account = case by_account when 1 then k.account else '' end
+    where r.known_since <= statement_part.as_of and (r.superseded_at is null or r.superseded_at > statement_part.as_of)
+        and (by_item = 1 or not k.is_unclassified)
+),
+
+keyed as materialized (
+    select p.*, k.price_key
+    from part as p
+    join price_key as k using (source, account, customer_id, subscription_number, item, charge, is_waiver)
+),
+
+price as materialized (
+    select d.price_key, d.priced_on, (max(array[c.weight, c.rate_id]))[2] as rate_id
+    from (select distinct price_key, priced_on from keyed) as d
+    join candidate as c on c.price_key = d.price_key and d.priced_on >= c.valid_from and d.priced_on <= c.valid_to
+    group by d.price_key, d.priced_on
+)
+
+select
+    statement_part.period, k.period_start, k.period_end, k.source, k.customer_id, k.account, k.subscription_number,
+    k.discriminator, k.item, k.level_ordinal, k.description, k.charge, k.is_waiver, k.day,
+    k.quantity, k.scale, k.basis, k.known_since, k.reading, k.doubt, k.level_class,
+    k.unit, k.is_over, k.calendar, p.rate_id
+from keyed as k
+left join price as p using (price_key, priced_on)
+$$;
+-- +goose StatementEnd
+comment on function billing.statement_part(text, timestamptz) is 'What statement and statement_day are made of: their days with those that are not due yet. Ask these two instead.';
+
+-- +goose StatementBegin
+create function billing.statement_day(period text, as_of timestamptz)
+returns table (
+    period text, period_start date, period_end date, source text, customer_id text, account text, subscription_number text,
+    discriminator text, item text, level_ordinal integer, description text, charge text, is_waiver boolean, day date,
+    quantity numeric, scale integer, basis text, known_since timestamptz, reading numeric, doubt text, rate_id bigint
+)
+language sql stable security definer
+set search_path = pg_catalog
+as $$
+    select
+        p.period, p.period_start, p.period_end, p.source, p.customer_id, p.account, p.subscription_number,
+        p.discriminator, p.item, p.level_ordinal, p.description, p.charge, p.is_waiver, p.day,
+        p.quantity, p.scale, p.basis, p.known_since, p.reading, p.doubt, p.rate_id
+    from billing.statement_part(statement_day.period, statement_day.as_of) as p
+    where p.basis <> 'not_due'
+$$;
+-- +goose StatementEnd
+comment on function billing.statement_day(text, timestamptz) is 'The days of a statement''s lines, as known at an instant (infinity: now). quantity / scale is the day''s part of its line''s quantity, exact; NULL where unknown. basis: observed, estimated (the last commitment known before), absent_kept, dropped, missing. reading is the figure of the day itself: TiB committed, accrued burst, items. doubt says what keeps the line from being final: absent, partial, quarantine, estimated, missing, not closed.';
+
+-- +goose StatementBegin
+create function billing.computed_statement(period text, as_of timestamptz)
+returns table (
+    period text, period_start date, period_end date, source text, customer_id text, account text, subscription_number text,
+    item text, charge text, quantity numeric, unit text, unit_price numeric, amount numeric, currency text, state text,
+    days_expected integer, days_observed integer, discriminator text, description text, is_waiver boolean, level_class text,
+    days_estimated integer, segment_from date, segment_to date, rate_id bigint, note text
+)
+language sql stable security definer
+set search_path = pg_catalog
+as $$
+with line_day as (
+    -- Instances of one name are one line: totals by name stay right whatever the vendor's order.
+    select
+        p.period_start, p.period_end, p.source, p.customer_id, p.account, p.subscription_number, p.item, p.charge, p.unit,
+        p.discriminator, p.description, p.is_waiver, p.level_class, p.rate_id, p.scale, p.is_over, p.calendar, p.day,
+        sum(p.quantity) as quantity,
+        bool_and(p.basis = 'dropped') as is_dropped,
+        bool_and(p.basis in ('observed', 'absent_kept', 'dropped')) as is_observed,
+        bool_or(p.basis = 'estimated') as is_estimated,
+        bool_or(p.basis = 'missing') as is_missing,
+        bool_and(p.basis = 'not_due') as is_not_due,
+        bool_or(p.doubt = 'absent') as is_absent,
+        bool_or(p.doubt = 'partial') as is_partial,
+        bool_or(p.doubt = 'quarantine') as is_refused,
+        bool_or(p.doubt = 'not closed') as is_not_closed,
+        bool_or(p.doubt is not null) as is_doubtful
+    from billing.statement_part(computed_statement.period, computed_statement.as_of) as p
+    group by
+        p.period_start, p.period_end, p.source, p.customer_id, p.account, p.subscription_number, p.item, p.charge, p.unit,
+        p.discriminator, p.description, p.is_waiver, p.level_class, p.rate_id, p.scale, p.is_over, p.calendar, p.day
+),
+
+line as (
+    select
+        d.period_start, d.period_end, d.source, d.customer_id, d.account, d.subscription_number, d.item, d.charge, d.unit,
+        d.discriminator, d.description, d.is_waiver, d.level_class, d.rate_id, d.scale, d.is_over, d.calendar,
+        sum(d.quantity) as parts,
+        (count(*) filter (where not d.is_dropped))::integer as days_expected,
+        (count(*) filter (where d.is_observed and not d.is_dropped))::integer as days_observed,
+        (count(*) filter (where d.is_estimated))::integer as days_estimated,
+        count(*) filter (where d.is_missing) as days_missing,
+        count(*) filter (where d.is_absent) as days_absent,
+        count(*) filter (where d.is_partial) as days_partial,
+        count(*) filter (where d.is_refused) as days_refused,
+        bool_or(d.is_not_closed) as is_not_closed,
+        bool_or(d.is_doubtful or d.is_not_due) as is_doubtful,
+        min(d.day) as segment_from,
+        max(d.day) as segment_to
+    from line_day as d
+    group by
+        d.period_start, d.period_end, d.source, d.customer_id, d.account, d.subscription_number, d.item, d.charge, d.unit,
+        d.discriminator, d.description, d.is_waiver, d.level_class, d.rate_id, d.scale, d.is_over, d.calendar
+    having bool_or(not d.is_not_due)
+)
+
+select
+    computed_statement.period, l.period_start, l.period_end, l.source, l.customer_id, l.account, l.subscription_number,
+    l.item, l.charge,
+    trim_scale(billing.divide_rounded(l.parts, l.scale, 12)),
+    l.unit,
+    r.unit_price,
+    billing.divide_rounded(l.parts * r.unit_price, l.scale, billing.currency_minor_units(r.currency)),
+    r.currency,
+    case when l.is_over and not l.is_doubtful then 'final' else 'provisional' end,
+    l.days_expected, l.days_observed, l.discriminator, l.description, l.is_waiver, l.level_class,
+    l.days_estimated, l.segment_from, l.segment_to, l.rate_id,
+    nullif(concat_ws('; ',
+        case
+            when l.rate_id is null and l.level_class = 'unclassified' then 'no rate: an unclassified level needs one by its name'
+            when l.rate_id is null then 'no rate'
+        end,
+        case when l.level_class = 'unclassified' and l.rate_id is not null then 'level is unclassified' end,
+        l.calendar,
+        case when not l.is_over then 'period is not over' end,
+        case when l.days_estimated > 0 then 'days estimated: ' || l.days_estimated end,
+        case when l.days_missing > 0 then 'days missing: ' || l.days_missing end,
+        case when l.days_absent > 0 then 'days absent and neither kept nor dropped: ' || l.days_absent end,
+        case when l.days_partial > 0 then 'days partial: ' || l.days_partial end,
+        case when l.days_refused > 0 then 'days with open quarantine: ' || l.days_refused end,
+        case when l.is_not_closed then 'no closing reading' end
+    ), '')
+from line as l
+left join billing.rate as r using (rate_id)
+$$;
+-- +goose StatementEnd
+comment on function billing.computed_statement(text, timestamptz) is 'The statement of a month from facts, prices and decisions, as known at an instant (infinity: now), whether the month is closed or not. Columns as in mart.statement.';
+
+-- +goose StatementBegin
+create function billing.statement(period text, as_of timestamptz)
+returns table (
+    period text, period_start date, period_end date, source text, customer_id text, account text, subscription_number text,
+    item text, charge text, quantity numeric, unit text, unit_price numeric, amount numeric, currency text, state text,
+    days_expected integer, days_observed integer, discriminator text, description text, is_waiver boolean, level_class text,
+    days_estimated integer, segment_from date, segment_to date, rate_id bigint, note text
+)
+language sql stable security definer
+set search_path = pg_catalog
+as $$
+    select s.* from billing.computed_statement(statement.period, statement.as_of) as s
+$$;
+-- +goose StatementEnd
+comment on function billing.statement(text, timestamptz) is 'The statement of a month as known at an instant (infinity: now). Columns as in mart.statement.';
+
+-- +goose StatementBegin
+create function billing.statement_months() returns table (period text)
+language sql stable security definer
+set search_path = pg_catalog
+as $$
+    select to_char(m, 'YYYY-MM')
+    from (
+        select
+            least(
+                (
+                    select min(o.first_day)
+                    from dw.dim_service_level as l
+                    cross join lateral (
+                        select min(d.usage_date) as first_day
+                        from dw.fact_daily_consumption as d
+                        where d.customer_key = l.customer_key and d.service_level_key = l.service_level_key
+                    ) as o
+                ),
+                (select min(expected_from) from ops.watermark where dataset = 'keystone.history'),
+                (select (min(valid_from) at time zone 'UTC')::date from dw.fact_commitment),
+                (select min(snapshot_date) from dw.fact_license_snapshot)
+            ) as first_day,
+            greatest(
+                (billing.business_now() at time zone 'UTC')::date,
+                (select max(snapshot_date) from dw.fact_license_snapshot),
+                (
+                    select max(period_end) from billing.period
+                    where superseded_at is null and period_start <= (billing.business_now() at time zone 'UTC')::date
+                )
+            ) as last_day
+    ) as extent
+    cross join lateral generate_series(date_trunc('month', first_day::timestamp), date_trunc('month', last_day::timestamp), interval '1 month') as m
+$$;
+-- +goose StatementEnd
+comment on function billing.statement_months() is 'The months that a statement may have something for: from the first day of anything to the last billing period that has begun.';
+
+create view mart.statement as
+select
+    months.period, s.period_start, s.period_end, s.source, s.customer_id, s.account, s.subscription_number, s.item, s.charge,
+    s.quantity, s.unit, s.unit_price, s.amount, s.currency, s.state, s.days_expected, s.days_observed, s.discriminator,
+    s.description, s.is_waiver, s.level_class, s.days_estimated, s.segment_from, s.segment_to, s.rate_id, s.note
+from billing.statement_months() as months
+cross join lateral billing.statement(months.period, 'infinity') as s;
+comment on view mart.statement is 'Grain: one row per line of a month''s statement: subscription or operation, item, charge, waiver and price. Filter period: other months are then not computed.';
+comment on column mart.statement.period is 'Month, YYYY-MM, in which the billing period of the line ends.';
+comment on column mart.statement.period_start is 'First day of the billing period, UTC (keystone) or local (wolkvox).';
+comment on column mart.statement.period_end is 'Last day of the billing period, inclusive.';
+comment on column mart.statement.source is 'Vendor: keystone or wolkvox.';
+comment on column mart.statement.customer_id is 'Keystone customer; empty for wolkvox.';
+comment on column mart.statement.account is 'Configured account.';
+comment on column mart.statement.subscription_number is 'Keystone subscription; empty for wolkvox.';
+comment on column mart.statement.item is 'Service level by name, its instances together, or wolkvox product.';
+comment on column mart.statement.charge is 'committed, burst, license or usage.';
+comment on column mart.statement.quantity is 'Quantity in the unit, 12 decimals at most, rounded half away from zero; NULL when no day of it is known. Add-on levels mirror base capacity: never sum quantities across level_class.';
+comment on column mart.statement.unit is 'TiB-month (one TiB through a calendar month), or what the wolkvox product counts.';
+comment on column mart.statement.unit_price is 'Price of one unit; NULL without a rate.';
+comment on column mart.statement.amount is 'Exact quantity times unit_price, rounded once, half away from zero, to the minor unit of the currency; NULL without a rate.';
+comment on column mart.statement.currency is 'ISO 4217 code; NULL without a rate. Never sum across currencies.';
+comment on column mart.statement.state is 'provisional (the period is running, or days of it are in doubt: see note), final or closed.';
+comment on column mart.statement.days_expected is 'Days of the line; those that were dropped by decision are not among them.';
+comment on column mart.statement.days_observed is 'Of these, days of which every instance has figures of the vendor.';
+comment on column mart.statement.discriminator is 'Tells subscriptions of one number apart, mostly empty; for wolkvox the operation.';
+comment on column mart.statement.description is 'What the wolkvox figure belongs to, as delivered; empty for keystone.';
+comment on column mart.statement.is_waiver is 'Whether it is burst of the first 60 days of the subscription.';
+comment on column mart.statement.level_class is 'base, add_on or unclassified; NULL for wolkvox.';
+comment on column mart.statement.days_estimated is 'Days that have the last commitment known before them.';
+comment on column mart.statement.segment_from is 'First day of the line on which this price held.';
+comment on column mart.statement.segment_to is 'Last day of the line on which this price held.';
+comment on column mart.statement.rate_id is 'The price in billing.rate; NULL without one.';
+comment on column mart.statement.note is 'Why there is no amount, why it is provisional, whether the calendar was assumed; NULL when there is nothing to say.';
+
+-- +goose Down
+drop view mart.statement;
+drop function billing.statement_months();
+drop function billing.statement(text, timestamptz);
+drop function billing.computed_statement(text, timestamptz);
+drop function billing.statement_day(text, timestamptz);
+drop function billing.statement_part(text, timestamptz);
+drop function billing.accrued_reading_as_of(timestamptz);
+drop function billing.divide_rounded(numeric, numeric, integer);
+drop function billing.business_now();
+drop table billing.accrued_decision;
+drop function dw.daily_consumption_as_of(timestamptz);
+-- +goose StatementBegin
+create function dw.daily_consumption_as_of(as_of timestamptz)
+returns table (
+    customer_key bigint, service_level_key bigint, usage_date date, sample_count integer, committed_tib numeric,
+    consumed_avg_tib numeric, consumed_max_tib numeric, consumed_last_tib numeric, burst_avg_tib numeric,
+    over_committed_avg_tib numeric, accrued_sum_tib numeric, accrued_last_tib numeric, known_since timestamptz
+)
+language sql stable
+set search_path = pg_catalog
+as $$
+    select
+        d.customer_key, d.service_level_key, d.usage_date, d.sample_count, d.committed_tib,
+        d.consumed_avg_tib, d.consumed_max_tib, d.consumed_last_tib, d.burst_avg_tib,
+        d.over_committed_avg_tib, d.accrued_sum_tib, d.accrued_last_tib, d.known_since
+    from dw.fact_daily_consumption as d
+    where d.known_since <= as_of
+
+    union all
+
+    select
+        r.customer_key, r.service_level_key, r.usage_date, r.sample_count, r.committed_tib,
+        r.consumed_avg_tib, r.consumed_max_tib, r.consumed_last_tib, r.burst_avg_tib,
+        r.over_committed_avg_tib, r.accrued_sum_tib, r.accrued_last_tib, r.known_from
+    from dw.restatement as r
+    where r.known_from <= as_of and as_of < r.known_until
+$$;
+-- +goose StatementEnd
+comment on function dw.daily_consumption_as_of(timestamptz) is 'The daily figures that were known at an instant: what we knew then.';
