@@ -107,7 +107,7 @@ returns table (
     period text, period_start date, period_end date, source text, customer_id text, account text, subscription_number text,
     discriminator text, item text, level_ordinal integer, description text, charge text, is_waiver boolean, day date,
     quantity numeric, scale integer, basis text, known_since timestamptz, reading numeric, doubt text, level_class text,
-    unit text, is_over boolean, calendar text, rate_id bigint
+    unit text, is_over boolean, calendar text, rate_id bigint, line_key bigint, is_head boolean
 )
 language sql stable
 set search_path = pg_catalog
@@ -230,12 +230,17 @@ expected as materialized (
 ),
 
 level_span as materialized (
-    select e.*, s.charge, s.period_start, s.period_end, s.calendar,
-        (s.period_end + 1)::timestamp at time zone 'UTC' + e.settle <= clock.now_at as is_over
-    from expected as e
-    join span as s using (subscription_key)
-    cross join clock
-    where e.first_day <= s.period_end and e.last_day >= s.period_start
+    select *, min(span_key) over (partition by subscription_key, service_level, charge, period_start) as line_key
+    from (
+        select
+            row_number() over () as span_key, e.*, s.charge, s.period_start, s.period_end, s.calendar,
+            greatest(s.period_start, e.first_day) as day_from, least(s.period_end, e.last_day) as day_until,
+            (s.period_end + 1)::timestamp at time zone 'UTC' + e.settle <= clock.now_at as is_over
+        from expected as e
+        join span as s using (subscription_key)
+        cross join clock
+        where e.first_day <= s.period_end and e.last_day >= s.period_start
+    ) as numbered
 ),
 
 daily as materialized (
@@ -289,33 +294,31 @@ decision as materialized (
 
 slot as materialized (
     select
-        s.*, days.day, d.usage_date is not null as is_there, d.committed_tib, d.accrued_burst_tib, d.known_since, d.is_partial, d.is_absent, a.decision,
+        s.span_key, s.charge, days.day, d.usage_date is not null as is_there, d.committed_tib, d.accrued_burst_tib, d.known_since, d.is_partial, d.is_absent,
+        a.decision,
         (days.day + 1)::timestamp at time zone 'UTC' + s.settle > clock.now_at as is_not_due,
-        exists (
+        s.service_level_key in (select q.service_level_key from level_refused as q) and exists (
             select from level_refused as q
             where q.service_level_key = s.service_level_key and days.day >= q.first_day and days.day <= q.last_day
         ) as is_refused,
-        count(d.committed_tib) over (partition by s.service_level_key, s.charge, s.period_start order by days.day) as told
+        count(d.committed_tib) over (partition by s.span_key order by days.day) as told
     from level_span as s
     cross join clock
-    cross join lateral (
-        select greatest(s.period_start, s.first_day) + i as day
-        from generate_series(0, least(s.period_end, s.last_day) - greatest(s.period_start, s.first_day)) as i
-    ) as days
+    cross join lateral (select s.day_from + i as day from generate_series(0, s.day_until - s.day_from) as i) as days
     left join daily as d on d.service_level_key = s.service_level_key and d.usage_date = days.day
     left join decision as a on a.service_level_key = s.service_level_key and days.day >= a.first_day and days.day <= a.last_day
 ),
 
 -- A day without figures has the last commitment that was known before it: of the days before, else of the contract.
-estimated as (
+gap as materialized (
     select
-        s.*,
-        case when not s.is_there and s.charge = 'committed' then coalesce(
-            first_value(s.committed_tib) over (partition by s.service_level_key, s.charge, s.period_start, s.told order by s.day),
+        e.span_key, e.day,
+        coalesce(
+            n.committed_tib,
             (
                 select d.committed_tib
                 from dw.daily_consumption_as_of(statement_part.as_of) as d
-                where d.customer_key = s.customer_key and d.service_level_key = s.service_level_key and d.usage_date < s.day
+                where d.customer_key = s.customer_key and d.service_level_key = s.service_level_key and d.usage_date < e.day
                 order by d.usage_date desc
                 limit 1
             ),
@@ -323,44 +326,44 @@ estimated as (
                 select f.committed_tib
                 from dw.fact_commitment as f
                 where f.customer_key = s.customer_key and f.service_level_key = s.service_level_key
-                    and f.valid_from < (s.day + 1)::timestamp at time zone 'UTC' and f.valid_from <= statement_part.as_of
+                    and f.valid_from < (e.day + 1)::timestamp at time zone 'UTC' and f.valid_from <= statement_part.as_of
                 order by f.valid_from desc
                 limit 1
             )
-        ) end as estimate_tib
-    from slot as s
+        ) as estimate_tib
+    from slot as e
+    join level_span as s using (span_key)
+    left join slot as n on n.span_key = e.span_key and n.told = e.told and n.is_there
+    where not e.is_there and not e.is_not_due and e.charge = 'committed'
 ),
 
-judged as (
+judged as materialized (
     select
-        e.*,
+        e.span_key, e.day, e.known_since, e.is_partial, e.is_absent, e.is_refused,
+        case e.charge when 'committed' then coalesce(e.committed_tib, g.estimate_tib) else e.accrued_burst_tib end as reading,
         case
             when e.decision = 'drop' and (e.is_absent or not e.is_there) then 'dropped'
             when e.is_there and (e.charge = 'committed' or e.accrued_burst_tib is not null)
                 then case when e.is_absent and e.decision = 'keep' then 'absent_kept' else 'observed' end
             when not e.is_there and e.is_not_due then 'not_due'
-            when e.estimate_tib is not null then 'estimated'
+            when g.estimate_tib is not null then 'estimated'
             else 'missing'
         end as basis
-    from estimated as e
+    from slot as e
+    left join gap as g using (span_key, day)
 ),
 
--- What a day has that keeps its line from being final.
 level_part as (
     select
-        j.period_start, j.period_end, 'keystone' as source, j.customer_id, j.account, j.subscription_number, j.discriminator,
-        j.service_level as item, j.level_ordinal, '' as description, j.charge,
-        coalesce(j.charge = 'burst' and j.day < j.start_day + 60, false) as is_waiver,
-        j.day,
+        j.span_key, j.day,
+        coalesce(s.charge = 'burst' and j.day < s.start_day + 60, false) as is_waiver,
         case
             when j.basis = 'dropped' then 0
-            when j.charge = 'burst' then j.accrued_burst_tib
-            else coalesce(j.committed_tib, j.estimate_tib) * (377580 / extract(day from date_trunc('month', j.day) + interval '1 month - 1 day')::integer)
+            when s.charge = 'burst' then j.reading
+            else j.reading * (377580 / extract(day from date_trunc('month', j.day::timestamp) + interval '1 month - 1 day')::integer)
         end as quantity,
-        case j.charge when 'burst' then 1 else 377580 end as scale, -- lcm(28, 29, 30, 31): a day of any month is a whole number of parts
-        j.basis,
-        j.known_since,
-        case j.charge when 'burst' then j.accrued_burst_tib else coalesce(j.committed_tib, j.estimate_tib) end as reading,
+        j.basis, j.known_since, j.reading,
+        -- What keeps the line from being final.
         case
             when j.basis in ('dropped', 'not_due') then null
             when j.basis in ('estimated', 'missing') then j.basis
@@ -368,12 +371,9 @@ level_part as (
             when j.is_partial then 'partial'
             when j.is_refused then 'quarantine'
         end as doubt,
-        j.level_class,
-        'TiB-month' as unit,
-        j.is_over,
-        j.calendar,
         j.day as priced_on
     from judged as j
+    join level_span as s using (span_key)
 ),
 
 -- wolkvox: the days of the local month as they were known. Imported readings count on days only that have no others.
@@ -419,19 +419,23 @@ license_line as materialized (
 ),
 
 license_counted as materialized (
-    select l.*,
+    select l.*, -row_number() over () as span_key, -- apart from those of level_span
+        case when exists (
+            select from dw.fact_license_snapshot as f
+            where f.operation_key = l.operation_key and f.product_key = l.product_key and f.description = l.description
+                and f.snapshot_date < clock.month_start
+        ) then clock.month_start else l.first_day end as day_from,
         case l.rule when 'last' then l.last_day when 'max' then (
             select min(d.day) from license_day as d
             where d.operation_key = l.operation_key and d.product_key = l.product_key and d.description = l.description and d.items_max = l.items_max
         ) end as counted_on
     from license_line as l
+    cross join clock
 ),
 
 license_part as (
     select
-        clock.month_start as period_start, clock.month_end as period_end, 'wolkvox' as source, '' as customer_id, l.account,
-        '' as subscription_number, l.operation as discriminator, l.api as item, 0 as level_ordinal, l.description, l.charge, false as is_waiver,
-        days.day,
+        l.span_key, days.day, false as is_waiver,
         case
             when d.day is null then null
             when l.rule = 'average' then d.items
@@ -439,7 +443,6 @@ license_part as (
             when l.rule = 'max' then d.items_max
             else d.items
         end as quantity,
-        case l.rule when 'average' then l.days else 1 end as scale,
         case
             when d.day is not null then 'observed'
             when (days.day + 1)::timestamp at time zone l.zone > clock.now_at then 'not_due'
@@ -454,24 +457,10 @@ license_part as (
                 where q.source = 'wolkvox' and q.scope = l.account and q.product = l.api and days.day >= q.first_day and days.day <= q.last_day
             ) then 'quarantine'
         end as doubt,
-        null::text as level_class,
-        l.unit,
-        l.is_over,
-        null::text as calendar,
         coalesce(l.counted_on, days.day) as priced_on
     from license_counted as l
     cross join clock
-    cross join lateral (
-        select first_day + i as day
-        from (
-            select case when exists (
-                select from dw.fact_license_snapshot as f
-                where f.operation_key = l.operation_key and f.product_key = l.product_key and f.description = l.description
-                    and f.snapshot_date < clock.month_start
-            ) then clock.month_start else l.first_day end as first_day
-        ) as begins
-        cross join lateral generate_series(0, clock.month_end - first_day) as i
-    ) as days
+    cross join lateral (select l.day_from + i as day from generate_series(0, clock.month_end - l.day_from) as i) as days
     left join license_day as d on d.operation_key = l.operation_key and d.product_key = l.product_key and d.description = l.description and d.day = days.day
 ),
 
@@ -481,52 +470,79 @@ part as materialized (
     select * from license_part
 ),
 
-price_key as materialized (
-    select *, row_number() over () as price_key
-    from (
-        select distinct source, account, customer_id, subscription_number, item, charge, is_waiver, coalesce(level_class = 'unclassified', false) as is_unclassified
-        from part
-    ) as k
+-- What is the same for all days: of each instance of a level, and of each product and description.
+head as materialized (
+    select
+        s.span_key, s.line_key, s.period_start, s.period_end, 'keystone' as source, s.customer_id, s.account, s.subscription_number, s.discriminator,
+        s.service_level as item, s.level_ordinal, '' as description, s.charge, s.level_class, 'TiB-month' as unit, s.is_over, s.calendar, s.day_from,
+        case s.charge when 'burst' then 1 else 377580 end as scale, -- lcm(28, 29, 30, 31): a day of any month is a whole number of parts
+        s.charge = 'burst' and s.period_start < s.start_day + 60 as has_waiver
+    from level_span as s
+    union all
+    select
+        l.span_key, l.span_key, clock.month_start, clock.month_end, 'wolkvox', '', l.account, '', l.operation,
+        l.api, 0, l.description, l.charge, null, l.unit, l.is_over, null, l.day_from, case l.rule when 'average' then l.days else 1 end, false
+    from license_counted as l
+    cross join clock
 ),
 
 -- A price applies where each of its keys is equal or empty; the one with more to say wins.
-candidate as materialized (
-    select k.price_key, r.rate_id, r.valid_from, coalesce(r.valid_to, 'infinity') as valid_to, (8 * by_subscription + 4 * by_item + 2 * by_customer + by_account)::bigint as weight
-    from price_key as k
+wanted as materialized (
+    select
+        h.span_key, h.source, h.charge, waiver.is_waiver, h.period_start, h.period_end,
+        case by_subscription when 1 then h.subscription_number else '' end as subscription_number,
+        case by_item when 1 then h.item else '' end as item,
+        case by_customer when 1 then h.customer_id else '' end as customer_id,
+        case by_account when 1 then h.account else '' end as account,
+        (8 * by_subscription + 4 * by_item + 2 * by_customer + by_account)::bigint as weight
+    from head as h
+    join (values (false), (true)) as waiver (is_waiver) on h.has_waiver or not waiver.is_waiver
     cross join generate_series(0, 1) as by_subscription
     cross join generate_series(0, 1) as by_item
     cross join generate_series(0, 1) as by_customer
     cross join generate_series(0, 1) as by_account
-    join billing.rate as r
-        on r.vendor = k.source and r.charge = k.charge and r.is_waiver = k.is_waiver
-        and r.subscription_number = case by_subscription when 1 then k.subscription_number else '' end
-        and r.item = case by_item when 1 then k.item else '' end
-        and r.customer_id = case by_customer when 1 then k.customer_id else '' end
-        and r.account = case by_account when 1 then k.account else '' end
-    where r.known_since <= statement_part.as_of and (r.superseded_at is null or r.superseded_at > statement_part.as_of)
-        and (by_item = 1 or not k.is_unclassified)
+    where (by_item = 1 or h.level_class is distinct from 'unclassified')
+        and (h.source = 'keystone' or by_subscription + by_customer = 0)
 ),
 
-keyed as materialized (
-    select p.*, k.price_key
-    from part as p
-    join price_key as k using (source, account, customer_id, subscription_number, item, charge, is_waiver)
+candidate as materialized (
+    select
+        w.span_key, w.is_waiver, r.rate_id, w.weight, w.period_end,
+        greatest(r.valid_from, w.period_start) as price_from, least(coalesce(r.valid_to, w.period_end), w.period_end) as price_to
+    from wanted as w
+    join billing.rate as r
+        on r.vendor = w.source and r.charge = w.charge and r.is_waiver = w.is_waiver and r.subscription_number = w.subscription_number
+        and r.item = w.item and r.customer_id = w.customer_id and r.account = w.account
+    where r.known_since <= statement_part.as_of and (r.superseded_at is null or r.superseded_at > statement_part.as_of)
+        and r.valid_from <= w.period_end and coalesce(r.valid_to, w.period_end) >= w.period_start
+),
+
+-- The days between two changes of what applies.
+segment as (
+    select span_key, is_waiver, segment_from, coalesce(lead(segment_from) over (partition by span_key, is_waiver order by segment_from) - 1, period_end) as segment_to
+    from (
+        select span_key, is_waiver, period_end, price_from as segment_from from candidate
+        union
+        select span_key, is_waiver, period_end, price_to + 1 from candidate where price_to < period_end
+    ) as cut
 ),
 
 price as materialized (
-    select d.price_key, d.priced_on, (max(array[c.weight, c.rate_id]))[2] as rate_id
-    from (select distinct price_key, priced_on from keyed) as d
-    join candidate as c on c.price_key = d.price_key and d.priced_on >= c.valid_from and d.priced_on <= c.valid_to
-    group by d.price_key, d.priced_on
+    select s.span_key, s.is_waiver, s.segment_from, s.segment_to, (max(array[c.weight, c.rate_id]))[2] as rate_id
+    from segment as s
+    join candidate as c on c.span_key = s.span_key and c.is_waiver = s.is_waiver and c.price_from <= s.segment_from and c.price_to >= s.segment_to
+    group by s.span_key, s.is_waiver, s.segment_from, s.segment_to
 )
 
 select
-    statement_part.period, k.period_start, k.period_end, k.source, k.customer_id, k.account, k.subscription_number,
-    k.discriminator, k.item, k.level_ordinal, k.description, k.charge, k.is_waiver, k.day,
-    k.quantity, k.scale, k.basis, k.known_since, k.reading, k.doubt, k.level_class,
-    k.unit, k.is_over, k.calendar, p.rate_id
-from keyed as k
-left join price as p using (price_key, priced_on)
+    statement_part.period, h.period_start, h.period_end, h.source, h.customer_id, h.account, h.subscription_number,
+    h.discriminator, h.item, h.level_ordinal, h.description, h.charge, p.is_waiver, p.day,
+    p.quantity, h.scale, p.basis, p.known_since, p.reading, p.doubt, h.level_class,
+    h.unit, h.is_over, h.calendar, r.rate_id, h.line_key, h.span_key = h.line_key and p.day = h.day_from
+from part as p
+join head as h using (span_key)
+left join price as r
+    on r.span_key = p.span_key and r.is_waiver = p.is_waiver and p.priced_on >= r.segment_from and p.priced_on <= r.segment_to
 $$;
 -- +goose StatementEnd
 comment on function billing.statement_part(text, timestamptz) is 'What statement and statement_day are made of: their days with those that are not due yet. Ask these two instead.';
@@ -561,71 +577,69 @@ returns table (
 )
 language sql stable security definer
 set search_path = pg_catalog
+set enable_nestloop = off
+set jit = off
+set work_mem = '64MB'
 as $$
-with line_day as (
+with part as materialized (
+    select * from billing.statement_part(computed_statement.period, computed_statement.as_of)
+),
+
+line_day as (
     -- Instances of one name are one line: totals by name stay right whatever the vendor's order.
     select
-        p.period_start, p.period_end, p.source, p.customer_id, p.account, p.subscription_number, p.item, p.charge, p.unit,
-        p.discriminator, p.description, p.is_waiver, p.level_class, p.rate_id, p.scale, p.is_over, p.calendar, p.day,
+        p.line_key, p.is_waiver, p.rate_id, p.day,
         sum(p.quantity) as quantity,
         bool_and(p.basis = 'dropped') as is_dropped,
         bool_and(p.basis in ('observed', 'absent_kept', 'dropped')) as is_observed,
         bool_or(p.basis = 'estimated') as is_estimated,
         bool_or(p.basis = 'missing') as is_missing,
         bool_and(p.basis = 'not_due') as is_not_due,
-        bool_or(p.doubt = 'absent') as is_absent,
-        bool_or(p.doubt = 'partial') as is_partial,
-        bool_or(p.doubt = 'quarantine') as is_refused,
-        bool_or(p.doubt = 'not closed') as is_not_closed,
-        bool_or(p.doubt is not null) as is_doubtful
-    from billing.statement_part(computed_statement.period, computed_statement.as_of) as p
-    group by
-        p.period_start, p.period_end, p.source, p.customer_id, p.account, p.subscription_number, p.item, p.charge, p.unit,
-        p.discriminator, p.description, p.is_waiver, p.level_class, p.rate_id, p.scale, p.is_over, p.calendar, p.day
+        bool_or(p.basis = 'not_due' or p.doubt is not null) as is_doubtful,
+        array_agg(p.doubt) filter (where p.doubt is not null) as doubts
+    from part as p
+    group by p.line_key, p.is_waiver, p.rate_id, p.day
 ),
 
 line as (
     select
-        d.period_start, d.period_end, d.source, d.customer_id, d.account, d.subscription_number, d.item, d.charge, d.unit,
-        d.discriminator, d.description, d.is_waiver, d.level_class, d.rate_id, d.scale, d.is_over, d.calendar,
+        d.line_key, d.is_waiver, d.rate_id,
         sum(d.quantity) as parts,
         (count(*) filter (where not d.is_dropped))::integer as days_expected,
         (count(*) filter (where d.is_observed and not d.is_dropped))::integer as days_observed,
         (count(*) filter (where d.is_estimated))::integer as days_estimated,
         count(*) filter (where d.is_missing) as days_missing,
-        count(*) filter (where d.is_absent) as days_absent,
-        count(*) filter (where d.is_partial) as days_partial,
-        count(*) filter (where d.is_refused) as days_refused,
-        bool_or(d.is_not_closed) as is_not_closed,
-        bool_or(d.is_doubtful or d.is_not_due) as is_doubtful,
+        count(*) filter (where 'absent' = any (d.doubts)) as days_absent,
+        count(*) filter (where 'partial' = any (d.doubts)) as days_partial,
+        count(*) filter (where 'quarantine' = any (d.doubts)) as days_refused,
+        coalesce(bool_or('not closed' = any (d.doubts)), false) as is_not_closed,
+        bool_or(d.is_doubtful) as is_doubtful,
         min(d.day) as segment_from,
         max(d.day) as segment_to
     from line_day as d
-    group by
-        d.period_start, d.period_end, d.source, d.customer_id, d.account, d.subscription_number, d.item, d.charge, d.unit,
-        d.discriminator, d.description, d.is_waiver, d.level_class, d.rate_id, d.scale, d.is_over, d.calendar
+    group by d.line_key, d.is_waiver, d.rate_id
     having bool_or(not d.is_not_due)
 )
 
 select
-    computed_statement.period, l.period_start, l.period_end, l.source, l.customer_id, l.account, l.subscription_number,
-    l.item, l.charge,
-    trim_scale(billing.divide_rounded(l.parts, l.scale, 12)),
-    l.unit,
+    computed_statement.period, h.period_start, h.period_end, h.source, h.customer_id, h.account, h.subscription_number,
+    h.item, h.charge,
+    trim_scale(billing.divide_rounded(l.parts, h.scale, 12)),
+    h.unit,
     r.unit_price,
-    billing.divide_rounded(l.parts * r.unit_price, l.scale, billing.currency_minor_units(r.currency)),
+    billing.divide_rounded(l.parts * r.unit_price, h.scale, billing.currency_minor_units(r.currency)),
     r.currency,
-    case when l.is_over and not l.is_doubtful then 'final' else 'provisional' end,
-    l.days_expected, l.days_observed, l.discriminator, l.description, l.is_waiver, l.level_class,
+    case when h.is_over and not l.is_doubtful then 'final' else 'provisional' end,
+    l.days_expected, l.days_observed, h.discriminator, h.description, l.is_waiver, h.level_class,
     l.days_estimated, l.segment_from, l.segment_to, l.rate_id,
     nullif(concat_ws('; ',
         case
-            when l.rate_id is null and l.level_class = 'unclassified' then 'no rate: an unclassified level needs one by its name'
+            when l.rate_id is null and h.level_class = 'unclassified' then 'no rate: an unclassified level needs one by its name'
             when l.rate_id is null then 'no rate'
         end,
-        case when l.level_class = 'unclassified' and l.rate_id is not null then 'level is unclassified' end,
-        l.calendar,
-        case when not l.is_over then 'period is not over' end,
+        case when h.level_class = 'unclassified' and l.rate_id is not null then 'level is unclassified' end,
+        h.calendar,
+        case when not h.is_over then 'period is not over' end,
         case when l.days_estimated > 0 then 'days estimated: ' || l.days_estimated end,
         case when l.days_missing > 0 then 'days missing: ' || l.days_missing end,
         case when l.days_absent > 0 then 'days absent and neither kept nor dropped: ' || l.days_absent end,
@@ -634,7 +648,8 @@ select
         case when l.is_not_closed then 'no closing reading' end
     ), '')
 from line as l
-left join billing.rate as r using (rate_id)
+join part as h on h.line_key = l.line_key and h.is_head
+left join billing.rate as r on r.rate_id = l.rate_id
 $$;
 -- +goose StatementEnd
 comment on function billing.computed_statement(text, timestamptz) is 'The statement of a month from facts, prices and decisions, as known at an instant (infinity: now), whether the month is closed or not. Columns as in mart.statement.';
