@@ -741,7 +741,254 @@ comment on column mart.statement.segment_to is 'Last day of the line on which th
 comment on column mart.statement.rate_id is 'The price in billing.rate; NULL without one.';
 comment on column mart.statement.note is 'Why there is no amount, why it is provisional, whether the calendar was assumed; NULL when there is nothing to say.';
 
+-- +goose StatementBegin
+create function billing.recomputed_burst(month date, as_of timestamptz default 'infinity', interval_minutes numeric default null)
+returns table (
+    month date, account text, customer_id text, subscription_number text, discriminator text, service_level text, level_ordinal integer,
+    vendor_tib numeric, recomputed_tib numeric, difference_tib numeric, within_tolerance boolean, reading text, interval_minutes numeric,
+    samples bigint, samples_expected bigint, days_observed integer, days_from_samples integer, days_from_daily_rows integer
+)
+language sql stable security definer
+set search_path = pg_catalog
+set enable_nestloop = off
+set jit = off
+as $$
+with bounds as materialized (
+    select m.month_start, m.month_start + interval '1 month' as month_until, extract(day from m.month_start + interval '1 month - 1 day')::integer as days
+    from (select date_trunc('month', recomputed_burst.month::timestamp) as month_start) as m
+),
+
+daily as materialized (
+    select l.customer_key, l.subscription_key, l.service_level_key, l.service_level, l.level_ordinal, d.*
+    from dw.dim_service_level as l
+    cross join bounds
+    cross join lateral (
+        select
+            d.usage_date as day, d.sample_count, d.step_seconds, d.over_committed_avg_tib, d.accrued_sum_tib, d.accrued_last_tib, d.is_current
+        from dw.daily_consumption_as_of(recomputed_burst.as_of) as d
+        where d.customer_key = l.customer_key and d.service_level_key = l.service_level_key
+            and d.usage_date >= bounds.month_start::date and d.usage_date < bounds.month_until::date
+        offset 0
+    ) as d
+),
+
+sampled as materialized (
+    select
+        s.service_level_key, s.day, count(*) as samples, sum(s.over_tib) as over_tib,
+        (array_agg(s.step order by s.step))[count(s.step) / 2 + 1] as step
+    from (
+        select
+            f.service_level_key, (f.sampled_at at time zone 'UTC')::date as day, greatest(f.consumed_tib - f.committed_tib, 0) as over_tib,
+            extract(epoch from f.sampled_at - lag(f.sampled_at) over (
+                partition by f.customer_key, f.service_level_key, (f.sampled_at at time zone 'UTC')::date order by f.sampled_at
+            )) as step
+        from dw.fact_consumption_sample as f
+        cross join bounds
+        where f.sampled_at >= bounds.month_start at time zone 'UTC' and f.sampled_at < bounds.month_until at time zone 'UTC'
+    ) as s
+    group by s.service_level_key, s.day
+),
+
+-- The samples speak where they are all there and what was known of the day then is what is known now; else the daily row does.
+day_sum as materialized (
+    select
+        d.*,
+        s.samples is not null as is_from_samples,
+        coalesce(s.step, d.step_seconds) as step,
+        coalesce(s.over_tib, d.over_committed_avg_tib * d.sample_count) as over_tib
+    from daily as d
+    left join sampled as s on s.service_level_key = d.service_level_key and s.day = d.day and d.is_current and s.samples = d.sample_count
+),
+
+-- A day with a single sample has no step: that of the other days of the month, else the sample stands for the day.
+usual as materialized (
+    select service_level_key, (array_agg(step order by step))[count(step) / 2 + 1] as step
+    from day_sum
+    where step is not null
+    group by service_level_key
+),
+
+timed as (
+    select d.*, coalesce(recomputed_burst.interval_minutes * 60, d.step, u.step, 86400) as seconds
+    from day_sum as d
+    left join usual as u using (service_level_key)
+),
+
+level_month as (
+    select
+        t.customer_key, t.subscription_key, t.service_level, t.level_ordinal,
+        billing.divide_rounded(sum(t.over_tib * t.seconds), bounds.days * 86400, 12) as recomputed_tib,
+        case when count(t.accrued_sum_tib) = count(*) then sum(t.accrued_sum_tib) end as increment_tib,
+        case when count(t.accrued_last_tib) = count(*) then (array_agg(t.accrued_last_tib order by t.day desc))[1] end as running_tib,
+        (array_agg(t.seconds order by t.seconds))[count(*) / 2 + 1] as seconds,
+        sum(t.sample_count) as samples,
+        sum(div(86400, t.seconds))::bigint as samples_expected,
+        count(*)::integer as days_observed,
+        (count(*) filter (where t.is_from_samples))::integer as days_from_samples
+    from timed as t
+    cross join bounds
+    group by t.customer_key, t.subscription_key, t.service_level_key, t.service_level, t.level_ordinal, bounds.days
+)
+
+select
+    bounds.month_start::date, c.account, c.customer_id, s.subscription_number, s.discriminator, m.service_level, m.level_ordinal,
+    v.vendor_tib, trim_scale(m.recomputed_tib), trim_scale(v.vendor_tib - m.recomputed_tib), abs(v.vendor_tib - m.recomputed_tib) <= 0.01,
+    v.reading, trim_scale(billing.divide_rounded(m.seconds, 60, 12)), m.samples, m.samples_expected,
+    m.days_observed, m.days_from_samples, m.days_observed - m.days_from_samples
+from level_month as m
+cross join bounds
+join dw.dim_customer as c using (customer_key)
+join dw.dim_subscription as s using (subscription_key)
+left join billing.accrued_reading_as_of(recomputed_burst.as_of) as a on a.account = c.account and a.month = bounds.month_start::date
+cross join lateral (
+    select
+        coalesce(a.reading, 'increment') as reading,
+        trim_scale(case when a.reading = 'running' then m.running_tib else m.increment_tib end) as vendor_tib
+) as v
+$$;
+-- +goose StatementEnd
+comment on function billing.recomputed_burst(date, timestamptz, numeric) is 'Accrued burst of a UTC month by the documented formula, from the samples: what was over the commitment, weighted by the interval (the median step of the day, or the one given), over the minutes of the month; rounded once, to 12 decimals. Beside it the vendor''s figure, which is never changed. Days whose samples were pruned or have been superseded since as_of are taken from the daily rows, whose mean is rounded.';
+
+create view mart.accrued_check as
+select
+    months.month, r.account, r.customer_id, r.subscription_number, r.service_level, r.level_ordinal,
+    r.vendor_tib, r.recomputed_tib, r.difference_tib, r.within_tolerance, r.interval_minutes, r.samples, r.samples_expected,
+    r.discriminator, r.reading, r.days_observed, r.days_from_samples, r.days_from_daily_rows
+from (select (m.period || '-01')::date as month from billing.statement_months() as m) as months
+cross join lateral billing.recomputed_burst(months.month) as r;
+comment on view mart.accrued_check is 'Grain: one row per level instance and UTC month with at least one observed day: the vendor''s accrued burst beside our own from the samples. Filter month: other months are then not read.';
+comment on column mart.accrued_check.month is 'First day of the UTC month.';
+comment on column mart.accrued_check.account is 'Configured account.';
+comment on column mart.accrued_check.customer_id is 'The vendor''s id of the customer.';
+comment on column mart.accrued_check.subscription_number is 'The vendor''s number, as delivered.';
+comment on column mart.accrued_check.service_level is 'Name as delivered.';
+comment on column mart.accrued_check.level_ordinal is '0-based instance among equal names.';
+comment on column mart.accrued_check.vendor_tib is 'Accrued burst of the month as the vendor says (TiB for a month), by the reading in force; NULL when a day lacks it.';
+comment on column mart.accrued_check.recomputed_tib is 'The same by the documented formula from the samples, 12 decimals.';
+comment on column mart.accrued_check.difference_tib is 'vendor_tib - recomputed_tib.';
+comment on column mart.accrued_check.within_tolerance is 'Whether the difference is 0.01 TiB at most; NULL when the vendor''s figure is unknown.';
+comment on column mart.accrued_check.interval_minutes is 'Interval by which samples were weighted: the median over the days of each day''s median step.';
+comment on column mart.accrued_check.samples is 'Samples of the observed days.';
+comment on column mart.accrued_check.samples_expected is 'Samples that the interval would give on the observed days; fewer mean gaps, which nothing is made up for.';
+comment on column mart.accrued_check.discriminator is 'Empty unless several subscriptions share the number.';
+comment on column mart.accrued_check.reading is 'How the vendor''s column is read in this month: increment or running.';
+comment on column mart.accrued_check.days_observed is 'Days with samples.';
+comment on column mart.accrued_check.days_from_samples is 'Of these, days that were recomputed from samples.';
+comment on column mart.accrued_check.days_from_daily_rows is 'Of these, days whose samples were pruned: from their daily row, whose mean is rounded to 12 decimals.';
+
+-- +goose StatementBegin
+-- From daily rows only: it is asked by status.
+create function billing.accrued_evidence(month date)
+returns table (
+    account text, month date, reading text, decided_by text, reason text, decided_at timestamptz, series bigint, non_decreasing_share numeric, resets bigint,
+    increment_error_tib numeric, running_error_tib numeric, proposal text, is_contradicted boolean
+)
+language sql stable security definer
+set search_path = pg_catalog
+set enable_nestloop = off
+set jit = off
+as $$
+with daily as materialized (
+    select l.customer_key, l.service_level_key, d.*,
+        lag(d.accrued_last_tib) over (partition by l.service_level_key order by d.usage_date) as former_tib,
+        row_number() over (partition by l.service_level_key order by d.usage_date) as nth,
+        extract(day from date_trunc('month', accrued_evidence.month::timestamp) + interval '1 month - 1 day')::integer as days
+    from dw.dim_service_level as l
+    cross join lateral (
+        select f.usage_date, f.sample_count, f.step_seconds, f.over_committed_avg_tib, f.accrued_sum_tib, f.accrued_last_tib
+        from dw.fact_daily_consumption as f
+        where f.customer_key = l.customer_key and f.service_level_key = l.service_level_key
+            and f.usage_date >= date_trunc('month', accrued_evidence.month::timestamp)::date
+            and f.usage_date < (date_trunc('month', accrued_evidence.month::timestamp) + interval '1 month')::date
+        offset 0
+    ) as d
+),
+
+usual as materialized (
+    select service_level_key, (array_agg(step_seconds order by step_seconds))[count(step_seconds) / 2 + 1] as step_seconds
+    from daily
+    where step_seconds is not null
+    group by service_level_key
+),
+
+series as (
+    select
+        d.customer_key, d.service_level_key,
+        sum(d.accrued_sum_tib) as increment_tib,
+        (array_agg(d.accrued_last_tib order by d.usage_date desc))[1] as running_tib,
+        sum(d.over_committed_avg_tib * d.sample_count * coalesce(d.step_seconds, u.step_seconds, 86400)) / (max(d.days) * 86400) as recomputed_tib,
+        count(*) filter (where d.accrued_last_tib >= d.former_tib) as rises,
+        count(*) filter (where d.nth > 1) as pairs,
+        -- A total starts anew with the month.
+        bool_or(d.nth = 1 and d.accrued_last_tib < (
+            select f.accrued_last_tib
+            from dw.fact_daily_consumption as f
+            where f.customer_key = d.customer_key and f.service_level_key = d.service_level_key
+                and f.usage_date < d.usage_date and f.usage_date >= d.usage_date - 31
+            order by f.usage_date desc
+            limit 1
+        )) as is_reset
+    from daily as d
+    left join usual as u using (service_level_key)
+    group by d.customer_key, d.service_level_key
+    having count(d.accrued_sum_tib) = count(*) and count(d.accrued_last_tib) = count(*)
+),
+
+judged as (
+    select
+        c.account, count(*) as series, sum(s.rises) as rises, sum(s.pairs) as pairs, count(*) filter (where s.is_reset) as resets,
+        sum(abs(s.increment_tib - s.recomputed_tib)) as increment_error_tib,
+        sum(abs(s.running_tib - s.recomputed_tib)) as running_error_tib
+    from series as s
+    join dw.dim_customer as c using (customer_key)
+    group by c.account
+),
+
+proposed as (
+    select j.*, date_trunc('month', accrued_evidence.month::timestamp)::date as month,
+        case
+            when j.running_error_tib > 0.01 and 4 * j.increment_error_tib <= j.running_error_tib then 'increment'
+            when j.increment_error_tib > 0.01 and 4 * j.running_error_tib <= j.increment_error_tib and j.rises = j.pairs then 'running'
+        end as proposal
+    from judged as j
+)
+
+select
+    p.account, p.month, coalesce(a.reading, 'increment'), a.decided_by, a.reason, a.decided_at, p.series,
+    round(p.rises / nullif(p.pairs, 0), 4), p.resets, round(p.increment_error_tib, 6), round(p.running_error_tib, 6),
+    p.proposal, coalesce(p.proposal <> coalesce(a.reading, 'increment'), false)
+from proposed as p
+left join dw.accrued_reading as a on a.account = p.account and a.month = p.month
+$$;
+-- +goose StatementEnd
+comment on function billing.accrued_evidence(date) is 'What the daily rows of a UTC month say about how the vendor''s accrued column is to be read, per account. Columns as in mart.accrued_evidence.';
+
+create view mart.accrued_evidence as
+select
+    e.account, months.month, e.reading, e.decided_by, e.reason, e.decided_at, e.series, e.non_decreasing_share, e.resets,
+    e.increment_error_tib, e.running_error_tib, e.proposal, e.is_contradicted
+from (select (m.period || '-01')::date as month from billing.statement_months() as m) as months
+cross join lateral billing.accrued_evidence(months.month) as e;
+comment on view mart.accrued_evidence is 'Grain: one row per account and UTC month: how the vendor''s accrued column is read and what speaks for it. Filter month: other months are then not read.';
+comment on column mart.accrued_evidence.account is 'Configured Keystone account.';
+comment on column mart.accrued_evidence.month is 'First day of the UTC month.';
+comment on column mart.accrued_evidence.reading is 'Reading in force: increment (a day is the sum of its samples; the default) or running (the difference of the last samples of neighbouring days).';
+comment on column mart.accrued_evidence.decided_by is 'Who decided; NULL while nobody has and the default holds.';
+comment on column mart.accrued_evidence.reason is 'On what evidence; NULL as above.';
+comment on column mart.accrued_evidence.decided_at is 'When; NULL as above.';
+comment on column mart.accrued_evidence.series is 'Level instances whose every observed day has the vendor''s figure; the others prove nothing.';
+comment on column mart.accrued_evidence.non_decreasing_share is 'Share of neighbouring days on which the figure did not fall: 1 for a total, by chance less for increments; NULL when there are no neighbours.';
+comment on column mart.accrued_evidence.resets is 'Level instances whose first figure of the month is less than their last of the month before, as a total has it.';
+comment on column mart.accrued_evidence.increment_error_tib is 'How far the month''s sums of increments are from the recomputed burst, added over the series, TiB.';
+comment on column mart.accrued_evidence.running_error_tib is 'How far the month''s last figures are from the recomputed burst, added over the series, TiB.';
+comment on column mart.accrued_evidence.proposal is 'The reading that fits at least four times better; NULL when the figures do not tell, as without burst.';
+comment on column mart.accrued_evidence.is_contradicted is 'Whether the proposal is another than the reading in force.';
+
 -- +goose Down
+drop view mart.accrued_evidence;
+drop view mart.accrued_check;
+drop function billing.accrued_evidence(date);
+drop function billing.recomputed_burst(date, timestamptz, numeric);
 drop view mart.statement;
 drop function billing.statement_months();
 drop function billing.statement(text, timestamptz);
