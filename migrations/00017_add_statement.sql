@@ -215,7 +215,7 @@ expected as materialized (
         case
             when l.first_observed = l.subscription_observed and l.start_day >= l.expected_from then least(l.first_observed, l.start_day)
             when l.first_observed is not null then l.first_observed
-            when not l.is_metered then case when t.first_told is not null then coalesce(greatest(l.start_day, l.expected_from), t.first_told) end
+            when not l.is_metered then case when t.first_told is null or l.start_day is null then t.first_told else greatest(l.start_day, l.expected_from) end
         end as first_day,
         case when l.first_observed is not null then greatest(coalesce(l.end_day, 'infinity'), l.last_observed)
             else least(coalesce(l.end_day, 'infinity'), coalesce(t.gone_on, 'infinity')) end as last_day
@@ -655,6 +655,16 @@ $$;
 comment on function billing.computed_statement(text, timestamptz) is 'The statement of a month from facts, prices and decisions, as known at an instant (infinity: now), whether the month is closed or not. Columns as in mart.statement.';
 
 -- +goose StatementBegin
+create function billing.is_closed(period text) returns boolean
+language sql stable
+set search_path = pg_catalog
+as $$
+    select false
+$$;
+-- +goose StatementEnd
+comment on function billing.is_closed(text) is 'Whether a month is closed.';
+
+-- +goose StatementBegin
 create function billing.statement(period text, as_of timestamptz)
 returns table (
     period text, period_start date, period_end date, source text, customer_id text, account text, subscription_number text,
@@ -992,6 +1002,7 @@ drop function billing.recomputed_burst(date, timestamptz, numeric);
 drop view mart.statement;
 drop function billing.statement_months();
 drop function billing.statement(text, timestamptz);
+drop function billing.is_closed(text);
 drop function billing.computed_statement(text, timestamptz);
 drop function billing.statement_day(text, timestamptz);
 drop function billing.statement_part(text, timestamptz);
