@@ -12,7 +12,7 @@ returns table (
     customer_key bigint, service_level_key bigint, usage_date date, sample_count integer, committed_tib numeric,
     consumed_avg_tib numeric, consumed_max_tib numeric, consumed_last_tib numeric, burst_avg_tib numeric,
     over_committed_avg_tib numeric, accrued_sum_tib numeric, accrued_last_tib numeric, known_since timestamptz,
-    step_seconds integer, is_partial boolean, absent_since timestamptz, is_current boolean
+    step_seconds integer, is_partial boolean, absent_since timestamptz, is_current boolean, is_invoiced boolean, restatement_count integer
 )
 language sql stable
 as $$
@@ -20,7 +20,7 @@ as $$
         d.customer_key, d.service_level_key, d.usage_date, d.sample_count, d.committed_tib,
         d.consumed_avg_tib, d.consumed_max_tib, d.consumed_last_tib, d.burst_avg_tib,
         d.over_committed_avg_tib, d.accrued_sum_tib, d.accrued_last_tib, d.known_since,
-        d.step_seconds, d.digest is null, case when d.absent_since <= as_of then d.absent_since end, true
+        d.step_seconds, d.digest is null, case when d.absent_since <= as_of then d.absent_since end, true, d.is_invoiced, d.restatement_count
     from dw.fact_daily_consumption as d
     where d.known_since <= as_of
 
@@ -30,12 +30,12 @@ as $$
         r.customer_key, r.service_level_key, r.usage_date, r.sample_count, r.committed_tib,
         r.consumed_avg_tib, r.consumed_max_tib, r.consumed_last_tib, r.burst_avg_tib,
         r.over_committed_avg_tib, r.accrued_sum_tib, r.accrued_last_tib, r.known_from,
-        r.step_seconds, r.digest is null, null::timestamptz, false
+        r.step_seconds, r.digest is null, null::timestamptz, false, r.was_invoiced, null::integer
     from dw.restatement as r
-    where r.known_from <= as_of and as_of < r.known_until
+    where as_of < 'infinity' and r.known_from <= as_of and as_of < r.known_until
 $$;
 -- +goose StatementEnd
-comment on function dw.daily_consumption_as_of(timestamptz) is 'The daily figures that were known at an instant: what we knew then; infinity: now. Since when a day is absent is told by what we know now: whether one was away and came back is not kept.';
+comment on function dw.daily_consumption_as_of(timestamptz) is 'The daily figures that were known at an instant: what we knew then; infinity: now. Since when a day is absent is told by what we know now: whether one was away and came back is not kept; nor is whether a day was invoiced then, or how often it had been restated.';
 
 create table billing.accrued_decision (
     accrued_decision_id bigint generated always as identity constraint accrued_decision_pkey primary key,
@@ -100,6 +100,139 @@ as $$
 $$;
 -- +goose StatementEnd
 comment on function billing.accrued_reading_as_of(timestamptz) is 'How the vendor''s accrued column was read at an instant, per account and month; no row: increment.';
+
+-- +goose StatementBegin
+create function mart.daily_consumption_as_of(as_of timestamptz) returns setof mart.daily_consumption
+language sql stable
+set search_path = pg_catalog
+set jit = off
+as $$
+    select
+        c.customer_id,
+        c.customer_name,
+        s.subscription_number,
+        l.service_level,
+        l.level_ordinal,
+        l.level_class,
+        d.usage_date,
+        d.sample_count,
+        d.committed_tib,
+        d.consumed_avg_tib,
+        d.consumed_max_tib,
+        d.consumed_last_tib,
+        d.burst_avg_tib,
+        d.over_committed_avg_tib,
+        case
+            when a.reading = 'running' then d.accrued_last_tib - coalesce(
+                (
+                    select p.accrued_last_tib
+                    from dw.daily_consumption_as_of(daily_consumption_as_of.as_of) as p
+                    where p.customer_key = d.customer_key
+                        and p.service_level_key = d.service_level_key
+                        and p.accrued_last_tib is not null
+                        and p.usage_date < d.usage_date
+                        and p.usage_date >= date_trunc('month', d.usage_date)::date
+                    order by p.usage_date desc
+                    limit 1
+                ),
+                0
+            )
+            else d.accrued_sum_tib
+        end as accrued_burst_tib,
+        d.is_invoiced,
+        d.known_since,
+        d.restatement_count,
+        d.absent_since,
+        s.discriminator,
+        d.step_seconds,
+        d.is_partial
+    from dw.daily_consumption_as_of(daily_consumption_as_of.as_of) as d
+    join dw.dim_service_level as l using (service_level_key)
+    join dw.dim_subscription as s using (subscription_key)
+    join dw.dim_customer as c on c.customer_key = d.customer_key
+    left join billing.accrued_reading_as_of(daily_consumption_as_of.as_of) as a on a.account = c.account and a.month = date_trunc('month', d.usage_date)::date
+$$;
+-- +goose StatementEnd
+comment on function mart.daily_consumption_as_of(timestamptz) is 'mart.daily_consumption as it was known at an instant. is_invoiced and absent_since are as of now where the figures are still the same; restatement_count is NULL for figures that were replaced since.';
+
+-- +goose StatementBegin
+create function mart.month_as_of(as_of timestamptz) returns setof mart.month
+language sql stable
+set search_path = pg_catalog
+set jit = off
+as $$
+    with expected as (
+        -- A level is expected from its first observed day to the end of its subscription.
+        select
+            l.customer_key,
+            l.service_level_key,
+            l.level_class,
+            l.service_level,
+            l.level_ordinal,
+            s.subscription_number,
+            s.discriminator,
+            c.customer_id,
+            c.customer_name,
+            (select min(d.usage_date) from dw.daily_consumption_as_of(month_as_of.as_of) as d
+             where d.customer_key = l.customer_key and d.service_level_key = l.service_level_key) as first_day,
+            (s.end_at at time zone 'UTC')::date as end_day
+        from dw.dim_service_level as l
+        join dw.dim_subscription as s using (subscription_key)
+        join dw.dim_customer as c on c.customer_key = l.customer_key
+    ),
+
+    monthly as (
+        select
+            d.customer_id,
+            d.subscription_number,
+            d.discriminator,
+            d.service_level,
+            d.level_ordinal,
+            date_trunc('month', d.usage_date)::date as month,
+            count(*)::integer as days_observed,
+            (array_agg(d.committed_tib order by d.usage_date desc))[1] as committed_tib,
+            trim_scale(round(avg(d.consumed_avg_tib), 12)) as consumed_avg_tib,
+            max(d.consumed_max_tib) as consumed_max_tib,
+            case when count(d.accrued_burst_tib) = count(*) then sum(d.accrued_burst_tib) end as accrued_burst_tib,
+            count(*) filter (where d.over_committed_avg_tib > 0)::integer as days_over_commitment,
+            case
+                when count(*) filter (where not d.is_invoiced) > 0 then false
+                when count(d.is_invoiced) = count(*) then true
+            end as all_invoiced,
+            max(d.usage_date) as last_observed,
+            count(*) filter (where d.is_partial)::integer as days_partial
+        from mart.daily_consumption_as_of(month_as_of.as_of) as d
+        group by 1, 2, 3, 4, 5, 6
+    )
+
+    select
+        m.customer_id,
+        m.subscription_number,
+        m.service_level,
+        m.level_ordinal,
+        e.level_class,
+        m.month,
+        m.days_observed,
+        (
+            least(
+                (m.month + interval '1 month')::date,
+                greatest(coalesce(e.end_day, (m.month + interval '1 month')::date), m.last_observed) + 1
+            ) - greatest(m.month, e.first_day)
+        ) as days_expected,
+        m.committed_tib,
+        m.consumed_avg_tib,
+        m.consumed_max_tib,
+        m.accrued_burst_tib,
+        m.days_over_commitment,
+        m.all_invoiced,
+        e.customer_name,
+        m.discriminator,
+        m.days_partial
+    from monthly as m
+    join expected as e using (customer_id, subscription_number, discriminator, service_level, level_ordinal)
+$$;
+-- +goose StatementEnd
+comment on function mart.month_as_of(timestamptz) is 'mart.month as it was known at an instant, with the caveats of mart.daily_consumption_as_of.';
 
 -- +goose StatementBegin
 create function billing.statement_part(period text, as_of timestamptz)
@@ -1006,6 +1139,8 @@ drop function billing.is_closed(text);
 drop function billing.computed_statement(text, timestamptz);
 drop function billing.statement_day(text, timestamptz);
 drop function billing.statement_part(text, timestamptz);
+drop function mart.month_as_of(timestamptz);
+drop function mart.daily_consumption_as_of(timestamptz);
 drop function billing.accrued_reading_as_of(timestamptz);
 drop function billing.divide_rounded(numeric, numeric, integer);
 drop function billing.business_now();
