@@ -119,6 +119,21 @@ func (q Query) With(values map[string]string) (sql string, args []any) {
 	return sql, args
 }
 
+// dailyFigures are the views that follow the days of history, each as a function of the time at which
+// they were known.
+var dailyFigures = regexp.MustCompile(`\bmart\.(daily_consumption|month) as\b`)
+
+// IsTimeless tells that a question is about figures of which former versions are not told.
+func (q Query) IsTimeless() bool { return !dailyFigures.MatchString(q.SQL) }
+
+// AsOf is the question about the figures of history as they were known at an instant. Ask only what is
+// not timeless.
+func (q Query) AsOf(instant time.Time) Query {
+	at := instant.UTC().Format("2006-01-02 15:04:05.999999Z07:00") // ours, so nothing of a person's text gets into the SQL
+	q.SQL = dailyFigures.ReplaceAllString(q.SQL, "mart.${1}_as_of('"+at+"'::timestamptz) as")
+	return q
+}
+
 // Values is the statement that tells the parameters themselves: one row, the defaults worked out.
 func (q Query) Values(values map[string]string) (sql string, args []any) {
 	sql, args = q.With(values)

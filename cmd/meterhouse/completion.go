@@ -62,13 +62,15 @@ func (arg argument) complete(_ *cobra.Command, args []string, _ string) ([]cobra
 func (a *app) addCompletions(root *cobra.Command) {
 	these := func(values ...string) func() []string { return func() []string { return values } }
 	arguments := map[string]argument{
-		"run":        {these(datasets...), true},
-		"backfill":   {these(keystone.History), false},
-		"replay":     {these(datasets...), false},
-		"report":     {reportNames, false},
-		"token set":  {a.keystoneNames, false},
-		"completion": {these(shells...), false},
-		"rates rule": {productCodes, false},
+		"run":            {these(datasets...), true},
+		"backfill":       {these(keystone.History), false},
+		"replay":         {these(datasets...), false},
+		"report":         {reportNames, false},
+		"token set":      {a.keystoneNames, false},
+		"completion":     {these(shells...), false},
+		"rates rule":     {productCodes, false},
+		"levels accrued": {a.keystoneNames, false},
+		"levels absent":  {these("keep", "drop"), false},
 	}
 	flags := map[string][]string{
 		"format":     formats,

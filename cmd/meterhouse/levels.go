@@ -12,8 +12,8 @@ import (
 )
 
 func (a *app) levelsCommand() *cobra.Command {
-	cmd := group("levels", "List the service levels with their classes, or say which class they have", "list")
-	cmd.AddCommand(a.levelsListCommand(), a.levelsImportCommand())
+	cmd := group("levels", "List the service levels, classify them, and decide about their absent days and accrued burst", "list")
+	cmd.AddCommand(a.levelsListCommand(), a.levelsImportCommand(), a.levelsAccruedCommand(), a.levelsAbsentCommand())
 	return cmd
 }
 

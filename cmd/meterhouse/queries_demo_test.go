@@ -175,6 +175,7 @@ func TestQueriesAgainstTheOracle(t *testing.T) {
 		"subscriptions_ending_soon":      o.endingSoon,
 		"add_on_against_base":            o.addOns,
 		"quarantine_by_reason":           o.quarantined,
+		"accrued_check":                  o.accruedCheck,
 	}
 	for _, q := range queries.All() {
 		t.Run(q.Name, func(t *testing.T) {
@@ -194,6 +195,7 @@ func TestQueriesAgainstTheOracle(t *testing.T) {
 		})
 	}
 	t.Run("with parameters", func(t *testing.T) { o.withParameters(t) })
+	t.Run("as of a former time", func(t *testing.T) { o.asOf(t) })
 }
 
 // withParameters asks for other spans than the defaults.
@@ -240,6 +242,53 @@ func (o *oracle) withParameters(t *testing.T) {
 		got := o.answer(t, q, strings.Fields(columns), args...)
 		if diff := gocmp.Diff(want, got); diff != "" || len(want) == 0 {
 			t.Errorf("%s %v, %d rows (-oracle +query):\n%s", c.name, c.params, len(want), diff)
+		}
+	}
+}
+
+// asOf asks what was known after the second load: what the fake told then.
+func (o *oracle) asOf(t *testing.T) {
+	const then = "2026-06-21T00:00:00Z"
+	now := o.days
+	o.days = nil
+	for _, d := range o.before[oracleLoads[1]] {
+		if d.Day.Before(instant(t, "2026-06-20T00:00:00Z")) {
+			o.days = append(o.days, d)
+		}
+	}
+	defer func() { o.days = now }()
+	want := map[string]string{}
+	for _, l := range levels(o.days, "2026-06-01", "2026-07-01") {
+		d := l.last()
+		want[d.CustomerID+" "+d.SubscriptionNumber+" "+levelName(d)] = strconv.Itoa(len(l.days)) + " " + l.mean() + " " + l.accrued()
+	}
+	differs := false
+	for _, l := range levels(now, "2026-06-01", "2026-06-20") {
+		d := l.last()
+		differs = differs || want[d.CustomerID+" "+d.SubscriptionNumber+" "+levelName(d)] != strconv.Itoa(len(l.days))+" "+l.mean()+" "+l.accrued()
+	}
+	if !differs {
+		t.Fatal("no day of June was restated since: want one that was")
+	}
+	q, err := findReport("consumption_by_level_and_month")
+	if err != nil {
+		t.Fatal(err)
+	}
+	columns, _ := o.consumption()
+	names := strings.Fields(columns)
+	at := func(name string) int { return slices.Index(names, name) }
+	got := map[string]string{}
+	for _, row := range o.answer(t, q, names, "--as-of", then, "--param", "from_month=2026-06", "--param", "until_month=2026-07") {
+		got[row[at("customer_id")]+" "+row[at("subscription")]+" "+row[at("level")]] = row[at("days_observed")] + " " + row[at("consumed_avg_tib")] + " " + row[at("accrued_burst_tib")]
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("(-oracle +query):\n%s", diff)
+	}
+	for _, q := range queries.All() {
+		if q.IsTimeless() {
+			wantContains(t, q.Name, o.must(exitUsage, "report", q.Name, "--as-of", then).stderr, "is not kept as it was known: want add_on_against_base, ")
+		} else {
+			o.must(exitDone, "report", q.Name, "--as-of", then)
 		}
 	}
 }
@@ -581,6 +630,28 @@ func (o *oracle) commitmentChanges() (string, [][]string) {
 		}
 	}
 	return "changed_on not_before told_by " + labels + "before_tib after_tib change_tib", rows
+}
+
+// accruedCheck is June by the formula, from the fakes' own totals of the days.
+func (o *oracle) accruedCheck() (string, [][]string) {
+	var rows [][]string
+	for _, l := range levels(o.days, "2026-06-01", "2026-07-01") {
+		own, samples, expected, minutes := new(big.Rat), 0, 0, 0
+		for _, d := range l.days {
+			minutes = 24 * 60 / d.Samples
+			over := new(big.Rat).Mul(rational(d.OverCommittedAvg), big.NewRat(int64(d.Samples*minutes), 1))
+			own.Add(own, over)
+			samples, expected = samples+d.Samples, expected+24*60/minutes
+		}
+		recomputed := quotient(own, big.NewRat(30*24*60, 1), 12)
+		difference := minus(l.accrued(), recomputed)
+		within := new(big.Rat).Abs(rational(difference)).Cmp(big.NewRat(1, 100)) <= 0
+		d := l.last()
+		rows = append(rows, []string{d.CustomerID, d.SubscriptionNumber, levelName(d), "increment", l.accrued(), recomputed, difference, strconv.FormatBool(within),
+			strconv.Itoa(minutes), strconv.Itoa(samples), strconv.Itoa(expected), strconv.Itoa(len(l.days)), "0"})
+	}
+	return "customer_id subscription level reading vendor_tib recomputed_tib difference_tib within_tolerance interval_minutes samples samples_expected " +
+		"days_observed days_from_daily_rows", rows
 }
 
 func (o *oracle) restatedDays() (string, [][]string) {

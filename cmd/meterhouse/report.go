@@ -13,16 +13,19 @@ import (
 
 func (a *app) reportCommand() *cobra.Command {
 	var params []string
+	var asOf string
 	var f format
 	cmd := &cobra.Command{
 		Use:   "report [NAME]",
 		Short: "Answer one of the analyst's questions, or list them",
 		Long: `Answers a ready question about what is loaded; without a name it lists them with the parameters
 that --param can set. Days are YYYY-MM-DD, months YYYY-MM. Changes nothing. The SQL of each is in
-queries/ and runs unchanged in psql, Metabase and DBeaver.`,
+queries/ and runs unchanged in psql, Metabase and DBeaver. Questions about the days of history can be
+asked as of a former time: what they answer then is what was known of those days.`,
 		Example: "  meterhouse report\n" +
 			"  meterhouse report missing_days\n" +
-			"  meterhouse report consumption_by_level_and_month --param from_month=2026-01 --format csv",
+			"  meterhouse report consumption_by_level_and_month --param from_month=2026-01 --format csv\n" +
+			"  meterhouse report days_over_commitment --as-of 2026-11-03T09:00:00Z",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("report: %d arguments: want one name, see `meterhouse report`", len(args))
@@ -40,6 +43,16 @@ queries/ and runs unchanged in psql, Metabase and DBeaver.`,
 			if err != nil {
 				return err
 			}
+			then, err := readAsOf(asOf)
+			if err != nil {
+				return err
+			}
+			if !then.IsZero() {
+				if q.IsTimeless() {
+					return usagef("--as-of: what %s is about is not kept as it was known: want %s", q.Name, oneOf(timedReports()))
+				}
+				q = q.AsOf(then)
+			}
 			values, err := readParams(q, params)
 			if err != nil {
 				return err
@@ -52,9 +65,20 @@ queries/ and runs unchanged in psql, Metabase and DBeaver.`,
 			return s.answer(cmd.Context(), q, values, f)
 		},
 	}
+	cmd.Flags().StringVar(&asOf, "as-of", "", "what was known at this RFC 3339 `time` (default now)")
 	cmd.Flags().StringArrayVar(&params, "param", nil, "`name=value` in place of a default; may be repeated")
 	formatFlag(cmd, &f)
 	return cmd
+}
+
+// timedReports are the ones that take --as-of.
+func timedReports() (names []string) {
+	for _, q := range queries.All() {
+		if !q.IsTimeless() {
+			names = append(names, q.Name)
+		}
+	}
+	return names
 }
 
 func findReport(name string) (queries.Query, error) {

@@ -150,6 +150,14 @@ func statusSections() []section {
 				order by state, month desc, account`,
 		},
 		{
+			name: "accrued", advice: adviseAccrued, sql: `
+				select account, to_char(month, 'YYYY-MM') as month, reading, proposal,
+					round(increment_error_tib, 3) as increment_error_tib, round(running_error_tib, 3) as running_error_tib
+				from mart.accrued_evidence
+				where is_contradicted and month >= date_trunc('month', current_setting('meterhouse.now')::timestamptz at time zone 'UTC')::date - 62
+				order by account, month`,
+		},
+		{
 			name: "silent", advice: adviseSilent, sql: `
 				select dataset, scope
 				from ops.coverage
@@ -311,6 +319,15 @@ func adviseWarnings(rows []map[string]string) (todo []string) {
 		if name := row["warning"]; !slices.Contains(harmless, name) && !slices.Contains(routine, name) {
 			todo = append(todo, fmt.Sprintf("look at %s %s: %s", row["dataset"], row["scope"], deviation(name, row["occurrences"], row["first_at"])))
 		}
+	}
+	return todo
+}
+
+// adviseAccrued tells months in which the vendor's accrued column fits another reading than the one in force.
+func adviseAccrued(rows []map[string]string) (todo []string) {
+	for _, row := range rows {
+		todo = append(todo, fmt.Sprintf("accrued burst of %s in %s is read as %s and fits %s (off by %s TiB as increments, by %s as a running total): look at `meterhouse levels accrued`, then `meterhouse levels accrued %s %s %s --reason R`",
+			row["account"], row["month"], row["reading"], row["proposal"], row["increment_error_tib"], row["running_error_tib"], row["account"], row["month"], row["proposal"]))
 	}
 	return todo
 }

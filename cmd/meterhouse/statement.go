@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/shopspring/decimal"
+	"github.com/spf13/cobra"
+
+	"meterhouse/etl/billing"
+	"meterhouse/etl/warehouse"
+)
+
+func (a *app) statementCommand() *cobra.Command {
+	var only billing.Selection
+	var asOf, out string
+	var f format
+	cmd := &cobra.Command{
+		Use:   "statement PERIOD",
+		Short: "Show what a month comes to, line by line",
+		Long: `Shows the lines whose billing period ends in the month PERIOD (YYYY-MM): committed capacity and
+accrued burst of each service level, licences and usage of wolkvox, with quantity, price and amount.
+A line is provisional until its period is over and all its days are there; its note says what is
+missing, estimated or in doubt. A line without a price has a quantity and no amount, and is in no
+total. With --as-of it is told as it was known then: figures, prices, calendar and decisions.`,
+		Example: "  meterhouse statement 2026-10\n" +
+			"  meterhouse statement 2026-10 --as-of 2026-11-03T09:00:00Z --format csv --out october.csv",
+		Args: oneArgument("a month such as 2026-10"),
+	}
+	cmd.Flags().StringVar(&asOf, "as-of", "", "what was known at this RFC 3339 `time` (default now)")
+	cmd.Flags().StringVar(&only.CustomerID, "customer", "", "only this customer `id`")
+	cmd.Flags().StringVar(&only.Account, "account", "", "only this configured `account`")
+	cmd.Flags().StringVar(&out, "out", "", "write to this `file` instead of stdout")
+	formatFlag(cmd, &f)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		period, err := billing.ParsePeriod(args[0])
+		if err != nil {
+			return usagef("statement: %w", err)
+		}
+		then, err := readAsOf(asOf)
+		if err != nil {
+			return err
+		}
+		s, err := a.openSession(cmd.Context(), need{database: true})
+		if err != nil {
+			return err
+		}
+		defer s.close(&err)
+		statement, err := billing.New(s.wh.Pool(), a.now).Statement(cmd.Context(), period, then, only)
+		if err != nil {
+			return err
+		}
+		return a.writeTo(out, func(w io.Writer) error { return printStatement(w, f, statement) })
+	}
+	return cmd
+}
+
+// readAsOf reads the value of --as-of; empty is the zero time, which is now.
+func readAsOf(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return time.Time{}, usagef("--as-of %q: want RFC 3339, such as 2026-11-03T09:00:00Z", text)
+	}
+	return at, nil
+}
+
+// writeTo lets write fill a file, which is there whole or not at all; without a name it is stdout.
+func (a *app) writeTo(name string, write func(io.Writer) error) (err error) {
+	if name == "" {
+		return write(a.stdout)
+	}
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
+	if err != nil {
+		return usagef("--out: %w: want a file in a folder that can be written", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(file.Name())
+		}
+	}()
+	_, err = file.Write(b.Bytes())
+	if closed := file.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = os.Chmod(file.Name(), 0o644)
+	}
+	if err == nil {
+		err = os.Rename(file.Name(), name)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", name, err)
+	}
+	return nil
+}
+
+func printStatement(w io.Writer, f format, s billing.Statement) error {
+	if !f.isForPeople() {
+		return f.print(w, statementTable(s))
+	}
+	title := "Statement of " + s.Period.String()
+	if !s.AsOf.IsZero() {
+		title += " as it was known at " + s.AsOf.UTC().Format("2006-01-02 15:04:05Z")
+	}
+	f.heading(w, title)
+	if len(s.Lines) == 0 {
+		fmt.Fprintln(w, "no lines: no billing period ends in this month with figures that are selected")
+		return nil
+	}
+	fmt.Fprintln(w)
+	if err := f.print(w, shortStatement(s)); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	for _, t := range s.Totals() {
+		text := fmt.Sprintf("total %s %s, %s", t.Amount.StringFixed(max(0, -t.Amount.Exponent())), t.Currency, count(t.Lines, "line"))
+		if t.Provisional > 0 {
+			text += fmt.Sprintf(", %d of them provisional", t.Provisional)
+		}
+		f.line(w, text)
+	}
+	provisional, unpriced := 0, 0
+	var unclassified []string
+	for _, l := range s.Lines {
+		if l.State == "provisional" {
+			provisional++
+		}
+		if !l.UnitPrice.Valid {
+			unpriced++
+		}
+		if l.LevelClass == "unclassified" && !slices.Contains(unclassified, l.Item) {
+			unclassified = append(unclassified, l.Item)
+		}
+	}
+	if provisional > 0 {
+		f.line(w, count(provisional, "provisional line")+": the note says why")
+	}
+	if unpriced > 0 {
+		f.line(w, count(unpriced, "line")+" without a price, in no total: see `meterhouse rates list`")
+	}
+	if len(unclassified) > 0 {
+		f.line(w, "unclassified levels, priced by name only: "+strings.Join(unclassified, ", ")+": see `meterhouse levels import --help`")
+	}
+	return nil
+}
+
+// statementTable are all columns of a statement, for programs.
+func statementTable(s billing.Statement) warehouse.Table {
+	t := warehouse.Table{
+		Columns: strings.Fields(`period period_start period_end source customer_id account subscription_number item charge quantity unit unit_price amount
+			currency state days_expected days_observed discriminator description is_waiver level_class days_estimated segment_from segment_to rate_id note`),
+	}
+	numeric := strings.Fields("quantity unit_price amount days_expected days_observed days_estimated rate_id")
+	for _, name := range t.Columns {
+		t.Numeric = append(t.Numeric, slices.Contains(numeric, name))
+		t.Boolean = append(t.Boolean, name == "is_waiver")
+	}
+	unknown := strings.Fields("quantity unit_price amount currency level_class rate_id note") // where empty
+	for _, l := range s.Lines {
+		rate := ""
+		if l.RateID != 0 {
+			rate = strconv.FormatInt(l.RateID, 10)
+		}
+		row := []string{l.Period, l.PeriodStart.String(), l.PeriodEnd.String(), l.Source, l.CustomerID, l.Account, l.SubscriptionNumber, l.Item, l.Charge,
+			digits(l.Quantity), l.Unit, digits(l.UnitPrice), digits(l.Amount), l.Currency, l.State, strconv.Itoa(l.DaysExpected), strconv.Itoa(l.DaysObserved),
+			l.Discriminator, l.Description, strconv.FormatBool(l.IsWaiver), l.LevelClass, strconv.Itoa(l.DaysEstimated), l.SegmentFrom.String(), l.SegmentTo.String(), rate, l.Note}
+		null := make([]bool, len(row))
+		for i, name := range t.Columns {
+			null[i] = row[i] == "" && slices.Contains(unknown, name)
+		}
+		t.Rows, t.Null = append(t.Rows, row), append(t.Null, null)
+	}
+	return t
+}
+
+// shortStatement is what people see of the lines.
+func shortStatement(s billing.Statement) warehouse.Table {
+	t := warehouse.Table{
+		Columns: []string{"customer", "subscription", "item", "charge", "days", "quantity", "unit", "unit_price", "amount", "currency", "state", "note"},
+		Numeric: []bool{false, false, false, false, false, true, false, true, true, false, false, false},
+	}
+	for _, l := range s.Lines {
+		customer, item, charge := l.CustomerID, l.Item, l.Charge
+		if l.Source == "wolkvox" {
+			customer = l.Account
+		}
+		if l.Description != "" {
+			item += ": " + l.Description
+		}
+		if l.IsWaiver {
+			charge += " in waiver"
+		}
+		days := fmt.Sprintf("%d/%d", l.DaysObserved, l.DaysExpected)
+		if l.PeriodStart != s.Period.First() || l.PeriodEnd != s.Period.Last() || l.SegmentFrom != l.PeriodStart || l.SegmentTo != l.PeriodEnd {
+			days += fmt.Sprintf(" %s..%s", l.SegmentFrom, l.SegmentTo)
+		}
+		t.Rows = append(t.Rows, []string{customer, l.Subscription(), item, charge, days, digits(l.Quantity), l.Unit, digits(l.UnitPrice), digits(l.Amount), l.Currency, l.State, l.Note})
+	}
+	return t
+}
+
+// digits are those that a number has, trailing zeros too; none when it is unknown.
+func digits(d decimal.NullDecimal) string {
+	if !d.Valid {
+		return ""
+	}
+	return d.Decimal.StringFixed(max(0, -d.Decimal.Exponent()))
+}
