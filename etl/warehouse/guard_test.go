@@ -18,7 +18,7 @@ import (
 var costs = []struct {
 	window     string
 	statements int
-	copies     int // samples, daily rows, the body
+	copies     int    // samples, daily rows, the body
 	dw         string // tuples inserted, updated, deleted
 	ops        string
 	landed     int
