@@ -42,6 +42,8 @@ type comparison struct {
 	then     []pricedDay // the same as known at the date of the invoice, at the prices of now; nil: the same, or not asked for
 	currency string
 
+	// What burst in the waiver would cost without one.
+	regular []decimal.Decimal
 	// What is accepted as rounding, in minor units of the currency for each line of either side: each was
 	// rounded for itself.
 	tolerance decimal.Decimal
@@ -259,12 +261,16 @@ func (c comparison) waiver(asked decimal.Decimal) (string, bool) {
 		}
 		return decimal.Zero
 	})
-	prices := c.prices()
+	prices := slices.Clone(c.regular)
+	for _, price := range c.prices() {
+		prices = addPrice(prices, price)
+	}
 	for _, l := range c.invoice {
 		if l.UnitPrice.Valid {
 			prices = addPrice(prices, l.UnitPrice.Decimal)
 		}
 	}
+	slices.SortFunc(prices, decimal.Decimal.Cmp)
 	for _, price := range prices {
 		if amount := quantity.Mul(price); !quantity.IsZero() && c.isAbout(rest.Add(amount)) {
 			return fmt.Sprintf("%s TiB of the waiver charged at %s", brief(quantity), price), true

@@ -111,6 +111,9 @@ func (b *Billing) Match(ctx context.Context, period Period, asOf time.Time, tole
 		return m, err
 	}
 	pairs := pair(found, statement.Lines, days)
+	if err := b.regularPrices(ctx, pairs, asOf); err != nil {
+		return m, fmt.Errorf("match of %s: %w", period, err)
+	}
 	former := map[etl.Day]pastDays{}
 	for i := range pairs {
 		p := &pairs[i]
@@ -316,6 +319,45 @@ func resolver(lines []Line) func(invoicedLine) thing {
 		}
 		return t
 	}
+}
+
+// regularPrices finds what the burst of waivers would cost without one: the price that has most to say on
+// the first day of the line.
+func (b *Billing) regularPrices(ctx context.Context, pairs []paired, asOf time.Time) error {
+	return b.read(ctx, func(tx pgx.Tx) error {
+		for i := range pairs {
+			for _, l := range pairs[i].lines {
+				if !l.IsWaiver {
+					continue
+				}
+				rows, err := tx.Query(ctx, `
+					select unit_price::text
+					from billing.rate
+					where vendor = $1 and charge = $2 and not is_waiver
+						and subscription_number in ('', $3) and item in (case when $7 <> 'unclassified' then '' else $4 end, $4) and customer_id in ('', $5) and account in ('', $6)
+						and valid_from <= $8 and coalesce(valid_to, $8) >= $8 and currency = $9
+						and known_since <= $10::text::timestamptz and (superseded_at is null or superseded_at > $10::text::timestamptz)
+					order by (subscription_number <> '')::integer * 8 + (item <> '')::integer * 4 + (customer_id <> '')::integer * 2 + (account <> '')::integer desc
+					limit 1`,
+					l.Source, l.Charge, l.SubscriptionNumber, l.Item, l.CustomerID, l.Account, l.LevelClass, l.SegmentFrom.Time(), pairs[i].currency, instant(asOf))
+				if err != nil {
+					return err
+				}
+				prices, err := pgx.CollectRows(rows, pgx.RowTo[string])
+				if err != nil {
+					return err
+				}
+				for _, text := range prices {
+					price, err := decimal.NewFromString(text)
+					if err != nil {
+						return err
+					}
+					pairs[i].regular = addPrice(pairs[i].regular, price)
+				}
+			}
+		}
+		return nil
+	})
 }
 
 // instance is one day of an instance of a level, or of a product and description.
