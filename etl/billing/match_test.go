@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shopspring/decimal"
 	"pgregory.net/rapid"
@@ -365,6 +366,157 @@ func (o *office) wantSums(m Match) {
 			o.t.Errorf("%s: differences come to %s, invoices %s less statement %s to %s", currency, got, asked, owed, want)
 		}
 	}
+}
+
+// Lines whose price and quantity are both others, that do not multiply, or that tell too little, are not
+// explained by anything.
+func TestMatchOfUnexplainedLines(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	r := rand.New(rand.NewPCG(8, 9))
+	bills := makeBills(r, []string{"equal"}, 20)
+	want := map[string]decimal.Decimal{}
+	for i, b := range bills {
+		b.item = "Extreme"
+		b.lines = nil
+		b.right(r, "committed", "burst")
+		b.store(o, i+1)
+		l := &b.lines[0]
+		before := l.Amount
+		switch i % 4 {
+		case 0:
+			continue
+		case 1: // both others
+			l.Quantity, l.UnitPrice = decimal.NewNullDecimal(decimal.RequireFromString("7")), decimal.NewNullDecimal(decimal.RequireFromString("77.7"))
+			l.Amount = decimal.RequireFromString("543.90")
+		case 2: // quantity and price are right, the amount is not
+			l.Quantity = decimal.NewNullDecimal(decimal.NewFromBigInt(rounded(quantity(b.now, "committed", everyDay), 12), -12))
+			l.UnitPrice = decimal.NewNullDecimal(decimal.RequireFromString("10.01"))
+			l.Amount = l.Amount.Add(decimal.RequireFromString("0.17"))
+		case 3: // nothing but an amount
+			l.Quantity, l.UnitPrice = decimal.NullDecimal{}, decimal.NullDecimal{}
+			l.Amount = l.Amount.Sub(decimal.RequireFromString("31.13"))
+		}
+		want[b.number] = l.Amount.Sub(before)
+	}
+	o.price("keystone/////committed 10.01 USD 2026-01-01", "keystone/////burst 37.5 USD 2026-01-01")
+	o.importBills(r, bills)
+	o.now = at("2026-05-20T12:00:00Z")
+	o.exec(`update ops.clock set fixed_at = $1`, o.now)
+	m := o.match("2026-04")
+	if m.Unexplained() != len(want) {
+		t.Errorf("%d unexplained, want %d", m.Unexplained(), len(want))
+	}
+	for _, l := range m.Lines {
+		if money, is := want[l.SubscriptionNumber]; l.Charge == "committed" && (is != (l.Cause == Unexplained) || !money.Equal(l.Difference)) {
+			t.Errorf("%s: %s, difference %s; want %t and %s", l.SubscriptionNumber, l.Cause, l.Difference, is, money)
+		}
+	}
+	o.wantSums(m)
+}
+
+// causes are the comparisons of a month as text.
+func (o *office) causes(period string) (texts []string) {
+	o.exec(`update ops.clock set fixed_at = $1`, o.now)
+	for _, l := range o.match(period).Lines {
+		texts = append(texts, strings.Join(strings.Fields(fmt.Sprint(l.Account, " ", l.SubscriptionNumber, " ", l.Item, " ", l.Charge, " ", l.PeriodStart, " ", l.PeriodEnd, " ",
+			l.InvoiceAmount.StringFixed(2), " ", l.StatementAmount.StringFixed(2), " ", l.Currency, " ", l.Cause, " (", l.Detail, ")")), " "))
+	}
+	return texts
+}
+
+func (o *office) bill(number, vendor, date, currency string, lines ...string) {
+	o.t.Helper()
+	i := Invoice{Vendor: vendor, Number: number, Date: day(date), Currency: currency}
+	some := func(text string) decimal.NullDecimal {
+		if text == "-" {
+			return decimal.NullDecimal{}
+		}
+		return decimal.NewNullDecimal(decimal.RequireFromString(text))
+	}
+	for n, text := range lines { // account/subscription/item/charge from to quantity price amount
+		f := strings.Fields(text)
+		k := strings.Split(f[0], "/")
+		i.Lines = append(i.Lines, InvoiceLine{Number: n + 1, Account: k[0], SubscriptionNumber: k[1], Item: k[2], Charge: k[3], PeriodStart: day(f[1]), PeriodEnd: day(f[2]),
+			Quantity: some(f[3]), UnitPrice: some(f[4]), Amount: decimal.RequireFromString(f[5]), Source: "test.csv"})
+	}
+	if _, err := o.ImportInvoices(o.t.Context(), []Invoice{i}, false); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// Two periods of one level end in January: each has its own comparison, whatever order they came in, and
+// commitments of the contract and burst of the samples stand beside.
+func TestMatchByBillingPeriods(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2024-02-20T12:00:00Z")
+	o.level("2023-10", "2023-11", "2023-12", "2024-01")
+	o.exec(`update ops.watermark set expected_from = '2023-10-01'`)
+	o.samples("2023-10-15T00:00:00Z", "2024-02-01T00:00:00Z", "1 day")
+	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = 20 / 31.0`)
+	o.exec(`insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (1, 1, '2023-10-01', 110, 1)`)
+	for _, p := range [][2]string{{"2023-10-15", "2024-01-14"}, {"2024-01-15", "2024-01-31"}} {
+		o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since)
+			values ('C-1', 'A-1', 'committed', $1, $2, 'quarterly', 'test', '2023-08-01')`, dateOf(p[0]).at(0), dateOf(p[1]).at(0))
+	}
+	o.price("keystone/////committed 10 USD 2023-01-01", "keystone/////burst 10 USD 2023-01-01")
+	o.bill("1", "keystone", "2024-02-03", "USD", "/A-1/Extreme/committed 2024-01-15 2024-01-31 54.838709677419 10 548.39",
+		"/A-1/Extreme/committed 2023-10-15 2024-01-14 300 10 3000", "acme/A-1/Extreme/burst 2024-01-01 2024-01-31 20 10 200")
+	wantLines(t, "equal", o.causes("2024-01"),
+		"acme A-1 Extreme committed 2023-10-15 2024-01-14 3000.00 3000.00 USD equal ()",
+		"acme A-1 Extreme committed 2024-01-15 2024-01-31 548.39 548.39 USD equal ()",
+		"acme A-1 Extreme burst 2024-01-01 2024-01-31 200.00 200.00 USD equal ()")
+	lines := o.match("2024-01").Lines
+	for i, want := range []string{"330 3300", "60.322580645161 603.23", "20 200"} {
+		if got := fmt.Sprint(lines[i].RecomputedQuantity.Decimal, " ", lines[i].RecomputedAmount.Decimal); got != want {
+			t.Errorf("recomputed %s, want %s", got, want)
+		}
+	}
+	// Charged is a whole month of it, another quarter than ours, and a burst that the samples give.
+	o.now = o.now.Add(time.Minute)
+	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = 15 / 31.0`)
+	o.bill("1", "keystone", "2024-02-03", "USD", "/A-1/Extreme/committed 2024-01-15 2024-01-31 100 10 1000",
+		"/A-1/Extreme/committed 2023-10-15 2024-01-13 296.774193548387 10 2967.74", "acme/A-1/Extreme/burst 2024-01-01 2024-01-31 20 10 200")
+	wantLines(t, "other days", o.causes("2024-01"),
+		"acme A-1 Extreme committed 2023-10-15 2024-01-14 2967.74 3000.00 USD prorated (only 2023-10-15 to 2024-01-13 charged)",
+		"acme A-1 Extreme committed 2024-01-15 2024-01-31 1000.00 548.39 USD prorated (100 TiB charged for the whole period)",
+		"acme A-1 Extreme burst 2024-01-01 2024-01-31 200.00 150.00 USD quantity_differs (quantity 20 on the invoice, 15 in the statement: the invoice agrees with what was recomputed)")
+	// What was known at the first import was the first invoice.
+	if m, err := o.Match(t.Context(), Period{day("2024-01-01")}, at("2024-02-20T12:00:00Z"), DefaultTolerance); err != nil || m.Lines[1].InvoiceAmount.String() != "548.39" {
+		t.Errorf("as of the first import: %v %v", m.Lines, err)
+	}
+}
+
+// wolkvox is billed by account, product and month.
+func TestMatchOfWolkvox(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-20T12:00:00Z")
+	o.exec(`insert into dw.dim_operation (operation_key, account, operation, server, zone, first_seen_at) overriding system value values (1, 'calls', 'OP', '0039', 'America/Bogota', now())`)
+	o.exec(`insert into dw.dim_product (product_key, product_number, api, title, unit, kind) overriding system value
+		values (1, 1, 'chat_licenses', 'Chat', 'licences', 'gauge'), (2, 2, 'ivr_minutes', 'IVR', 'minutes', 'counter'), (3, 3, 'sms', 'SMS', 'messages', 'counter')`)
+	for _, f := range []struct {
+		product            int
+		description, items string
+		day, read          string
+	}{
+		{1, "Chat", "10", "2026-04-02", "2026-04-02T15:00:00Z"}, {1, "Chat", "12", "2026-04-30", "2026-05-01T04:50:00Z"},
+		{1, "Chat web", "5", "2026-04-30", "2026-05-01T04:50:00Z"},
+		{2, "IVR", "900.5", "2026-04-29", "2026-04-29T15:00:00Z"}, // no closing reading
+		{3, "SMS", "40", "2026-04-30", "2026-05-01T04:50:00Z"},
+	} {
+		o.exec(`insert into dw.fact_license_snapshot (operation_key, product_key, description, snapshot_date, items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id, is_imported, zone)
+			values (1, $1, $2, $3::text::date, $4::text::numeric, $4, $4::text::numeric, $4::text::numeric, 1, $5::text::timestamptz, 1, 1, false, 'America/Bogota')`, f.product, f.description, f.day, f.items, f.read)
+	}
+	o.price("wolkvox/////license 2.5 USD 2026-01-01", "wolkvox/////usage 0.1 USD 2026-01-01")
+	o.bill("W-1", "wolkvox", "2026-05-04", "USD", "//chat_licenses/license 2026-04-01 2026-04-30 17 2.5 42.5", // both descriptions in one
+		"calls//ivr_minutes/usage 2026-04-01 2026-04-30 950 0.1 95", "//sms/usage 2026-04-01 2026-04-30 40 0.2 8", "//whatsapp/usage 2026-04-01 2026-04-30 1 1 1")
+	wantLines(t, "wolkvox", o.causes("2026-04"),
+		"calls chat_licenses license 2026-04-01 2026-04-30 42.50 42.50 USD equal ()",
+		"calls ivr_minutes usage 2026-04-01 2026-04-30 95.00 90.05 USD missing_days (1 day without figures: with them 90.05 USD to 180.10 USD)",
+		"calls sms usage 2026-04-01 2026-04-30 8.00 4.00 USD rate_differs (price 0.2 on the invoice, 0.1 in the rate card)",
+		"calls whatsapp usage 2026-04-01 2026-04-30 1.00 0.00 USD not_in_warehouse ()")
 }
 
 // What has no order has none: lines and days in any order, and a line in two parts, have the same cause.
