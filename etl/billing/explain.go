@@ -14,8 +14,7 @@ import (
 // Cause is why invoice and statement differ, or that they do not.
 type Cause string
 
-// The causes, in the order in which they are tried: the first that accounts for the amount of the invoice
-// is named. What stands on solid evidence comes before what is only possible.
+// The causes. In which order they are tried says explain.
 const (
 	Equal                Cause = "equal"                  // the same amount
 	Rounding             Cause = "rounding"               // within the tolerance
@@ -30,7 +29,7 @@ const (
 	Unexplained          Cause = "unexplained" // none of these
 )
 
-// Causes are all of them, in the order above.
+// Causes are all of them, in the order in which they are reported.
 var Causes = []Cause{Equal, Rounding, RestatedAfterInvoice, Waiver, Prorated, RateDiffers, MissingDays, QuantityDiffers, NotOnInvoice, NotInWarehouse, Unexplained}
 
 // comparison is everything that is known of one thing that is charged for: the lines of invoices for it,
@@ -50,6 +49,8 @@ type comparison struct {
 	// What the quantity comes to when it is worked out another way: burst from samples, commitment from
 	// the contract. Unknown where that cannot be told.
 	recomputed decimal.NullDecimal
+	// How many customers or accounts could be meant by an invoice that does not say; 0 when it does.
+	owners int
 }
 
 // pricedDay is the part of one instance of a level, or of one product and description, on one day.
@@ -63,7 +64,8 @@ type pricedDay struct {
 }
 
 // explain names the one cause that accounts for what the invoice asks, and says more in words where that
-// helps. It depends on nothing else and on no order of lines or days.
+// helps: the first that does, and what stands on solid evidence is tried before what is only possible. It
+// depends on nothing else and on no order of lines or days.
 func explain(c comparison) (Cause, string) {
 	asked := c.asked()
 	switch {
@@ -422,6 +424,9 @@ func (c comparison) unpriced() string {
 // strange says what the line is about that we know nothing of.
 func (c comparison) strange() string {
 	var texts []string
+	if c.owners > 1 {
+		texts = append(texts, fmt.Sprintf("%d customers or accounts have it: import the invoice with the one that is meant", c.owners))
+	}
 	for _, l := range c.invoice {
 		if l.Text != "" && !slices.Contains(texts, l.Text) {
 			texts = append(texts, l.Text)

@@ -129,7 +129,7 @@ func (b *Billing) Match(ctx context.Context, period Period, asOf time.Time, tole
 		}
 		past, known := former[p.invoiceDate]
 		if !known {
-			if past, err = b.pastDays(ctx, days, then); err != nil {
+			if past, err = b.pastDays(ctx, period, days, then); err != nil {
 				return m, err
 			}
 			former[p.invoiceDate] = past
@@ -191,9 +191,10 @@ func (p paired) match() MatchLine {
 type span struct{ start, end etl.Day }
 
 // pair brings together what is about the same: the lines of a thing and currency whose periods are equal,
-// and then those whose periods have no equal on the other side. No order matters.
+// and then all those together whose periods have no equal on the other side. No order matters.
 func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	resolve := resolver(lines)
+	ambiguous := map[thing]int{}
 	type place struct {
 		thing
 		currency string
@@ -211,7 +212,8 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 		meet(thingOf(l), l.Currency)
 	}
 	for _, f := range found {
-		t := resolve(f)
+		t, owners := resolve(f)
+		ambiguous[t] = max(ambiguous[t], owners)
 		meet(t, f.Currency)
 		at := place{t, f.Currency, span{f.line.PeriodStart, f.line.PeriodEnd}}
 		invoicesOf[at] = append(invoicesOf[at], f)
@@ -226,10 +228,22 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 		at := place{thingOf(l), currencyOf(l), span{l.PeriodStart, l.PeriodEnd}}
 		linesOf[at] = append(linesOf[at], l)
 	}
-	// Where no period is equal, all of the thing is one comparison: of the empty span.
-	joined := func(at place, hasOther bool) place {
-		if !hasOther {
-			at.span = span{}
+	// What is left on both sides without an equal period is one comparison: of the empty span.
+	leftInvoices, leftLines := map[place]bool{}, map[place]bool{}
+	for at := range invoicesOf {
+		if linesOf[at] == nil {
+			leftInvoices[place{at.thing, at.currency, span{}}] = true
+		}
+	}
+	for at := range linesOf {
+		if invoicesOf[at] == nil {
+			leftLines[place{at.thing, at.currency, span{}}] = true
+		}
+	}
+	joined := func(at place) place {
+		left := place{at.thing, at.currency, span{}}
+		if leftInvoices[left] && leftLines[left] && (invoicesOf[at] == nil || linesOf[at] == nil) {
+			return left
 		}
 		return at
 	}
@@ -242,7 +256,7 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 		return pairs[at]
 	}
 	for at, list := range invoicesOf {
-		p := get(joined(at, linesOf[at] != nil))
+		p := get(joined(at))
 		for _, f := range list {
 			p.invoice = append(p.invoice, f.line)
 			p.invoiceDate = max(p.invoiceDate, f.Date)
@@ -253,7 +267,7 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	}
 	prices := map[int64]Line{} // by rate
 	for at, list := range linesOf {
-		p := get(joined(at, invoicesOf[at] != nil))
+		p := get(joined(at))
 		p.lines = append(p.lines, list...)
 		for _, l := range list {
 			prices[l.RateID] = l
@@ -275,7 +289,7 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 			currency = known[0]
 		}
 		at := place{t, currency, span{d.PeriodStart, d.PeriodEnd}}
-		p := pairs[joined(at, invoicesOf[at] != nil)]
+		p := pairs[joined(at)]
 		if p == nil {
 			continue
 		}
@@ -287,6 +301,7 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	list := make([]paired, 0, len(pairs))
 	for _, p := range pairs {
 		slices.Sort(p.numbers)
+		p.owners = ambiguous[p.thing]
 		list = append(list, *p)
 	}
 	return list
@@ -297,15 +312,19 @@ func thingOf(l Line) thing {
 }
 
 // resolver says what a line of an invoice is about: it may leave out account and customer where only one
-// has the subscription or product.
-func resolver(lines []Line) func(invoicedLine) thing {
-	return func(f invoicedLine) thing {
+// has the subscription or product. Where several do, it says how many.
+func resolver(lines []Line) func(invoicedLine) (thing, int) {
+	of := map[string][]Line{} // by subscription; wolkvox has none
+	for _, l := range lines {
+		of[l.SubscriptionNumber] = append(of[l.SubscriptionNumber], l)
+	}
+	return func(f invoicedLine) (thing, int) {
 		t := thing{f.Vendor, f.line.Account, f.line.CustomerID, f.line.SubscriptionNumber, f.line.Item, f.line.Charge}
 		var owners []thing
 		for _, exactly := range []bool{true, false} { // by the thing, else by its subscription
-			for _, l := range lines {
+			for _, l := range of[t.subscription] {
 				owner := thing{source: l.Source, account: l.Account, customer: l.CustomerID}
-				if l.Source == t.source && l.SubscriptionNumber == t.subscription && (!exactly || l.Item == t.item && l.Charge == t.charge) &&
+				if l.Source == t.source && (!exactly || l.Item == t.item && l.Charge == t.charge) &&
 					(t.account == "" || t.account == l.Account) && (t.customer == "" || t.customer == l.CustomerID) && !slices.Contains(owners, owner) {
 					owners = append(owners, owner)
 				}
@@ -316,8 +335,9 @@ func resolver(lines []Line) func(invoicedLine) thing {
 		}
 		if len(owners) == 1 {
 			t.account, t.customer = owners[0].account, owners[0].customer
+			return t, 0
 		}
-		return t
+		return t, len(owners)
 	}
 }
 
@@ -381,22 +401,30 @@ func (i instance) series() instance {
 // pastDays are days as they were known once.
 type pastDays map[instance]StatementDay
 
-// pastDays asks for the days as they were known at an instant. Another billing calendar may have held then,
-// so that every month is asked in which one of them lies.
-func (b *Billing) pastDays(ctx context.Context, days []StatementDay, then time.Time) (pastDays, error) {
-	months := map[etl.Day]bool{}
-	for _, d := range days {
-		months[d.Day.Month()] = true
-		months[d.PeriodEnd.Month()] = true
-	}
+// pastDays asks for the days as they were known at an instant. Another billing calendar may have held then:
+// for days that the month did not have, the months are asked in which they lie.
+func (b *Billing) pastDays(ctx context.Context, period Period, days []StatementDay, then time.Time) (pastDays, error) {
 	past := pastDays{}
-	for month := range months {
-		known, err := b.Days(ctx, Period{month}, then, Selection{})
-		if err != nil {
-			return nil, err
+	asked := map[etl.Day]bool{}
+	ask := func(month etl.Day) error {
+		if asked[month] {
+			return nil
 		}
+		asked[month] = true
+		known, err := b.Days(ctx, Period{month}, then, Selection{})
 		for _, d := range known {
 			past[instanceOf(d)] = d
+		}
+		return err
+	}
+	if err := ask(period.First()); err != nil {
+		return nil, err
+	}
+	for _, d := range days {
+		if _, known := past[instanceOf(d)]; !known {
+			if err := ask(d.Day.Month()); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return past, nil

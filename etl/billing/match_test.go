@@ -486,6 +486,17 @@ func TestMatchByBillingPeriods(t *testing.T) {
 	if m, err := o.Match(t.Context(), Period{day("2024-01-01")}, at("2024-02-20T12:00:00Z"), DefaultTolerance); err != nil || m.Lines[1].InvoiceAmount.String() != "548.39" {
 		t.Errorf("as of the first import: %v %v", m.Lines, err)
 	}
+	// Another customer gets a subscription of the same number: the invoice has to say whose it is.
+	o.exec(`insert into dw.dim_customer (customer_key, customer_id, account, first_seen_at, seen_at) overriding system value values (2, 'C-2', 'acme', now(), now())`)
+	o.exec(`insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, first_seen_at) overriding system value values (2, 2, 'A-1', now())`)
+	o.exec(`insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 2, 2, 'Extreme', 'base')`)
+	o.exec(`insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (2, 2, '2023-10-01', 50, 1)`)
+	whose := "(2 customers or accounts have it: import the invoice with the one that is meant)"
+	wantLines(t, "two customers", o.causes("2024-01")[:4],
+		"A-1 Extreme committed 2023-10-15 2024-01-13 2967.74 0.00 USD not_in_warehouse "+whose,
+		"A-1 Extreme committed 2024-01-15 2024-01-31 1000.00 0.00 USD not_in_warehouse "+whose,
+		"acme A-1 Extreme burst 2024-01-01 2024-01-31 200.00 0.00 USD not_in_warehouse "+whose,
+		"acme A-1 Extreme committed 2023-10-15 2024-01-14 0.00 3000.00 USD not_on_invoice ()")
 }
 
 // wolkvox is billed by account, product and month.
