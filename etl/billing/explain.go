@@ -51,6 +51,8 @@ type comparison struct {
 	recomputed decimal.NullDecimal
 	// How many customers or accounts could be meant by an invoice that does not say; 0 when it does.
 	owners int
+	// Whether an invoice charges the subscription or account at all in this month.
+	isInvoiced bool
 }
 
 // pricedDay is the part of one instance of a level, or of one product and description, on one day.
@@ -83,7 +85,7 @@ func explain(c comparison) (Cause, string) {
 	if c.then != nil && len(c.invoice) > 0 && c.isAbout(cost(c.then, anyDay)) && c.hasOurPrice() {
 		return RestatedAfterInvoice, fmt.Sprintf("as known at the invoice date: %s", c.money(cost(c.then, anyDay)))
 	}
-	if detail, is := c.waiver(asked); is {
+	if detail, is := c.waiver(asked); is && c.isInvoiced {
 		return Waiver, detail
 	}
 	if len(c.invoice) == 0 {

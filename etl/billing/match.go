@@ -152,6 +152,12 @@ type thing struct {
 	source, account, customer, subscription, item, charge string
 }
 
+// owner is the subscription or account that is charged.
+func (t thing) owner() thing {
+	t.item, t.charge = "", ""
+	return t
+}
+
 // paired is a comparison with what it is about.
 type paired struct {
 	thing
@@ -194,7 +200,7 @@ type span struct{ start, end etl.Day }
 // and then all those together whose periods have no equal on the other side. No order matters.
 func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	resolve := resolver(lines)
-	ambiguous := map[thing]int{}
+	ambiguous, charged := map[thing]int{}, map[thing]bool{}
 	type place struct {
 		thing
 		currency string
@@ -214,6 +220,7 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	for _, f := range found {
 		t, owners := resolve(f)
 		ambiguous[t] = max(ambiguous[t], owners)
+		charged[t.owner()] = true
 		meet(t, f.Currency)
 		at := place{t, f.Currency, span{f.line.PeriodStart, f.line.PeriodEnd}}
 		invoicesOf[at] = append(invoicesOf[at], f)
@@ -301,7 +308,7 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	list := make([]paired, 0, len(pairs))
 	for _, p := range pairs {
 		slices.Sort(p.numbers)
-		p.owners = ambiguous[p.thing]
+		p.owners, p.isInvoiced = ambiguous[p.thing], charged[p.owner()]
 		list = append(list, *p)
 	}
 	return list

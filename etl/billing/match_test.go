@@ -130,6 +130,15 @@ var madeCauses = map[string]func(*rand.Rand, *bill){
 		b.right(r, "committed")
 		b.charge(r, "burst", quantity(b.now, "burst", func(d int) bool { return d > 20 }), "37.5", 0, Waiver)
 	},
+	"waiver left out of the invoice": func(r *rand.Rand, b *bill) {
+		b.item, b.start, b.customer = "Extreme", "2026-03-20", strings.Replace(b.customer, "C", "W", 1)
+		b.right(r, "committed")
+		b.want["burst"] = Waiver
+	},
+	"forgotten": func(_ *rand.Rand, b *bill) { // a waiver that has a price is no reason
+		b.item, b.start, b.customer = "Extreme", "2026-03-20", strings.Replace(b.customer, "C", "W", 1)
+		b.want["committed"], b.want["burst"] = NotOnInvoice, NotOnInvoice
+	},
 	"whole month": func(r *rand.Rand, b *bill) {
 		change := 5 + r.IntN(20)
 		for i := change; i < 30; i++ {
