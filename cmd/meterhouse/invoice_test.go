@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/shopspring/decimal"
 	"golang.org/x/text/encoding/charmap"
+	"pgregory.net/rapid"
 )
 
 const invoiceHead = "vendor,number,invoice_date,currency,subscription_number,item,charge,period_start,period_end,quantity,unit_price,amount\n"
@@ -224,5 +226,45 @@ func TestMatch(t *testing.T) {
 		"invoice show":                    "0 arguments: want one, the number of an invoice",
 	} {
 		wantContains(t, args, w.must(exitUsage, strings.Fields(args)...).stderr, want)
+	}
+}
+
+// Whatever is written by the signs of a mapping is read as it was meant, to the last digit.
+func TestNumbersOfInvoices(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		n := rapid.Int64Range(-9e17, 9e17).Draw(t, "n")
+		want := decimal.New(n, -rapid.Int32Range(0, 6).Draw(t, "decimals"))
+		signs := rapid.SampledFrom([][2]string{{".", ""}, {",", ""}, {".", ","}, {",", "."}, {",", " "}, {".", "'"}}).Draw(t, "signs")
+		m := invoiceMapping{Decimal: signs[0], Thousands: signs[1], Sign: rapid.SampledFrom([]string{"", "normal", "reversed"}).Draw(t, "sign")}
+		whole, part, _ := strings.Cut(want.Abs().String(), ".")
+		text := ""
+		for i, digit := range whole {
+			if i > 0 && (len(whole)-i)%3 == 0 {
+				text += signs[1]
+			}
+			text += string(digit)
+		}
+		if part != "" {
+			text += signs[0] + part
+		}
+		if want.IsNegative() {
+			text = rapid.SampledFrom([]string{"-" + text, text + "-", "(" + text + ")", "\u2212" + text}).Draw(t, "minus")
+		}
+		if m.Sign == "reversed" {
+			want = want.Neg()
+		}
+		file := &csvFile{name: "x"}
+		got := m.amount(file, csvRow{1, map[string]string{"amount": text}}, "amount")
+		if err := file.err(); err != nil || !got.Equal(want) {
+			t.Fatalf("%s: got %s, want %s: %v", text, got, want, err)
+		}
+	})
+	for _, text := range []string{"", "1.23", "1.2345", "1,2,3", "1.234.56", "1e3", "--1", "-1-", "(1", "1)", "€ 5", "0x1", "NaN", ",5", "5,", "12.3456,7", strings.Repeat("9", 41)} {
+		file := &csvFile{name: "x"}
+		m := invoiceMapping{Decimal: ",", Thousands: "."}
+		if m.amount(file, csvRow{1, map[string]string{"amount": text}}, "amount"); file.err() == nil {
+			t.Errorf("%q is taken for a number", text)
+		}
 	}
 }
