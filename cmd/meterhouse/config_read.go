@@ -28,6 +28,12 @@ type yamlReader struct {
 // readYAML takes over what the file says and returns every problem with line and column; the error
 // means that nothing could be read. The messages never quote values that may be secret.
 func (c *config) readYAML(file string, text []byte, getenv func(string) string) (problems []error, err error) {
+	return c.readYAMLInto(c, file, text, getenv)
+}
+
+// readYAMLInto is readYAML for another kind of file: to is a pointer to a struct like those of config. The
+// places of its values are kept in sources.
+func (c *config) readYAMLInto(to any, file string, text []byte, getenv func(string) string) (problems []error, err error) {
 	r := &yamlReader{file: file, cfg: c, getenv: getenv}
 	tree, err := parser.ParseBytes(bytes.TrimPrefix(text, []byte("\ufeff")), 0)
 	if err != nil {
@@ -50,7 +56,7 @@ func (c *config) readYAML(file string, text []byte, getenv func(string) string) 
 		if _, ok := doc.Body.(ast.MapNode); !ok && doc.Body.Type() != ast.NullType {
 			return nil, fmt.Errorf("%sno keys and values", r.at(doc.Body).place())
 		}
-		r.read(doc.Body, reflect.ValueOf(c).Elem(), "")
+		r.read(doc.Body, reflect.ValueOf(to).Elem(), "")
 	}
 	return r.problems, nil
 }

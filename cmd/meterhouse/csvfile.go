@@ -6,11 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/text/encoding/charmap"
 )
 
 // csvColumn is a column that an import knows.
@@ -44,17 +47,29 @@ const (
 	mostCSVProblems = 20 // that are shown
 )
 
+// csvDialect is how a file differs from what we write. The zero value is ours.
+type csvDialect struct {
+	separator   rune              // 0: as the header tells
+	windows1252 bool              // else UTF-8
+	names       map[string]string // our columns by name → theirs; other columns of the file are not read. nil: they are ours
+}
+
 // openCSV reads the file called name, - for stdin.
 func (a *app) openCSV(name string, columns ...csvColumn) (*csvFile, error) {
+	return a.openForeignCSV(name, csvDialect{}, columns...)
+}
+
+// openForeignCSV reads a file of somebody else's making.
+func (a *app) openForeignCSV(name string, d csvDialect, columns ...csvColumn) (*csvFile, error) {
 	if name == "-" {
-		return readCSV(a.stdin, "stdin", columns...)
+		return readForeignCSV(a.stdin, "stdin", d, columns...)
 	}
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, usagef("%w: want a CSV file, or - for stdin", err)
 	}
 	defer file.Close()
-	return readCSV(file, name, columns...)
+	return readForeignCSV(file, name, d, columns...)
 }
 
 // readCSV reads a whole file: UTF-8 with or without a byte order mark, a header, and commas or,
@@ -62,6 +77,10 @@ func (a *app) openCSV(name string, columns ...csvColumn) (*csvFile, error) {
 // lines are skipped. An error means that nothing below the header could be read; what is wrong
 // with single records is kept for err.
 func readCSV(r io.Reader, name string, columns ...csvColumn) (*csvFile, error) {
+	return readForeignCSV(r, name, csvDialect{}, columns...)
+}
+
+func readForeignCSV(r io.Reader, name string, d csvDialect, columns ...csvColumn) (*csvFile, error) {
 	text, err := io.ReadAll(io.LimitReader(r, mostCSVBytes+1))
 	if err != nil {
 		return nil, usagef("%s: %w: want a CSV file", name, err)
@@ -69,12 +88,19 @@ func readCSV(r io.Reader, name string, columns ...csvColumn) (*csvFile, error) {
 	if len(text) > mostCSVBytes {
 		return nil, usagef("%s: larger than %s: want it in parts", name, size(mostCSVBytes))
 	}
+	if d.windows1252 {
+		if text, err = charmap.Windows1252.NewDecoder().Bytes(text); err != nil {
+			return nil, usagef("%s: %w: want a CSV file in windows-1252", name, err)
+		}
+	}
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	if line := lineNotUTF8(text); line > 0 {
 		return nil, usagef("%s:%d: not UTF-8: want the file saved as \"CSV UTF-8\"", name, line)
 	}
 	in := csv.NewReader(bytes.NewReader(text))
-	in.Comma = separatorOf(text)
+	if in.Comma = d.separator; in.Comma == 0 {
+		in.Comma = separatorOf(text)
+	}
 	in.FieldsPerRecord = -1 // our words say better what is wrong
 	in.ReuseRecord = true
 	header, err := in.Read()
@@ -82,7 +108,14 @@ func readCSV(r io.Reader, name string, columns ...csvColumn) (*csvFile, error) {
 		return nil, usagef("%s: no header: want the columns %s", name, columnNames(columns))
 	}
 	header = slices.Clone(header)
-	if problems := checkHeader(header, columns); len(problems) > 0 {
+	var ours []string // as the header, but in our names
+	var problems []error
+	if d.names == nil {
+		problems = checkHeader(header, columns)
+	} else {
+		ours, problems = checkForeignHeader(header, d.names)
+	}
+	if len(problems) > 0 {
 		line, _ := in.FieldPos(0)
 		f := &csvFile{name: name}
 		for _, problem := range problems {
@@ -103,7 +136,15 @@ func readCSV(r io.Reader, name string, columns ...csvColumn) (*csvFile, error) {
 			return nil, usagef("%s: %w", name, err)
 		}
 		line, _ := in.FieldPos(0)
-		f.add(line, header, record)
+		if ours == nil || len(record) != len(header) {
+			f.add(line, header, record)
+			continue
+		}
+		picked := make([]string, len(ours))
+		for i, name := range ours {
+			picked[i] = record[slices.Index(header, d.names[name])]
+		}
+		f.add(line, ours, picked)
 	}
 }
 
@@ -182,6 +223,27 @@ func checkHeader(header []string, columns []csvColumn) (problems []error) {
 		}
 	}
 	return problems
+}
+
+// checkForeignHeader trims the names in the header and says which of the wanted are not there, or twice. It
+// returns our names of those that are.
+func checkForeignHeader(header []string, names map[string]string) (ours []string, problems []error) {
+	for i := range header {
+		header[i] = strings.TrimSpace(header[i])
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		theirs := names[name]
+		first := slices.Index(header, theirs)
+		switch {
+		case first < 0:
+			problems = append(problems, fmt.Errorf("no column %q%s for %s: the file has %q", theirs, nearest(theirs, header), name, header))
+		case slices.Contains(header[first+1:], theirs):
+			problems = append(problems, fmt.Errorf("column %q for %s stands there twice: want it once", theirs, name))
+		default:
+			ours = append(ours, name)
+		}
+	}
+	return ours, problems
 }
 
 // columnNames lists columns for people, optional ones in brackets.

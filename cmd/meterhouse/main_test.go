@@ -269,7 +269,7 @@ func TestWrongUse(t *testing.T) {
 		{[]string{"rnu"}, `unknown command "rnu" (did you mean "run"?)`},
 		{[]string{"migrate"}, "migrate: want a command: down, status, up"},
 		{[]string{"migrate", "upp"}, `(did you mean "up"?)`},
-		{[]string{"invoice", "--help"}, `unknown command "invoice": want backfill, calendar, check,`},
+		{[]string{"ledger", "--help"}, `unknown command "ledger": want backfill, calendar, check,`},
 		{[]string{"migrate", "upp", "--help"}, `migrate: unknown command "upp" (did you mean "up"?)`},
 		{[]string{"help", "invoices"}, `unknown command "invoices"`},
 		{[]string{"help", "migrate", "upp"}, `migrate: unknown command "upp"`},

@@ -1,0 +1,287 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"meterhouse/etl/billing"
+	"meterhouse/etl/warehouse"
+)
+
+const otherCharge = billing.OtherCharge
+
+func (a *app) invoiceCommand() *cobra.Command {
+	cmd := group("invoice", "Import, list or show the vendors' invoices", "import october.csv --mapping netapp.yaml --plan")
+	cmd.AddCommand(a.invoiceImportCommand(), a.invoiceListCommand(), a.invoiceShowCommand())
+	return cmd
+}
+
+var invoiceColumns = []csvColumn{
+	{name: "vendor"}, {name: "number"}, {name: "invoice_date"}, {name: "currency"}, {name: "line", optional: true},
+	{name: "account", optional: true}, {name: "customer_id", optional: true}, {name: "subscription_number", optional: true},
+	{name: "item", optional: true}, {name: "charge"}, {name: "period_start"}, {name: "period_end"},
+	{name: "quantity", optional: true}, {name: "unit_price", optional: true}, {name: "amount"}, {name: "text", optional: true},
+}
+
+func (a *app) invoiceImportCommand() *cobra.Command {
+	var planOnly bool
+	var mappingName string
+	var f format
+	cmd := &cobra.Command{
+		Use:   "import FILE [--mapping FILE] [--plan]",
+		Short: "Import invoices from a CSV file",
+		Long: `Reads vendor, number, invoice_date, currency, line, account, customer_id, subscription_number, item
+(service level or product), charge (committed, burst, license, usage, other for taxes and credits),
+period_start, period_end (last day), quantity, unit_price, amount and text with a header; - is stdin.
+A mapping file (YAML) says how a file of the vendor's own is read:
+
+  columns: {number: Invoice No., amount: Net, …}   our names: theirs
+  constants: {vendor: keystone, currency: EUR}     what no column says
+  items: {"Extreme, committed": {item: Extreme, charge: committed}}
+  delimiter ";"  decimal ","  thousands "."  date DD.MM.YYYY  encoding windows-1252  sign reversed
+
+An invoice that was imported before and says something else now replaces its former version, which
+is kept. All lines are good and imported, or none is. Repeating is safe.`,
+		Example: "  meterhouse invoice import october.csv --mapping netapp.yaml --plan",
+		Args:    oneArgument("a CSV file, or - for stdin"),
+	}
+	cmd.Flags().StringVar(&mappingName, "mapping", "", "YAML `file` that says how FILE is read (default: by our own columns)")
+	cmd.Flags().BoolVar(&planOnly, "plan", false, "print what would change and change nothing")
+	formatFlag(cmd, &f)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		var mapping invoiceMapping
+		if mappingName != "" {
+			if mapping, err = readInvoiceMapping(mappingName); err != nil {
+				return err
+			}
+		}
+		file, err := a.openForeignCSV(args[0], mapping.dialect(), invoiceColumns...)
+		if err != nil {
+			return err
+		}
+		invoices, err := readInvoices(file, &mapping)
+		if err != nil {
+			return err
+		}
+		s, err := a.openSession(cmd.Context(), need{database: true})
+		if err != nil {
+			return err
+		}
+		defer s.close(&err)
+		b := billing.New(s.wh.Pool(), a.now)
+		names, err := s.names(cmd.Context(), b)
+		if err != nil {
+			return err
+		}
+		changes, err := b.ImportInvoices(cmd.Context(), invoices, planOnly)
+		if err != nil {
+			return err
+		}
+		a.lookAtInvoices(file, invoices, names)
+		return a.printInvoiceChanges(f, changes, planOnly)
+	}
+	return cmd
+}
+
+// readInvoices reads and checks the whole file. Invoices are in the order of their first lines.
+func readInvoices(file *csvFile, m *invoiceMapping) ([]billing.Invoice, error) {
+	type key struct{ vendor, number string }
+	var order []key
+	invoices, first := map[key]*billing.Invoice{}, map[key]csvRow{}
+	taken := map[key]map[int]int{} // line numbers → lines of the file
+	vendors := slices.Sorted(maps.Keys(billing.Charges))
+	for _, row := range file.rows {
+		vendor, currency := m.cell(row, "vendor"), m.cell(row, "currency")
+		k := key{vendor, m.cell(row, "number")}
+		date := m.day(file, row, "invoice_date")
+		l := billing.InvoiceLine{
+			Account: m.cell(row, "account"), CustomerID: m.cell(row, "customer_id"), SubscriptionNumber: m.cell(row, "subscription_number"),
+			PeriodStart: m.day(file, row, "period_start"), PeriodEnd: m.day(file, row, "period_end"),
+			Quantity: m.optional(file, row, "quantity", m.amount), UnitPrice: m.optional(file, row, "unit_price", m.number), Amount: m.amount(file, row, "amount"),
+			Text: m.cell(row, "text"), Source: file.source(row),
+		}
+		l.Item, l.Charge = m.thing(file, row)
+		if !slices.Contains(vendors, vendor) {
+			file.bad(row, "vendor", "%q%s: want %s", vendor, nearest(vendor, vendors), oneOf(vendors))
+		} else if charges := append(slices.Clone(billing.Charges[vendor]), otherCharge); !slices.Contains(charges, l.Charge) {
+			file.bad(row, "charge", "%q%s: want %s", l.Charge, nearest(l.Charge, charges), oneOf(charges))
+		}
+		if k.number == "" {
+			file.bad(row, "number", "is empty: want the number of the invoice")
+		}
+		if !isCurrencyCode(currency) {
+			file.bad(row, "currency", "%q: want a code of ISO 4217 in capitals, such as USD", currency)
+		}
+		if l.PeriodStart != 0 && l.PeriodEnd != 0 && l.PeriodEnd < l.PeriodStart {
+			file.bad(row, "period_end", "%s is before period_start %s: want the last day that is charged for", l.PeriodEnd, l.PeriodStart)
+		}
+		if l.Charge != otherCharge && l.Item == "" {
+			file.bad(row, "item", "is empty: want a service level or product; taxes, credits and the like have charge %s", otherCharge)
+		}
+		if vendor == "keystone" && l.Charge != otherCharge && l.SubscriptionNumber == "" {
+			file.bad(row, "subscription_number", "is empty: want the subscription that is charged")
+		}
+		if vendor == "wolkvox" && l.CustomerID+l.SubscriptionNumber != "" {
+			file.bad(row, "subscription_number", "%q: want it and customer_id empty: wolkvox has accounts only", l.SubscriptionNumber)
+		}
+		i := invoices[k]
+		if i == nil {
+			i = &billing.Invoice{Vendor: vendor, Number: k.number, Date: date, Currency: currency}
+			invoices[k], first[k], taken[k], order = i, row, map[int]int{}, append(order, k)
+		}
+		if i.Date != date || i.Currency != currency {
+			file.bad(row, "number", "invoice %s has date %s and currency %q here, %s and %q on line %d: want one of each", k.number, date, currency, i.Date, i.Currency, first[k].line)
+		}
+		l.Number = len(i.Lines) + 1
+		if text := m.cell(row, "line"); text != "" {
+			n, err := strconv.Atoi(text)
+			if err != nil || n < 1 || n > 1_000_000 {
+				file.bad(row, "line", "%q: want a whole number from 1", text)
+			}
+			l.Number = n
+		}
+		if before, twice := taken[k][l.Number]; twice {
+			file.bad(row, "line", "%d of invoice %s stands on line %d too: want a number of its own for each, or none for all", l.Number, k.number, before)
+		}
+		taken[k][l.Number] = row.line
+		i.Lines = append(i.Lines, l)
+	}
+	if len(order) == 0 && file.err() == nil {
+		return nil, usagef("%s: no rows below the header: want at least one line of an invoice", file.name)
+	}
+	list := make([]billing.Invoice, len(order))
+	for i, k := range order {
+		list[i] = *invoices[k]
+	}
+	return list, file.err()
+}
+
+// lookAtInvoices warns of what no load has met.
+func (a *app) lookAtInvoices(file *csvFile, invoices []billing.Invoice, names billing.Names) {
+	rows := map[string]csvRow{}
+	for _, row := range file.rows {
+		rows[file.source(row)] = row
+	}
+	met := map[[2]string]bool{}
+	look := func(l billing.InvoiceLine, what, value string, known []string) {
+		if value == "" || slices.Contains(known, value) || met[[2]string{what, value}] {
+			return
+		}
+		met[[2]string{what, value}] = true
+		a.log.Warn(fmt.Sprintf("%s: %s %q%s is not known yet: it is imported, and match finds nothing for it", l.Source, what, value, nearestOf(value, known)))
+	}
+	for _, i := range invoices {
+		for _, l := range i.Lines {
+			look(l, "account", l.Account, names.Accounts)
+			look(l, "customer_id", l.CustomerID, names.Customers)
+			look(l, "subscription_number", l.SubscriptionNumber, slices.Sorted(maps.Keys(names.Subscriptions)))
+			if l.Charge == otherCharge {
+				continue
+			}
+			if i.Vendor == "keystone" {
+				look(l, "item", l.Item, names.Levels)
+			} else {
+				look(l, "item", l.Item, names.Products)
+			}
+		}
+	}
+}
+
+func (a *app) printInvoiceChanges(f format, changes []billing.InvoiceChange, planOnly bool) error {
+	t := warehouse.Table{
+		Columns: strings.Fields("what vendor number line subscription_number item charge period_start period_end was is"),
+		Numeric: []bool{3: true},
+	}
+	says := func(i billing.Invoice, l billing.InvoiceLine) string {
+		if l.Number == 0 {
+			return ""
+		}
+		text := l.Amount.StringFixed(max(0, -l.Amount.Exponent())) + " " + i.Currency
+		if l.Quantity.Valid || l.UnitPrice.Valid {
+			text += fmt.Sprintf(" = %s × %s", orQuestion(digits(l.Quantity)), orQuestion(digits(l.UnitPrice)))
+		}
+		return text
+	}
+	invoices, lines := map[string]int{}, map[string]int{}
+	for _, c := range changes {
+		invoices[c.What]++
+		if c.What == "changed" && (c.Was.Date != c.Is.Date || c.Was.Currency != c.Is.Currency) {
+			t.Rows = append(t.Rows, []string{"changed", c.Is.Vendor, c.Is.Number, "", "", "", "", "", "", c.Was.Date.String() + " " + c.Was.Currency, c.Is.Date.String() + " " + c.Is.Currency})
+		}
+		for _, l := range c.Lines {
+			lines[l.What]++
+			shown := l.Is
+			if l.What == "removed" {
+				shown = l.Was
+			}
+			if l.What != "unchanged" {
+				t.Rows = append(t.Rows, []string{l.What, c.Is.Vendor, c.Is.Number, strconv.Itoa(shown.Number), shown.SubscriptionNumber, shown.Item, shown.Charge,
+					shown.PeriodStart.String(), shown.PeriodEnd.String(), says(c.Was, l.Was), says(c.Is, l.Is)})
+			}
+		}
+	}
+	sum := fmt.Sprintf("invoices added %d, changed %d, unchanged %d; lines added %d, changed %d, removed %d, unchanged %d",
+		invoices["added"], invoices["changed"], invoices["unchanged"], lines["added"], lines["changed"], lines["removed"], lines["unchanged"])
+	return a.printChanges(f, t, planOnly, sum)
+}
+
+func orQuestion(text string) string {
+	if text == "" {
+		return "?"
+	}
+	return text
+}
+
+func (a *app) invoiceListCommand() *cobra.Command {
+	var history bool
+	var f format
+	cmd := &cobra.Command{
+		Use:     "list [--history]",
+		Short:   "List the imported invoices",
+		Long:    `Lists the imported invoices with their totals. With --history it lists former versions too.`,
+		Example: "  meterhouse invoice list",
+		Args:    noArguments,
+	}
+	cmd.Flags().BoolVar(&history, "history", false, "former versions too")
+	formatFlag(cmd, &f)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		more, which := "", "where i.superseded_at is null"
+		if history {
+			more, which = ", i.known_since, i.superseded_at", ""
+		}
+		return a.printQuery(cmd, f, "no invoice was imported yet", `
+			select i.vendor, i.number, i.invoice_date, min(l.period_start) as first_day, max(l.period_end) as last_day, count(*) as lines,
+				sum(l.amount) as amount, i.currency`+more+`
+			from billing.invoice as i
+			join billing.invoice_line as l using (invoice_id) `+which+`
+			group by i.invoice_id
+			order by i.vendor, i.invoice_date, i.number, i.known_since, i.invoice_id`)
+	}
+	return cmd
+}
+
+func (a *app) invoiceShowCommand() *cobra.Command {
+	var f format
+	cmd := &cobra.Command{
+		Use:     "show NUMBER",
+		Short:   "Show the lines of an invoice",
+		Long:    `Shows the lines of an imported invoice in its newest version, with the file and line each is from.`,
+		Example: "  meterhouse invoice show 90001234",
+		Args:    oneArgument("the number of an invoice"),
+	}
+	formatFlag(cmd, &f)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.printQuery(cmd, f, "no invoice "+args[0]+" was imported: see `meterhouse invoice list`", `
+			select source as vendor, invoice_date, line_number as line, customer_id, account, subscription_number, item, charge, period_start, period_end,
+				quantity, unit_price, amount, currency, line_text as text, imported_from
+			from mart.invoice_line
+			where invoice_number = $1
+			order by source, line_number`, args[0])
+	}
+	return cmd
+}

@@ -1,0 +1,442 @@
+package billing
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/shopspring/decimal"
+
+	"meterhouse/etl"
+)
+
+// Cause is why invoice and statement differ, or that they do not.
+type Cause string
+
+// The causes. In which order they are tried says explain.
+const (
+	Equal                Cause = "equal"                  // the same amount
+	Rounding             Cause = "rounding"               // within the tolerance
+	RestatedAfterInvoice Cause = "restated_after_invoice" // the figures as they were known on the day of the invoice give its amount
+	Waiver               Cause = "waiver"                 // burst of the first 60 days is charged, or left out though it has a price
+	Prorated             Cause = "prorated"               // a whole month is charged where days count, or only some of the days
+	RateDiffers          Cause = "rate_differs"           // our quantity at the price of the invoice
+	MissingDays          Cause = "missing_days"           // days without figures can account for it
+	QuantityDiffers      Cause = "quantity_differs"       // another quantity at our price
+	NotOnInvoice         Cause = "not_on_invoice"
+	NotInWarehouse       Cause = "not_in_warehouse"
+	Unexplained          Cause = "unexplained" // none of these
+)
+
+// Causes are all of them, in the order in which they are reported.
+var Causes = []Cause{Equal, Rounding, RestatedAfterInvoice, Waiver, Prorated, RateDiffers, MissingDays, QuantityDiffers, NotOnInvoice, NotInWarehouse, Unexplained}
+
+// comparison is everything that is known of one thing that is charged for: the lines of invoices for it,
+// the lines of the statement, and the days behind these. Either kind of lines may be missing, not both.
+type comparison struct {
+	invoice  []InvoiceLine
+	lines    []Line
+	days     []pricedDay // of the statement's lines, as known now
+	then     []pricedDay // the same as known at the date of the invoice, at the prices of now; nil: the same, or not asked for
+	currency string
+
+	// What burst in the waiver would cost without one.
+	regular []decimal.Decimal
+	// What is accepted as rounding, in minor units of the currency for each line of either side: each was
+	// rounded for itself.
+	tolerance decimal.Decimal
+	// What the quantity comes to when it is worked out another way: burst from samples, commitment from
+	// the contract. Unknown where that cannot be told.
+	recomputed decimal.NullDecimal
+	// How many customers or accounts could be meant by an invoice that does not say; 0 when it does.
+	owners int
+	// Whether an invoice charges the subscription or account at all in this month.
+	isInvoiced bool
+}
+
+// pricedDay is the part of one instance of a level, or of one product and description, on one day.
+type pricedDay struct {
+	day      etl.Day
+	parts    decimal.NullDecimal // divided by scale it is the day's part of the quantity
+	scale    int
+	price    decimal.NullDecimal // of one unit, in the currency of the comparison
+	isWaiver bool
+	isGuess  bool // missing, or estimated from what was known before
+}
+
+// explain names the one cause that accounts for what the invoice asks, and says more in words where that
+// helps: the first that does, and what stands on solid evidence is tried before what is only possible. It
+// depends on nothing else and on no order of lines or days.
+func explain(c comparison) (Cause, string) {
+	asked := c.asked()
+	switch {
+	case len(c.lines) == 0 && c.difference().IsZero():
+		return Equal, ""
+	case len(c.lines) == 0:
+		return NotInWarehouse, c.strange()
+	case len(c.invoice) == 0 && c.owed().IsZero() && c.quantity().Decimal.IsZero():
+		return Equal, ""
+	case len(c.invoice) > 0 && c.difference().IsZero():
+		return Equal, ""
+	case len(c.invoice) > 0 && c.difference().Abs().LessThanOrEqual(c.slack()):
+		return Rounding, ""
+	}
+	if c.then != nil && len(c.invoice) > 0 && c.isAbout(cost(c.then, anyDay)) && c.hasOurPrice() {
+		return RestatedAfterInvoice, fmt.Sprintf("as known at the invoice date: %s", c.money(cost(c.then, anyDay)))
+	}
+	if detail, is := c.waiver(asked); is && c.isInvoiced {
+		return Waiver, detail
+	}
+	if len(c.invoice) == 0 {
+		return NotOnInvoice, c.unpriced()
+	}
+	if detail, is := c.prorated(); is {
+		return Prorated, detail
+	}
+	if detail, is := c.rate(); is {
+		return RateDiffers, detail
+	}
+	if detail, is := c.missing(asked); is {
+		return MissingDays, detail
+	}
+	if detail, is := c.otherQuantity(); is {
+		return QuantityDiffers, detail
+	}
+	return Unexplained, c.unpriced()
+}
+
+// asked is what the invoice charges; lines of one kind are summed.
+func (c comparison) asked() (sum decimal.Decimal) {
+	for _, l := range c.invoice {
+		sum = sum.Add(l.Amount)
+	}
+	return sum
+}
+
+// owed is what the statement comes to; lines without a price count nothing.
+func (c comparison) owed() (sum decimal.Decimal) {
+	for _, l := range c.lines {
+		sum = sum.Add(l.Amount.Decimal)
+	}
+	return sum
+}
+
+func (c comparison) difference() decimal.Decimal { return c.asked().Sub(c.owed()) }
+
+// invoiceQuantity is known when every line has one.
+func (c comparison) invoiceQuantity() (sum decimal.NullDecimal) {
+	for i, l := range c.invoice {
+		sum.Valid = l.Quantity.Valid && (i == 0 || sum.Valid)
+		sum.Decimal = sum.Decimal.Add(l.Quantity.Decimal)
+	}
+	return sum
+}
+
+// quantity is known when some day is.
+func (c comparison) quantity() (sum decimal.NullDecimal) {
+	for _, l := range c.lines {
+		sum.Valid = sum.Valid || l.Quantity.Valid
+		sum.Decimal = sum.Decimal.Add(l.Quantity.Decimal)
+	}
+	return sum
+}
+
+// invoicePrice is known when all lines that say one say the same, and one does.
+func (c comparison) invoicePrice() decimal.NullDecimal {
+	var prices []decimal.Decimal
+	for _, l := range c.invoice {
+		if l.UnitPrice.Valid {
+			prices = addPrice(prices, l.UnitPrice.Decimal)
+		}
+	}
+	return onlyPrice(prices)
+}
+
+// prices are those of the statement, without those of the waiver.
+func (c comparison) prices() (prices []decimal.Decimal) {
+	for _, l := range c.lines {
+		if l.UnitPrice.Valid && !l.IsWaiver {
+			prices = addPrice(prices, l.UnitPrice.Decimal)
+		}
+	}
+	return prices
+}
+
+// price is that of all lines of the statement.
+func (c comparison) price() decimal.NullDecimal {
+	prices := c.prices()
+	for _, l := range c.lines {
+		if l.UnitPrice.Valid {
+			prices = addPrice(prices, l.UnitPrice.Decimal)
+		}
+	}
+	return onlyPrice(prices)
+}
+
+func addPrice(prices []decimal.Decimal, price decimal.Decimal) []decimal.Decimal {
+	if slices.ContainsFunc(prices, price.Equal) {
+		return prices
+	}
+	return append(prices, price)
+}
+
+func onlyPrice(prices []decimal.Decimal) decimal.NullDecimal {
+	if len(prices) != 1 {
+		return decimal.NullDecimal{}
+	}
+	return decimal.NewNullDecimal(prices[0])
+}
+
+// hasOurPrice tells that no line of the invoice says a price that is not one of ours.
+func (c comparison) hasOurPrice() bool {
+	ours := c.prices()
+	for _, l := range c.invoice {
+		if l.UnitPrice.Valid && !slices.ContainsFunc(ours, l.UnitPrice.Decimal.Equal) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c comparison) minorUnits() int32 { return int32(MinorUnits(c.currency)) }
+
+// slack is how far amounts may be apart by rounding alone.
+func (c comparison) slack() decimal.Decimal {
+	return c.tolerance.Mul(decimal.NewFromInt(int64(len(c.invoice) + len(c.lines)))).Shift(-c.minorUnits())
+}
+
+// isAbout tells that an amount is what the invoice charges, but for rounding.
+func (c comparison) isAbout(amount decimal.Decimal) bool {
+	return c.asked().Sub(amount.Round(c.minorUnits())).Abs().LessThanOrEqual(c.slack())
+}
+
+func (c comparison) money(d decimal.Decimal) string {
+	return d.StringFixed(c.minorUnits()) + " " + c.currency
+}
+
+func anyDay(pricedDay) bool { return true }
+
+// cost is what days come to at their prices. It keeps more digits than any amount has and is not rounded.
+func cost(days []pricedDay, counts func(pricedDay) bool) decimal.Decimal {
+	return weigh(days, func(d pricedDay) decimal.Decimal {
+		if !counts(d) {
+			return decimal.Zero
+		}
+		return d.price.Decimal
+	})
+}
+
+// weigh is the sum of the days' quantities, each by a factor of its own.
+func weigh(days []pricedDay, factor func(pricedDay) decimal.Decimal) (sum decimal.Decimal) {
+	byScale := map[int]decimal.Decimal{}
+	for _, d := range days {
+		byScale[d.scale] = byScale[d.scale].Add(d.parts.Decimal.Mul(factor(d)))
+	}
+	for scale, parts := range byScale {
+		sum = sum.Add(parts.DivRound(decimal.NewFromInt(int64(scale)), workDecimals))
+	}
+	return sum
+}
+
+// workDecimals are so many that what is cut off changes no cent.
+const workDecimals = 24
+
+// waiver tries what the invoice would be with burst of the waiver left out, or charged as any other burst.
+func (c comparison) waiver(asked decimal.Decimal) (string, bool) {
+	one := decimal.NewFromInt(1)
+	var waived decimal.Decimal // amount
+	hasWaiver := false
+	for _, l := range c.lines {
+		if l.IsWaiver {
+			waived, hasWaiver = waived.Add(l.Amount.Decimal), true
+		}
+	}
+	if !hasWaiver {
+		return "", false
+	}
+	rest := c.owed().Sub(waived)
+	if !waived.IsZero() && c.isAbout(rest) {
+		return fmt.Sprintf("%s of the waiver left out", c.money(waived)), true
+	}
+	quantity := weigh(c.days, func(d pricedDay) decimal.Decimal {
+		if d.isWaiver {
+			return one
+		}
+		return decimal.Zero
+	})
+	prices := slices.Clone(c.regular)
+	for _, price := range c.prices() {
+		prices = addPrice(prices, price)
+	}
+	for _, l := range c.invoice {
+		if l.UnitPrice.Valid {
+			prices = addPrice(prices, l.UnitPrice.Decimal)
+		}
+	}
+	slices.SortFunc(prices, decimal.Decimal.Cmp)
+	for _, price := range prices {
+		if amount := quantity.Mul(price); !quantity.IsZero() && c.isAbout(rest.Add(amount)) {
+			return fmt.Sprintf("%s TiB of the waiver charged at %s", brief(quantity), price), true
+		}
+	}
+	return "", false
+}
+
+// prorated tries whole months at one of the commitments that held, and only the days that the invoice is for.
+func (c comparison) prorated() (string, bool) {
+	if !c.hasOurPrice() {
+		return "", false
+	}
+	first, last := c.invoicePeriod()
+	if within := func(d pricedDay) bool { return d.day >= first && d.day <= last }; slices.ContainsFunc(c.days, within) &&
+		slices.ContainsFunc(c.days, func(d pricedDay) bool { return !within(d) }) && c.isAbout(cost(c.days, within)) {
+		return fmt.Sprintf("only %s to %s charged", first, last), true
+	}
+	price := c.price()
+	if len(c.days) == 0 || c.lines[0].Charge != "committed" || !price.Valid {
+		return "", false
+	}
+	committed := map[etl.Day]decimal.Decimal{} // parts of a whole month
+	for _, d := range c.days {
+		committed[d.day] = committed[d.day].Add(d.parts.Decimal.Mul(decimal.NewFromInt(daysOfMonth(d.day))))
+	}
+	start, end := c.lines[0].PeriodStart, c.lines[0].PeriodEnd
+	for _, l := range c.lines {
+		start, end = min(start, l.PeriodStart), max(end, l.PeriodEnd)
+	}
+	scale := decimal.NewFromInt(int64(c.days[0].scale))
+	// The day's part of its month, and calendar months that the period touches.
+	whole, months := decimal.Zero, int64(0)
+	for d := start; d <= end; d++ {
+		whole = whole.Add(decimal.NewFromInt(int64(c.days[0].scale) / daysOfMonth(d)))
+		if d == start || d.Month() == d {
+			months++
+		}
+	}
+	for _, day := range slices.Sorted(maps.Keys(committed)) {
+		level := committed[day].DivRound(scale, workDecimals) // TiB
+		for _, extent := range []decimal.Decimal{whole.DivRound(scale, workDecimals), decimal.NewFromInt(months)} {
+			if c.isAbout(level.Mul(extent).Mul(price.Decimal)) {
+				return fmt.Sprintf("%s TiB charged for the whole period", brief(level)), true
+			}
+		}
+	}
+	return "", false
+}
+
+// invoicePeriod is from the first to the last day that the lines of the invoice are for.
+func (c comparison) invoicePeriod() (first, last etl.Day) {
+	first, last = c.invoice[0].PeriodStart, c.invoice[0].PeriodEnd
+	for _, l := range c.invoice {
+		first, last = min(first, l.PeriodStart), max(last, l.PeriodEnd)
+	}
+	return first, last
+}
+
+func daysOfMonth(d etl.Day) int64 { return int64(d.NextMonth() - d.Month()) }
+
+// rate tries our quantity at the price of the invoice.
+func (c comparison) rate() (string, bool) {
+	theirs, quantity := c.invoicePrice(), c.quantity()
+	ours := "none"
+	if price := c.price(); price.Valid {
+		ours = price.Decimal.String()
+	} else if len(c.prices()) > 0 {
+		ours = "several"
+	}
+	exactly := weigh(c.days, func(pricedDay) decimal.Decimal { return decimal.NewFromInt(1) })
+	switch said := c.invoiceQuantity(); {
+	case !quantity.Valid:
+	case theirs.Valid && !c.hasOurPrice() && c.isAbout(exactly.Mul(theirs.Decimal)):
+		return fmt.Sprintf("price %s on the invoice, %s in the rate card", theirs.Decimal, ours), true
+	case !theirs.Valid && said.Valid && !said.Decimal.IsZero() && isShown(said.Decimal, quantity.Decimal):
+		return fmt.Sprintf("price %s on the invoice as it comes to, %s in the rate card", brief(c.asked().DivRound(said.Decimal, 12)), ours), true
+	}
+	return "", false
+}
+
+// isShown tells that a printed quantity is ours, with the decimals that were printed; two at least.
+func isShown(printed, ours decimal.Decimal) bool {
+	return printed.Equal(ours) || printed.Exponent() <= -2 && ours.Round(-printed.Exponent()).Equal(printed)
+}
+
+// missing tries whether the days without figures can make up for the difference: from nothing to as much as
+// the greatest day that is known, each.
+func (c comparison) missing(asked decimal.Decimal) (string, bool) {
+	guesses := map[etl.Day]bool{}
+	var least, most decimal.Decimal // amounts
+	var greatest decimal.NullDecimal
+	for _, d := range c.days {
+		if !d.isGuess && (!greatest.Valid || d.parts.Decimal.GreaterThan(greatest.Decimal)) {
+			greatest = decimal.NewNullDecimal(d.parts.Decimal)
+		}
+	}
+	for _, d := range c.days {
+		if !d.isGuess {
+			continue
+		}
+		guesses[d.day] = true
+		up := decimal.Max(greatest.Decimal, d.parts.Decimal)
+		most = most.Add(up.Mul(d.price.Decimal).DivRound(decimal.NewFromInt(int64(d.scale)), workDecimals))
+	}
+	if len(guesses) == 0 || !c.hasOurPrice() {
+		return "", false
+	}
+	least = cost(c.days, func(d pricedDay) bool { return !d.isGuess })
+	most = most.Add(least)
+	detail := fmt.Sprintf("%d days without figures", len(guesses))
+	if len(guesses) == 1 {
+		detail = "1 day without figures"
+	}
+	switch slack := c.slack(); {
+	case asked.LessThan(least.Sub(slack)), greatest.Valid && asked.GreaterThan(most.Add(slack)):
+		return "", false
+	case !greatest.Valid:
+		return detail + ", and no other", true
+	}
+	return fmt.Sprintf("%s: with them %s to %s", detail, c.money(least), c.money(most)), true
+}
+
+// otherQuantity tries whether the invoice is its own quantity at our price.
+func (c comparison) otherQuantity() (string, bool) {
+	said, price := c.invoiceQuantity(), c.price()
+	if !said.Valid || !price.Valid || !c.hasOurPrice() || !c.isAbout(said.Decimal.Mul(price.Decimal)) {
+		return "", false
+	}
+	ours := "unknown"
+	if q := c.quantity(); q.Valid {
+		ours = brief(q.Decimal)
+	}
+	detail := fmt.Sprintf("quantity %s on the invoice, %s in the statement", said.Decimal, ours)
+	if c.recomputed.Valid && said.Decimal.Sub(c.recomputed.Decimal).Abs().LessThanOrEqual(decimal.New(1, -2)) {
+		detail += ": the invoice agrees with what was recomputed"
+	}
+	return detail, true
+}
+
+// unpriced says that the statement has lines without a price.
+func (c comparison) unpriced() string {
+	if slices.ContainsFunc(c.lines, func(l Line) bool { return !l.UnitPrice.Valid }) {
+		return "no price in the rate card"
+	}
+	return ""
+}
+
+// strange says what the line is about that we know nothing of.
+func (c comparison) strange() string {
+	var texts []string
+	if c.owners > 1 {
+		texts = append(texts, fmt.Sprintf("%d customers or accounts have it: import the invoice with the one that is meant", c.owners))
+	}
+	for _, l := range c.invoice {
+		if l.Text != "" && !slices.Contains(texts, l.Text) {
+			texts = append(texts, l.Text)
+		}
+	}
+	slices.Sort(texts)
+	return strings.Join(texts, "; ")
+}
+
+// brief is a quantity without more digits than statements have.
+func brief(d decimal.Decimal) string { return d.Round(12).String() }

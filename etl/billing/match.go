@@ -1,0 +1,580 @@
+package billing
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/shopspring/decimal"
+
+	"meterhouse/etl"
+)
+
+// MatchLine compares what invoices charge for one thing in one period with what the statement says of it:
+// a subscription's level or a product, and a charge. Lines for the same are summed on both sides.
+type MatchLine struct {
+	PeriodStart, PeriodEnd etl.Day // of the statement, or of the invoice where it has none
+	Source                 string
+	CustomerID             string
+	Account                string
+	SubscriptionNumber     string
+	Item                   string
+	Charge                 string
+	Currency               string // empty when neither side has one
+	Cause                  Cause
+	Difference             decimal.Decimal // invoice amount less statement amount: the money of the cause
+	InvoiceAmount          decimal.Decimal
+	StatementAmount        decimal.Decimal
+	InvoiceQuantity        decimal.NullDecimal
+	StatementQuantity      decimal.NullDecimal
+	RecomputedQuantity     decimal.NullDecimal
+	InvoicePrice           decimal.NullDecimal // unknown when none or several, as StatementPrice
+	StatementPrice         decimal.NullDecimal
+	RecomputedAmount       decimal.NullDecimal // at StatementPrice
+	Invoices               []string            // numbers
+	InvoiceLines           int
+	StatementLines         int
+	State                  string // provisional when a line of the statement is; empty without a statement
+	Detail                 string // figures behind the cause
+}
+
+// Match is the comparison of a month.
+type Match struct {
+	Period Period
+	AsOf   time.Time // what was known then; zero: now
+	Lines  []MatchLine
+}
+
+// CauseTotal is the money of one cause in one currency.
+type CauseTotal struct {
+	Cause      Cause
+	Currency   string
+	Lines      int
+	Difference decimal.Decimal
+}
+
+// Totals are the sums of the differences by currency and cause. Over all causes of a currency they are the
+// total of the invoices less the total of the statement.
+func (m Match) Totals() (totals []CauseTotal) {
+	for _, l := range m.Lines {
+		i := slices.IndexFunc(totals, func(t CauseTotal) bool { return t.Cause == l.Cause && t.Currency == l.Currency })
+		if i < 0 {
+			i, totals = len(totals), append(totals, CauseTotal{Cause: l.Cause, Currency: l.Currency})
+		}
+		totals[i].Lines++
+		totals[i].Difference = totals[i].Difference.Add(l.Difference)
+	}
+	slices.SortFunc(totals, func(a, b CauseTotal) int {
+		return cmp.Or(cmp.Compare(a.Currency, b.Currency), cmp.Compare(slices.Index(Causes, a.Cause), slices.Index(Causes, b.Cause)))
+	})
+	return totals
+}
+
+// Unexplained are the lines whose money no cause accounts for.
+func (m Match) Unexplained() (n int) {
+	for _, l := range m.Lines {
+		if l.Cause == Unexplained {
+			n++
+		}
+	}
+	return n
+}
+
+// DefaultTolerance is half of the smallest unit of a currency: what a line may be off by being rounded.
+var DefaultTolerance = decimal.New(5, -1)
+
+// Match compares the lines of imported invoices whose period ends in a month with the statement of the
+// month and with what can be recomputed, as it was known at an instant, the zero time meaning now.
+// Tolerance is what is accepted as rounding, in minor units of the currency for every line of either side.
+func (b *Billing) Match(ctx context.Context, period Period, asOf time.Time, tolerance decimal.Decimal) (Match, error) {
+	m := Match{Period: period, AsOf: asOf}
+	var found []invoicedLine
+	var computed recomputation
+	err := b.read(ctx, func(tx pgx.Tx) (err error) {
+		if found, err = invoiced(ctx, tx, period, asOf); err != nil {
+			return err
+		}
+		return computed.read(ctx, tx, period, asOf)
+	})
+	if err != nil {
+		return m, fmt.Errorf("match of %s: %w", period, err)
+	}
+	statement, err := b.Statement(ctx, period, asOf, Selection{})
+	if err != nil {
+		return m, err
+	}
+	days, err := b.Days(ctx, period, asOf, Selection{})
+	if err != nil {
+		return m, err
+	}
+	pairs := pair(found, statement.Lines, days)
+	if err := b.regularPrices(ctx, pairs, asOf); err != nil {
+		return m, fmt.Errorf("match of %s: %w", period, err)
+	}
+	former := map[etl.Day]pastDays{}
+	for i := range pairs {
+		p := &pairs[i]
+		p.tolerance = tolerance
+		p.recomputed = computed.quantity(p.thing, p.dayRows)
+		// The past is worked out for those days only on which an invoice was made that it could account for.
+		if len(p.invoice) == 0 || len(p.lines) == 0 || p.difference().Abs().LessThanOrEqual(p.slack()) {
+			continue
+		}
+		then := (p.invoiceDate + 1).Time()
+		if now := b.now(); then.After(now) || !asOf.IsZero() && then.After(asOf) {
+			continue
+		}
+		past, known := former[p.invoiceDate]
+		if !known {
+			if past, err = b.pastDays(ctx, period, days, then); err != nil {
+				return m, err
+			}
+			former[p.invoiceDate] = past
+		}
+		p.then = past.reprice(p.dayRows, p.days)
+	}
+	for _, p := range pairs {
+		m.Lines = append(m.Lines, p.match())
+	}
+	slices.SortFunc(m.Lines, func(a, b MatchLine) int {
+		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Account, b.Account), cmp.Compare(a.CustomerID, b.CustomerID),
+			cmp.Compare(a.SubscriptionNumber, b.SubscriptionNumber), cmp.Compare(a.Item, b.Item), cmp.Compare(b.Charge, a.Charge),
+			cmp.Compare(a.PeriodStart, b.PeriodStart), cmp.Compare(a.PeriodEnd, b.PeriodEnd), cmp.Compare(a.Currency, b.Currency))
+	})
+	return m, nil
+}
+
+// thing is what is charged for.
+type thing struct {
+	source, account, customer, subscription, item, charge string
+}
+
+// owner is the subscription or account that is charged.
+func (t thing) owner() thing {
+	t.item, t.charge = "", ""
+	return t
+}
+
+// paired is a comparison with what it is about.
+type paired struct {
+	thing
+	comparison
+	dayRows     []StatementDay // those that days are made of, in their order
+	numbers     []string       // of the invoices
+	invoiceDate etl.Day        // of the latest
+}
+
+func (p paired) match() MatchLine {
+	cause, detail := explain(p.comparison)
+	m := MatchLine{
+		Source: p.source, CustomerID: p.customer, Account: p.account, SubscriptionNumber: p.subscription, Item: p.item, Charge: p.charge,
+		Currency: p.currency, Cause: cause, Detail: detail, Difference: p.difference(), InvoiceAmount: p.asked(), StatementAmount: p.owed(),
+		InvoiceQuantity: p.invoiceQuantity(), StatementQuantity: p.quantity(), RecomputedQuantity: p.recomputed,
+		InvoicePrice: p.invoicePrice(), StatementPrice: p.price(), Invoices: p.numbers, InvoiceLines: len(p.invoice), StatementLines: len(p.lines),
+	}
+	if m.StatementPrice.Valid && m.RecomputedQuantity.Valid {
+		m.RecomputedAmount = decimal.NewNullDecimal(m.RecomputedQuantity.Decimal.Mul(m.StatementPrice.Decimal).Round(p.minorUnits()))
+	}
+	for i, l := range p.lines {
+		if i == 0 {
+			m.PeriodStart, m.PeriodEnd, m.State = l.PeriodStart, l.PeriodEnd, l.State
+		}
+		m.PeriodStart, m.PeriodEnd = min(m.PeriodStart, l.PeriodStart), max(m.PeriodEnd, l.PeriodEnd)
+		if l.State == "provisional" {
+			m.State = l.State
+		}
+	}
+	if len(p.lines) == 0 {
+		m.PeriodStart, m.PeriodEnd = p.invoicePeriod()
+	}
+	return m
+}
+
+// span is a billing period.
+type span struct{ start, end etl.Day }
+
+// pair brings together what is about the same: the lines of a thing and currency whose periods are equal,
+// and then all those together whose periods have no equal on the other side. No order matters.
+func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
+	resolve := resolver(lines)
+	ambiguous, charged := map[thing]int{}, map[thing]bool{}
+	type place struct {
+		thing
+		currency string
+		span
+	}
+	invoicesOf, linesOf := map[place][]invoicedLine{}, map[place][]Line{}
+	currencies := map[thing][]string{} // of either side
+	meet := func(t thing, currency string) {
+		if currency != "" && !slices.Contains(currencies[t], currency) {
+			currencies[t] = append(currencies[t], currency)
+			slices.Sort(currencies[t])
+		}
+	}
+	for _, l := range lines {
+		meet(thingOf(l), l.Currency)
+	}
+	for _, f := range found {
+		t, owners := resolve(f)
+		ambiguous[t] = max(ambiguous[t], owners)
+		charged[t.owner()] = true
+		meet(t, f.Currency)
+		at := place{t, f.Currency, span{f.line.PeriodStart, f.line.PeriodEnd}}
+		invoicesOf[at] = append(invoicesOf[at], f)
+	}
+	currencyOf := func(l Line) string { // a line without a price goes with those that have one
+		if known := currencies[thingOf(l)]; l.Currency == "" && len(known) > 0 {
+			return known[0]
+		}
+		return l.Currency
+	}
+	for _, l := range lines {
+		at := place{thingOf(l), currencyOf(l), span{l.PeriodStart, l.PeriodEnd}}
+		linesOf[at] = append(linesOf[at], l)
+	}
+	// What is left on both sides without an equal period is one comparison: of the empty span.
+	leftInvoices, leftLines := map[place]bool{}, map[place]bool{}
+	for at := range invoicesOf {
+		if linesOf[at] == nil {
+			leftInvoices[place{at.thing, at.currency, span{}}] = true
+		}
+	}
+	for at := range linesOf {
+		if invoicesOf[at] == nil {
+			leftLines[place{at.thing, at.currency, span{}}] = true
+		}
+	}
+	joined := func(at place) place {
+		left := place{at.thing, at.currency, span{}}
+		if leftInvoices[left] && leftLines[left] && (invoicesOf[at] == nil || linesOf[at] == nil) {
+			return left
+		}
+		return at
+	}
+	pairs := map[place]*paired{}
+	get := func(at place) *paired {
+		if pairs[at] == nil {
+			pairs[at] = &paired{thing: at.thing}
+			pairs[at].currency = at.currency
+		}
+		return pairs[at]
+	}
+	for at, list := range invoicesOf {
+		p := get(joined(at))
+		for _, f := range list {
+			p.invoice = append(p.invoice, f.line)
+			p.invoiceDate = max(p.invoiceDate, f.Date)
+			if !slices.Contains(p.numbers, f.Invoice.Number) {
+				p.numbers = append(p.numbers, f.Invoice.Number)
+			}
+		}
+	}
+	prices := map[int64]Line{} // by rate
+	for at, list := range linesOf {
+		p := get(joined(at))
+		p.lines = append(p.lines, list...)
+		for _, l := range list {
+			prices[l.RateID] = l
+		}
+	}
+	delete(prices, 0)
+	// Of a product without a closing reading the days since its last reading are unknown; of another, which
+	// is counted by a reading anyway, no day is.
+	unclosed := map[instance]etl.Day{}
+	for _, d := range days {
+		if d.Doubt == "not closed" {
+			unclosed[instanceOf(d).series()] = d.Day
+		}
+	}
+	for _, d := range days {
+		t := thing{d.Source, d.Account, d.CustomerID, d.SubscriptionNumber, d.Item, d.Charge}
+		currency := prices[d.RateID].Currency
+		if known := currencies[t]; currency == "" && len(known) > 0 {
+			currency = known[0]
+		}
+		at := place{t, currency, span{d.PeriodStart, d.PeriodEnd}}
+		p := pairs[joined(at)]
+		if p == nil {
+			continue
+		}
+		since, isUnclosed := unclosed[instanceOf(d).series()]
+		p.dayRows = append(p.dayRows, d)
+		p.days = append(p.days, pricedDay{day: d.Day, parts: d.Quantity, scale: d.Scale, price: prices[d.RateID].UnitPrice, isWaiver: d.IsWaiver,
+			isGuess: d.Basis == "estimated" || d.Basis == "missing" && (d.Source == "keystone" || isUnclosed && d.Day > since)})
+	}
+	list := make([]paired, 0, len(pairs))
+	for _, p := range pairs {
+		slices.Sort(p.numbers)
+		p.owners, p.isInvoiced = ambiguous[p.thing], charged[p.owner()]
+		list = append(list, *p)
+	}
+	return list
+}
+
+func thingOf(l Line) thing {
+	return thing{l.Source, l.Account, l.CustomerID, l.SubscriptionNumber, l.Item, l.Charge}
+}
+
+// resolver says what a line of an invoice is about: it may leave out account and customer where only one
+// has the subscription or product. Where several do, it says how many.
+func resolver(lines []Line) func(invoicedLine) (thing, int) {
+	of := map[string][]Line{} // by subscription; wolkvox has none
+	for _, l := range lines {
+		of[l.SubscriptionNumber] = append(of[l.SubscriptionNumber], l)
+	}
+	return func(f invoicedLine) (thing, int) {
+		t := thing{f.Vendor, f.line.Account, f.line.CustomerID, f.line.SubscriptionNumber, f.line.Item, f.line.Charge}
+		var owners []thing
+		for _, exactly := range []bool{true, false} { // by the thing, else by its subscription
+			for _, l := range of[t.subscription] {
+				owner := thing{source: l.Source, account: l.Account, customer: l.CustomerID}
+				if l.Source == t.source && (!exactly || l.Item == t.item && l.Charge == t.charge) &&
+					(t.account == "" || t.account == l.Account) && (t.customer == "" || t.customer == l.CustomerID) && !slices.Contains(owners, owner) {
+					owners = append(owners, owner)
+				}
+			}
+			if len(owners) > 0 {
+				break
+			}
+		}
+		if len(owners) == 1 {
+			t.account, t.customer = owners[0].account, owners[0].customer
+			return t, 0
+		}
+		return t, len(owners)
+	}
+}
+
+// regularPrices finds what the burst of waivers would cost without one: the price that has most to say on
+// the first day of the line.
+func (b *Billing) regularPrices(ctx context.Context, pairs []paired, asOf time.Time) error {
+	return b.read(ctx, func(tx pgx.Tx) error {
+		for i := range pairs {
+			for _, l := range pairs[i].lines {
+				if !l.IsWaiver {
+					continue
+				}
+				rows, err := tx.Query(ctx, `
+					select unit_price::text
+					from billing.rate
+					where vendor = $1 and charge = $2 and not is_waiver
+						and subscription_number in ('', $3) and item in (case when $7 <> 'unclassified' then '' else $4 end, $4) and customer_id in ('', $5) and account in ('', $6)
+						and valid_from <= $8 and coalesce(valid_to, $8) >= $8 and currency = $9
+						and known_since <= $10::text::timestamptz and (superseded_at is null or superseded_at > $10::text::timestamptz)
+					order by (subscription_number <> '')::integer * 8 + (item <> '')::integer * 4 + (customer_id <> '')::integer * 2 + (account <> '')::integer desc
+					limit 1`,
+					l.Source, l.Charge, l.SubscriptionNumber, l.Item, l.CustomerID, l.Account, l.LevelClass, l.SegmentFrom.Time(), pairs[i].currency, instant(asOf))
+				if err != nil {
+					return err
+				}
+				prices, err := pgx.CollectRows(rows, pgx.RowTo[string])
+				if err != nil {
+					return err
+				}
+				for _, text := range prices {
+					price, err := decimal.NewFromString(text)
+					if err != nil {
+						return err
+					}
+					pairs[i].regular = addPrice(pairs[i].regular, price)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// instance is one day of an instance of a level, or of a product and description.
+type instance struct {
+	thing
+	discriminator, description string
+	ordinal                    int
+	day                        etl.Day
+}
+
+func instanceOf(d StatementDay) instance {
+	return instance{thing{d.Source, d.Account, d.CustomerID, d.SubscriptionNumber, d.Item, d.Charge}, d.Discriminator, d.Description, d.LevelOrdinal, d.Day}
+}
+
+// series is an instance without a day.
+func (i instance) series() instance {
+	i.day = 0
+	return i
+}
+
+// pastDays are days as they were known once.
+type pastDays map[instance]StatementDay
+
+// pastDays asks for the days as they were known at an instant. Another billing calendar may have held then:
+// for days that the month did not have, the months are asked in which they lie.
+func (b *Billing) pastDays(ctx context.Context, period Period, days []StatementDay, then time.Time) (pastDays, error) {
+	past := pastDays{}
+	asked := map[etl.Day]bool{}
+	ask := func(month etl.Day) error {
+		if asked[month] {
+			return nil
+		}
+		asked[month] = true
+		known, err := b.Days(ctx, Period{month}, then, Selection{})
+		for _, d := range known {
+			past[instanceOf(d)] = d
+		}
+		return err
+	}
+	if err := ask(period.First()); err != nil {
+		return nil, err
+	}
+	for _, d := range days {
+		if _, known := past[instanceOf(d)]; !known {
+			if err := ask(d.Day.Month()); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return past, nil
+}
+
+// reprice is what was known of days, at the prices of now; nil when it was the same. What the vendor knew
+// is what matters: prices and waiver are ours.
+func (p pastDays) reprice(rows []StatementDay, now []pricedDay) []pricedDay {
+	then := slices.Clone(now)
+	changed := false
+	for i, row := range rows {
+		was := p[instanceOf(row)]
+		if was.Scale == 0 {
+			was.Scale = now[i].scale // nothing was known
+		}
+		then[i].parts, then[i].scale = was.Quantity, was.Scale
+		changed = changed || !was.Quantity.Decimal.Equal(row.Quantity.Decimal) || was.Scale != row.Scale
+	}
+	if !changed {
+		return nil
+	}
+	return then
+}
+
+// recomputation is what quantities come to when worked out another way.
+type recomputation struct {
+	burst    map[thing]map[etl.Day]decimal.Decimal // by month: from the samples
+	contract map[instance][]contractVersion        // of a level, without a day: what it commits to
+}
+
+type contractVersion struct {
+	from  time.Time
+	until *time.Time
+	tib   decimal.Decimal
+}
+
+func (r *recomputation) read(ctx context.Context, tx pgx.Tx, period Period, asOf time.Time) error {
+	r.burst, r.contract = map[thing]map[etl.Day]decimal.Decimal{}, map[instance][]contractVersion{}
+	rows, err := tx.Query(ctx, `
+		with month as (
+			select generate_series(date_trunc('month', coalesce(min(p.period_start), $1::date)::timestamp), $1::date::timestamp, interval '1 month')::date as month
+			from billing.period as p
+			where p.clock = 'burst' and p.period_end between $1 and $2 and p.known_since <= $3::text::timestamptz
+				and (p.superseded_at is null or p.superseded_at > $3::text::timestamptz)
+		)
+
+		select b.account, b.customer_id, b.subscription_number, b.service_level, b.month, sum(b.recomputed_tib)::text
+		from month
+		cross join lateral billing.recomputed_burst(month.month, $3::text::timestamptz) as b
+		group by b.account, b.customer_id, b.subscription_number, b.service_level, b.month`,
+		period.First().Time(), period.Last().Time(), instant(asOf))
+	if err != nil {
+		return err
+	}
+	burst := thing{source: "keystone", charge: "burst"}
+	var month time.Time
+	var tib string
+	if _, err = pgx.ForEachRow(rows, []any{&burst.account, &burst.customer, &burst.subscription, &burst.item, &month, &tib}, func() error {
+		quantity, err := decimal.NewFromString(tib)
+		if r.burst[burst] == nil {
+			r.burst[burst] = map[etl.Day]decimal.Decimal{}
+		}
+		r.burst[burst][etl.DayOf(month)] = quantity
+		return err
+	}); err != nil {
+		return err
+	}
+	rows, err = tx.Query(ctx, `
+		select c.account, c.customer_id, s.subscription_number, s.discriminator, l.service_level, l.level_ordinal, f.valid_from, f.valid_to, f.committed_tib::text
+		from dw.fact_commitment as f
+		join dw.dim_service_level as l using (service_level_key)
+		join dw.dim_subscription as s using (subscription_key)
+		join dw.dim_customer as c on c.customer_key = f.customer_key
+		where f.committed_tib is not null and f.valid_from <= $1::text::timestamptz`, instant(asOf))
+	if err != nil {
+		return err
+	}
+	level := instance{thing: thing{source: "keystone", charge: "committed"}}
+	var version contractVersion
+	_, err = pgx.ForEachRow(rows, []any{&level.account, &level.customer, &level.subscription, &level.discriminator, &level.item, &level.ordinal, &version.from, &version.until, &tib}, func() (err error) {
+		version.tib, err = decimal.NewFromString(tib)
+		r.contract[level] = append(r.contract[level], version)
+		return err
+	})
+	return err
+}
+
+// quantity is known for burst of whole calendar months of which samples are known, and for commitments of
+// which a contract is known on every day.
+func (r *recomputation) quantity(t thing, days []StatementDay) (sum decimal.NullDecimal) {
+	if len(days) == 0 || t.source != "keystone" {
+		return sum
+	}
+	if t.charge == "burst" {
+		start, end := days[0].PeriodStart, days[0].PeriodEnd
+		for _, d := range days {
+			start, end = min(start, d.PeriodStart), max(end, d.PeriodEnd)
+		}
+		if start != start.Month() || end != end.NextMonth()-1 {
+			return sum
+		}
+		for month := start; month <= end; month = month.NextMonth() {
+			tib, known := r.burst[t][month]
+			if !known {
+				return decimal.NullDecimal{}
+			}
+			sum = decimal.NewNullDecimal(sum.Decimal.Add(tib))
+		}
+		return sum
+	}
+	// Ordinals of the contract are not those of the days: names are summed, day by day.
+	type nameDay struct {
+		discriminator string
+		day           etl.Day
+	}
+	wanted := map[nameDay]bool{}
+	for _, d := range days {
+		wanted[nameDay{d.Discriminator, d.Day}] = true
+	}
+	scale := int64(days[0].Scale)
+	for w := range wanted {
+		tib := r.committed(t, w.discriminator, w.day)
+		if !tib.Valid {
+			return decimal.NullDecimal{}
+		}
+		sum = decimal.NewNullDecimal(sum.Decimal.Add(tib.Decimal.Mul(decimal.NewFromInt(scale / daysOfMonth(w.day)))))
+	}
+	sum.Decimal = sum.Decimal.DivRound(decimal.NewFromInt(scale), 12)
+	return sum
+}
+
+// committed is what the contract says at the end of a day, over all instances of a name.
+func (r *recomputation) committed(t thing, discriminator string, day etl.Day) (sum decimal.NullDecimal) {
+	end := (day + 1).Time()
+	for ordinal := 0; ; ordinal++ {
+		versions, known := r.contract[instance{thing: t, discriminator: discriminator, ordinal: ordinal}]
+		if !known {
+			return sum
+		}
+		for _, v := range versions {
+			if v.from.Before(end) && (v.until == nil || !v.until.Before(end)) {
+				sum = decimal.NewNullDecimal(sum.Decimal.Add(v.tib))
+			}
+		}
+	}
+}
