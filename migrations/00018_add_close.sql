@@ -848,10 +848,13 @@ span as (
 ),
 
 doubt as (
-    select p.doubt, count(distinct (p.who, p.level_ordinal, p.day)) as days, min(p.who) as example, min(p.day) as first_day, max(p.day) as last_day
-    from part as p
-    where p.doubt is not null
-    group by p.doubt
+    select p.kind, count(distinct (p.who, p.level_ordinal, p.day)) as days, min(p.who) as example, min(p.day) as first_day, max(p.day) as last_day
+    from (
+        select p.*, case p.doubt when 'estimated' then 'missing' when 'not closed' then 'license_month' else p.doubt end as kind
+        from part as p
+        where p.doubt is not null
+    ) as p
+    group by p.kind
 )
 
 select 'closed' as kind, format('%s is closed already, version %s', h.period, h.version),
@@ -882,18 +885,17 @@ where not exists (select from part)
 union all
 
 select
-    case d.doubt when 'estimated' then 'missing' when 'not closed' then 'license_month' else d.doubt end,
-    format('%s %s, %s to %s, such as of %s', d.days, case d.doubt
+    d.kind,
+    format('%s %s, %s to %s, such as of %s', d.days, case d.kind
         when 'missing' then 'days of levels without figures'
-        when 'estimated' then 'days of levels without figures, their commitment estimated'
         when 'partial' then 'days of levels of which records were refused'
         when 'absent' then 'days of levels that the vendor delivers no more'
         when 'quarantine' then 'days of levels or products with refused records'
         else 'products and descriptions without a closing reading'
     end, d.first_day, d.last_day, d.example),
-    case d.doubt
+    case d.kind
         when 'absent' then 'decide with `meterhouse levels absent`'
-        when 'not closed' then 'ask wolkvox for the figures and load them with `meterhouse readings import`'
+        when 'license_month' then 'ask wolkvox for the figures and load them with `meterhouse readings import`'
         when 'partial' then 'see `meterhouse quarantine list`'
         when 'quarantine' then 'see `meterhouse quarantine list`'
         else 'see `meterhouse report missing_days`, then `meterhouse backfill`; days that never come are dropped with `meterhouse levels absent drop`'

@@ -218,7 +218,7 @@ func becomeCloser(ctx context.Context, tx pgx.Tx) error {
 func appendLink(ctx context.Context, tx pgx.Tx, link int64, kind string, period Period, now time.Time) (hash []byte, err error) {
 	err = tx.QueryRow(ctx, `
 		insert into billing.chain (link, kind, period, at, previous_hash, hash)
-		select $1, $2, $3, $4, coalesce((select hash from billing.chain where link = $1 - 1), decode(repeat('00', 32), 'hex')), billing.link_hash($1)
+		select $1::bigint, $2, $3, $4, coalesce((select hash from billing.chain where link = $1::bigint - 1), decode(repeat('00', 32), 'hex')), billing.link_hash($1::bigint)
 		returning hash`, link, kind, period.String(), now).Scan(&hash)
 	return hash, err
 }
