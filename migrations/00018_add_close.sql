@@ -192,7 +192,8 @@ create table billing.closed_day (
     sha256 bytea not null,
     constraint closed_day_pkey primary key (link, day_no)
 );
-create index closed_day_doubt_idx on billing.closed_day (link, customer_id, day) where basis in ('missing', 'estimated');
+create index closed_day_day_idx on billing.closed_day (customer_id, day) where charge = 'committed';
+create index closed_day_gap_idx on billing.closed_day (link) where charge = 'committed' and basis in ('missing', 'estimated');
 comment on table billing.closed_day is 'Grain: one row per day and level instance (or reading) behind the lines of a closed statement. Insert only.';
 comment on column billing.closed_day.link is 'The close, as billing.close.link.';
 comment on column billing.closed_day.day_no is 'Number of the row, from 1: the order in which hashes are chained.';
@@ -890,12 +891,10 @@ select
         when 'missing' then 'days of levels without figures'
         when 'partial' then 'days of levels of which records were refused'
         when 'absent' then 'days of levels that the vendor delivers no more'
-        when 'quarantine' then 'days of levels or products with refused records'
-        else 'products and descriptions without a closing reading'
+        else 'days of levels or products with refused records'
     end, d.first_day, d.last_day, d.example),
     case d.kind
         when 'absent' then 'decide with `meterhouse levels absent`'
-        when 'license_month' then 'ask wolkvox for the figures and load them with `meterhouse readings import`'
         when 'partial' then 'see `meterhouse quarantine list`'
         when 'quarantine' then 'see `meterhouse quarantine list`'
         else 'see `meterhouse report missing_days`, then `meterhouse backfill`; days that never come are dropped with `meterhouse levels absent drop`'
@@ -933,12 +932,63 @@ select 'license_month', format('the licence month of %s is %s%s', m.account, m.s
     'ask wolkvox for the figures and load them with `meterhouse readings import`', true
 from mart.license_month as m
 cross join clock
-where m.month = clock.first_day and m.state <> 'complete'
+where m.month = clock.first_day and m.state in ('at_risk', 'lost')
 $$;
 -- +goose StatementEnd
 comment on function billing.close_obstacle(text) is 'What stands against closing a month now, and what to do about it; what is acceptable can be accepted with a reason.';
 
+create index restatement_known_idx on dw.restatement (known_until) where kind <> 'reread';
+
+-- +goose StatementBegin
+create function billing.closed_day_changed(since timestamptz)
+returns table (period text, customer_id text, account text, changes bigint, first_day date, last_day date, known_since timestamptz, run_id bigint)
+language sql stable security definer
+set search_path = pg_catalog
+set jit = off
+as $$
+    with closed as materialized (
+        select c.link, c.period, c.at
+        from (select distinct on (c.period) c.* from billing.chain as c order by c.period, c.link desc) as c
+        where c.kind = 'close'
+    ),
+
+    change as (
+        select c.period, k.customer_id, k.account, r.usage_date as day, r.known_until as known_since, r.run_id
+        from dw.restatement as r
+        join dw.dim_service_level as l using (customer_key, service_level_key)
+        join dw.dim_subscription as s using (customer_key, subscription_key)
+        join dw.dim_customer as k using (customer_key)
+        join billing.closed_day as d on d.charge = 'committed' and d.customer_id = k.customer_id and d.day = r.usage_date
+            and d.subscription_number = s.subscription_number and d.discriminator = s.discriminator and d.item = l.service_level and d.level_ordinal = l.level_ordinal
+        join closed as c using (link)
+        where r.kind <> 'reread'
+            and r.known_until > greatest(closed_day_changed.since, (select min(at) from closed))
+            and r.known_until > c.at
+
+        union all
+
+        -- Days that were missing when the month was closed.
+        select c.period, k.customer_id, k.account, d.day, f.known_since, f.run_id
+        from closed as c
+        join billing.closed_day as d on d.link = c.link and d.charge = 'committed' and d.basis in ('missing', 'estimated')
+        join dw.dim_customer as k on k.customer_id = d.customer_id
+        join dw.dim_subscription as s on s.customer_key = k.customer_key and s.subscription_number = d.subscription_number and s.discriminator = d.discriminator
+        join dw.dim_service_level as l on l.customer_key = k.customer_key and l.subscription_key = s.subscription_key
+            and l.service_level = d.item and l.level_ordinal = d.level_ordinal
+        join dw.fact_daily_consumption as f on f.customer_key = k.customer_key and f.service_level_key = l.service_level_key and f.usage_date = d.day
+        where f.known_since > closed_day_changed.since
+    )
+
+    select period, customer_id, account, count(*), min(day), max(day), min(known_since), max(run_id)
+    from change
+    group by period, customer_id, account
+$$;
+-- +goose StatementEnd
+comment on function billing.closed_day_changed(timestamptz) is 'Days of closed months, counted by level instance, of which the vendor told other figures than were closed, known since after the instant. What they come to is in mart.adjustment.';
+
 -- +goose Down
+drop function billing.closed_day_changed(timestamptz);
+drop index dw.restatement_known_idx;
 drop function billing.close_obstacle(text);
 drop view mart.adjustment;
 drop function billing.frozen_adjustment();

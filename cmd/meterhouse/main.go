@@ -132,7 +132,7 @@ Postgres: exactly, without gaps or repeats, and with every restated figure kept.
 	root.SetFlagErrorFunc(wrongFlag)
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
-		if rest := cmd.Flags().Args(); cmd.HasAvailableSubCommands() && len(rest) > 0 {
+		if rest := cmd.Flags().Args(); cmd.HasAvailableSubCommands() && cmd.Use == cmd.Name() && len(rest) > 0 {
 			a.helpless = wrongCommand(cmd, rest)
 			return
 		}
@@ -154,7 +154,7 @@ Postgres: exactly, without gaps or repeats, and with every restated figure kept.
 
 // usageTemplate keeps every help text on one screen: subcommands do not repeat the global flags.
 const usageTemplate = `Usage:
-  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
+  {{if and .HasAvailableSubCommands (eq .Use .Name)}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
 {{- if .HasExample}}
 
 Examples:
