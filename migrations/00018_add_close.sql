@@ -851,9 +851,9 @@ span as (
 doubt as (
     select p.kind, count(distinct (p.who, p.level_ordinal, p.day)) as days, min(p.who) as example, min(p.day) as first_day, max(p.day) as last_day
     from (
-        select p.*, case p.doubt when 'estimated' then 'missing' when 'not closed' then 'license_month' else p.doubt end as kind
+        select p.*, case p.doubt when 'estimated' then 'missing' else p.doubt end as kind
         from part as p
-        where p.doubt is not null
+        where p.doubt <> 'not closed' -- told of the licence month
     ) as p
     group by p.kind
 )
