@@ -1,4 +1,4 @@
-.PHONY: demo test test-versions build ci fuzz
+.PHONY: demo test test-versions build bench ci fuzz
 
 demo: ## both vendors, faked, into a private Postgres
 	go run ./cmd/meterhouse demo
@@ -11,6 +11,10 @@ test-versions: ## the packages that talk to Postgres, on 15, 16, 17 and 18
 
 build: ## one static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o bin/meterhouse ./cmd/meterhouse
+
+BENCH =
+bench: ## how fast, against Postgres itself and others: some 15 minutes, or BENCH=-quick; see docs/performance.md
+	go run ./cmd/bench $(BENCH)
 
 ci: ## what a change must pass
 	bash .ci/run

@@ -76,8 +76,10 @@ func (w Window) String() string {
 	return w.From.String() + ".." + w.Until.String()
 }
 
-// Tile cuts the wanted days into windows of at most size days, newest first. Neighbouring days
-// share a window; no day is in two, none is left out. Days need no order and may repeat.
+// Tile cuts the wanted days into windows of at most size days, newest first. No day is in two, none is
+// left out. Cuts are where a day's number since 1970 is a multiple of size, and where a day is not wanted:
+// so the windows of tomorrow are those of today but for the ones at the ends of what is wanted, and who
+// asks for the same days again asks the same questions. Days need no order and may repeat.
 func Tile(wanted map[Day]bool, size int) []Window {
 	if len(wanted) == 0 {
 		return nil
@@ -89,7 +91,7 @@ func Tile(wanted map[Day]bool, size int) []Window {
 	var windows []Window
 	for until := last + 1; until > first; {
 		from := until
-		for from > first && wanted[from-1] && int(until-from) < size {
+		for from > first && wanted[from-1] && (from == until || int(from)%size != 0) {
 			from--
 		}
 		if from < until {

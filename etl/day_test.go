@@ -26,6 +26,11 @@ func TestTileCoversEachWantedDayOnce(t *testing.T) {
 			if w.Until > last {
 				t.Fatalf("%s is not older than the one before", w)
 			}
+			for _, cut := range []etl.Day{w.From, w.Until} {
+				if wanted[cut-1] && wanted[cut] && int(cut)%size != 0 {
+					t.Fatalf("%s is cut at %s, which is not on the grid of %d days", w, cut, size)
+				}
+			}
 			last = w.From
 			for d := w.From; d < w.Until; d++ {
 				if !wanted[d] || seen[d] {
@@ -84,6 +89,7 @@ func ExampleTile() {
 		fmt.Println(w)
 	}
 	// Output:
-	// 2026-01-16..2026-02-15
-	// 2026-01-01..2026-01-16
+	// 2026-02-06..2026-02-15
+	// 2026-01-07..2026-02-06
+	// 2026-01-01..2026-01-07
 }

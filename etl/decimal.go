@@ -2,6 +2,7 @@ package etl
 
 import (
 	"errors"
+	"math"
 	"math/big"
 	"math/bits"
 	"strconv"
@@ -31,6 +32,9 @@ const (
 // Text of another form is ErrNumberFormat. More than 40 characters or an exponent of more than
 // two digits is ErrNumberRange, found before any arithmetic. Negative zero is read as 0.
 func ParseDecimal(text []byte) (Decimal, error) {
+	if d, ok := parseShort(text); ok {
+		return d, nil
+	}
 	num, ok := scanNumber(text)
 	switch {
 	case !ok:
@@ -63,6 +67,40 @@ func ParseDecimal(text []byte) (Decimal, error) {
 	}
 	d.scale = int32(len(num.fraction)) - num.exponent
 	return d.canonical(), nil
+}
+
+// parseShort is ParseDecimal for the numbers that vendors write by the hundred thousand: at most 18
+// digits and no exponent. What it does not know may still be a number.
+func parseShort(text []byte) (d Decimal, ok bool) {
+	const longest = len("123456789012345678.")
+	rest := text
+	if len(rest) > 0 && rest[0] == '-' {
+		rest = rest[1:]
+	}
+	if len(rest) == 0 || len(rest) > longest || rest[0] == '0' && len(rest) > 1 && rest[1] != '.' {
+		return Decimal{}, false
+	}
+	point := -1
+	for i, c := range rest {
+		switch digit := c - '0'; {
+		case digit <= 9:
+			d.coef = d.coef*10 + int64(digit)
+		case c == '.' && point < 0 && i > 0:
+			point = i
+		default:
+			return Decimal{}, false
+		}
+	}
+	switch {
+	case point == len(rest)-1, point < 0 && len(rest) == longest: // nothing behind the point; 19 digits
+		return Decimal{}, false
+	case point > 0:
+		d.scale = int32(len(rest) - 1 - point)
+	}
+	if len(rest) < len(text) {
+		d.coef = -d.coef
+	}
+	return d.canonical(), true
 }
 
 // MustDecimal is ParseDecimal for constants and tests; it panics on anything else.
@@ -147,13 +185,12 @@ func (d Decimal) canonical() Decimal {
 		d.coef /= 10
 		d.scale--
 	}
-	for d.scale < 0 {
-		next, ok := mulInt64(d.coef, 10)
+	if d.scale < 0 {
+		coef, ok := shift(d.coef, -d.scale)
 		if !ok {
 			return canonicalWide(big.NewInt(d.coef), d.scale)
 		}
-		d.coef = next
-		d.scale++
+		d.coef, d.scale = coef, 0
 	}
 	return d
 }
@@ -179,17 +216,32 @@ func canonicalWide(coef *big.Int, scale int32) Decimal {
 	return Decimal{wide: coef, scale: scale}
 }
 
-func mulInt64(a, b int64) (int64, bool) {
-	p := a * b
-	if a != 0 && (p/a != b || (a == -1 && b == -1<<63)) {
+// powers are the powers of ten that an int64 holds.
+var powers = func() (p [19]int64) {
+	p[0] = 1
+	for i := 1; i < len(p); i++ {
+		p[i] = p[i-1] * 10
+	}
+	return p
+}()
+
+// shiftable are the greatest coefficients that still fit when multiplied by a power of ten.
+var shiftable = func() (most [len(powers)]int64) {
+	for i, p := range powers {
+		most[i] = math.MaxInt64 / p
+	}
+	return most
+}()
+
+// shift is coef × 10^places, if it fits.
+func shift(coef int64, places int32) (int64, bool) {
+	if int(places) >= len(powers) {
+		return 0, coef == 0
+	}
+	if most := shiftable[places]; coef > most || coef < -most {
 		return 0, false
 	}
-	return p, true
-}
-
-func addInt64(a, b int64) (int64, bool) {
-	s := a + b
-	return s, (s > a) == (b > 0)
+	return coef * powers[places], true
 }
 
 // big is the coefficient as a big integer at the given scale, which is at least d's own.
@@ -229,6 +281,11 @@ func (d Decimal) Neg() Decimal {
 
 // Add is d + e, exactly.
 func (d Decimal) Add(e Decimal) Decimal {
+	if d.wide == nil && e.wide == nil {
+		if coef, scale, ok := addSmall(d.coef, d.scale, e.coef, e.scale); ok {
+			return Decimal{coef: coef, scale: scale}.canonical()
+		}
+	}
 	var s Sum
 	s.Add(d)
 	s.Add(e)
@@ -271,6 +328,21 @@ func (d Decimal) IsWhole() bool { return d.scale == 0 }
 
 // Quo is d / n rounded once, half away from zero, to places digits behind the point. n must not be 0.
 func (d Decimal) Quo(n int64, places int32) Decimal {
+	if up := places - d.scale; d.wide == nil && n > 0 && up >= 0 && int(up) < len(powers) {
+		hi, lo := bits.Mul64(magnitude(d.coef), uint64(powers[up]))
+		if hi < uint64(n) {
+			q, r := bits.Div64(hi, lo, uint64(n))
+			if 2*r >= uint64(n) {
+				q++
+			}
+			if q <= math.MaxInt64 {
+				if d.coef < 0 {
+					return Decimal{coef: -int64(q), scale: places}.canonical()
+				}
+				return Decimal{coef: int64(q), scale: places}.canonical()
+			}
+		}
+	}
 	num, den := new(big.Int).Set(d.big(d.scale)), big.NewInt(n)
 	if places >= d.scale {
 		num.Mul(num, pow10(places-d.scale))
@@ -284,8 +356,24 @@ func (d Decimal) Quo(n int64, places int32) Decimal {
 	return canonicalWide(q, places)
 }
 
+func magnitude(v int64) uint64 {
+	if v < 0 {
+		return -uint64(v)
+	}
+	return uint64(v)
+}
+
+// Coefficient gives d as coefficient × 10^-scale, for who writes it in another form; ok is false when
+// the coefficient has more than 64 bits.
+func (d Decimal) Coefficient() (coefficient int64, scale int32, ok bool) {
+	return d.coef, d.scale, d.wide == nil
+}
+
 // AppendText appends the canonical plain text of d: no exponent, no trailing zeros.
 func (d Decimal) AppendText(b []byte) []byte {
+	if d.wide == nil && d.scale <= maxPlaces {
+		return d.appendShort(b)
+	}
 	start := len(b)
 	if d.wide != nil {
 		b = d.wide.Append(b, 10)
@@ -308,6 +396,43 @@ func (d Decimal) AppendText(b []byte) []byte {
 	copy(b[point+1:], b[point:])
 	b[point] = '.'
 	return b
+}
+
+// maxPlaces is how many digits behind the point appendShort has room for.
+const maxPlaces = 20
+
+// appendShort is AppendText for what most figures are. Digits are made from the last one on.
+func (d Decimal) appendShort(b []byte) []byte {
+	var room [maxPlaces + 24]byte
+	i, left := len(room), magnitude(d.coef)
+	places := int(d.scale)
+	for ; places >= 2; places -= 2 {
+		pair := left % 100
+		left /= 100
+		i -= 2
+		room[i], room[i+1] = byte('0'+pair/10), byte('0'+pair%10)
+	}
+	if places == 1 {
+		i--
+		room[i] = byte('0' + left%10)
+		left /= 10
+	}
+	if d.scale > 0 {
+		i--
+		room[i] = '.'
+	}
+	for {
+		i--
+		room[i] = byte('0' + left%10)
+		if left /= 10; left == 0 {
+			break
+		}
+	}
+	if d.coef < 0 {
+		i--
+		room[i] = '-'
+	}
+	return append(b, room[i:]...)
 }
 
 // String is the canonical plain text of d.
@@ -362,21 +487,19 @@ func (s *Sum) Add(d Decimal) {
 }
 
 func addSmall(a int64, aScale int32, b int64, bScale int32) (sum int64, scale int32, ok bool) {
-	ok = true
-	for ; aScale < bScale && ok; aScale++ {
-		a, ok = mulInt64(a, 10)
-	}
-	for ; bScale < aScale && ok; bScale++ {
-		b, ok = mulInt64(b, 10)
+	scale, ok = aScale, true
+	switch {
+	case aScale < bScale:
+		scale = bScale
+		a, ok = shift(a, bScale-aScale)
+	case bScale < aScale:
+		b, ok = shift(b, aScale-bScale)
 	}
 	if !ok {
 		return 0, 0, false
 	}
-	if b == 0 {
-		return a, aScale, true
-	}
-	sum, ok = addInt64(a, b)
-	return sum, aScale, ok
+	sum = a + b
+	return sum, scale, (sum > a) == (b > 0)
 }
 
 // Decimal is the sum so far.

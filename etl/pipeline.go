@@ -1,11 +1,13 @@
 package etl
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"meterhouse/etl/internal/killpoint"
@@ -34,11 +36,24 @@ func (r Request) String() string {
 // Body is what a vendor sent, kept until Close. It may be opened any number of times.
 type Body interface {
 	Open() (io.ReadCloser, error) // the body as sent, decompressed
-	Zstd() ([]byte, error)        // the same as one zstd frame
+	Zstd() (Frame, error)         // the same, compressed
 	SHA256() [32]byte             // of the body as sent, decompressed
 	Size() int64                  // bytes of the same
 	Close() error                 // frees memory and files; safe to repeat
 }
+
+// Frame is a body as one zstd frame, to be read once. Whoever receives it closes it.
+type Frame interface {
+	io.ReadCloser
+	Size() int64 // bytes of the frame
+}
+
+// NewFrame is a frame that is in memory.
+func NewFrame(packed []byte) Frame { return frame{bytes.NewReader(packed)} }
+
+type frame struct{ *bytes.Reader }
+
+func (frame) Close() error { return nil }
 
 // Answer is a complete exchange with a vendor. Whoever receives it closes its Body.
 type Answer struct {
@@ -53,6 +68,10 @@ type Answer struct {
 	// NoData says that the vendor's way of saying "nothing to report" was met: there is nothing to
 	// transform.
 	NoData bool
+	// Content tells answers apart that say different things: two of one request with the same, not empty, are
+	// transformed into the same facts and the same report, apart from what their time decides. Empty where
+	// the source does not tell, as for a landed answer that is read again.
+	Content []byte
 	// PayloadID is set once the body is landed.
 	PayloadID int64
 }
@@ -63,7 +82,8 @@ const MethodImport = "IMPORT"
 // Imported tells that the answer is not the vendor's but from a file that a person imported.
 func (a *Answer) Imported() bool { return a.Method == MethodImport }
 
-// Source is one vendor account.
+// Source is one vendor account. It is safe for concurrent use: one answer is transformed while the next is
+// asked for.
 type Source interface {
 	// Extract asks the vendor. It retries what may be retried and returns a complete, bounded
 	// answer, or an error of one of the package's classes. An answer beside a *RejectError is
@@ -74,7 +94,8 @@ type Source interface {
 	Transform(ans *Answer, sink Sink) (Report, error)
 }
 
-// Warehouse is where facts, watermarks, coverage and run records live.
+// Warehouse is where facts, watermarks, coverage and run records live. It is safe for concurrent use: a run
+// is started, and may land, while another one of the same lease loads.
 type Warehouse interface {
 	// Lease takes the single right to load a dataset of a scope, or returns a *BusyError. The
 	// lease renews itself until Release; ctx only bounds the taking.
@@ -100,6 +121,9 @@ type Run interface {
 	// returned as well. Unanswered are questions of this run that got no answer: they make it
 	// partial, and with ErrUnasked among them the slot stays due. Repeating is safe.
 	Load(ctx context.Context, answers []*Answer, unanswered []error, transform func(*Answer, Sink) (Report, error)) (Outcome, error)
+	// LeaveSlotOpen says, before Load, that the slot stays due whatever this run loads, as
+	// Job.SlotOpen does: other windows of the job failed, or are still to come.
+	LeaveSlotOpen()
 	// Fail closes the run as failed with the reason, and lands what evidence there is.
 	Fail(ctx context.Context, evidence *Answer, reason error) error
 }
@@ -143,6 +167,8 @@ type Outcome struct {
 	Warnings Warnings
 	Mismatch bool
 	Rejected []error // answers of which nothing was kept
+	// SameAs is the run whose answer was repeated word for word, so that nobody read this one; 0: it was read.
+	SameAs int64
 }
 
 // Add sums up two outcomes.
@@ -179,14 +205,18 @@ type Pipeline struct {
 	Warehouse Warehouse
 	Log       *slog.Logger
 	Now       func() time.Time // business clock
-	// Stop, when set, is asked between two windows: what is left then is not begun, and Run returns
-	// ErrStopped.
+	// Stop, when set, is asked before each window but the first: when it says so, no window is begun any
+	// more, and Run returns ErrStopped once what was begun is done.
 	Stop func() bool
 }
 
-// Run does one job, window by window: lease, extract, land, transform, load. Failed windows do
-// not stop the following ones unless the credential was refused, the vendor throttles, or it was
-// unavailable for two of them, one after the other. Repeating is safe.
+// Run does one job, window by window: lease, extract, land, transform, load. While the answer of one window
+// is loaded the next window is asked for, and none beyond it, so that at most one answer waits. Windows are
+// begun, loaded and closed in their order; the halves of one that took too long come next. Failed windows
+// do not stop the following ones unless the credential was refused, the vendor throttles, the lease was
+// lost, or the vendor was unavailable for two of them, one after the other: then no window is begun any
+// more, as when Stop says so. A window that was begun already comes to its end: an answer that is there is
+// loaded, only one that is still awaited for no use is broken off. Repeating is safe.
 // The error is nil when every window was loaded; a *BusyError when the lease is taken.
 func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error) {
 	total := Outcome{Warnings: Warnings{}}
@@ -200,67 +230,149 @@ func (p *Pipeline) Run(ctx context.Context, src Source, job Job) (Outcome, error
 		killpoint.Here(killpoint.LeaseReleased)
 	}()
 
+	asking, breakOff := context.WithCancel(ctx)
+	defer breakOff()
+	pending := job.Windows
+	begun, isStopped, isOver := false, false, false
+	begin := func(ahead bool) *attempt {
+		isStopped = isStopped || begun && len(pending) > 0 && p.Stop != nil && p.Stop()
+		if isStopped || isOver || len(pending) == 0 {
+			return nil
+		}
+		a := &attempt{window: pending[0], isAhead: ahead, began: time.Now(), asked: make(chan struct{})}
+		pending, begun = pending[1:], true
+		go p.ask(asking, src, lease, job, a)
+		return a
+	}
+	var next *attempt
+	defer func() { // only a panic leaves one
+		if next != nil {
+			breakOff()
+			<-next.asked
+			next.close()
+		}
+	}()
+
 	var failed []error
 	inARow := 0 // windows that met an unavailable vendor
-	pending := job.Windows
-	for begun := false; len(pending) > 0; begun = true {
-		if begun && p.Stop != nil && p.Stop() {
-			failed = append(failed, fmt.Errorf("%s %s: %d windows are left: %w", job.Dataset, job.Scope, len(pending), ErrStopped))
-			break
+	for next = begin(false); next != nil; {
+		a := next
+		next = nil
+		if a.isAnswered() {
+			next = begin(true)
 		}
-		window := pending[0]
-		pending = pending[1:]
-		part := job
-		part.SlotOpen = job.SlotOpen || len(pending) > 0 || len(failed) > 0 // done with the last window only
-		out, err := p.window(ctx, src, lease, part, window)
+		if len(failed) > 0 || len(pending) > 0 || next != nil { // done with the last window only
+			a.leaveSlotOpen()
+		}
+		out, err := p.settle(ctx, src, job, a)
 		total.Add(out)
-		if first, second, ok := window.Halves(); ok && errors.Is(err, ErrTimeout) {
+		if first, second, ok := a.window.Halves(); ok && errors.Is(err, ErrTimeout) {
 			pending = append([]Window{second, first}, pending...)
-			continue
-		}
-		if err != nil {
+		} else if err != nil {
 			failed = append(failed, err)
 			if errors.Is(err, ErrUnavailable) {
 				inARow++
 			}
 			if ctx.Err() != nil || errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || errors.Is(err, ErrFenced) || inARow >= 2 {
-				break
+				isOver = true
+				breakOff()
 			}
 		} else {
 			inARow = 0
 		}
+		if next == nil {
+			next = begin(false)
+		}
+	}
+	if isStopped && !isOver {
+		failed = append(failed, fmt.Errorf("%s %s: %d windows are left: %w", job.Dataset, job.Scope, len(pending), ErrStopped))
 	}
 	return total, errors.Join(failed...)
+}
+
+// attempt is a window that was begun. What ask finds out is there once asked is closed.
+type attempt struct {
+	window  Window
+	isAhead bool // asked for while the one before is loaded
+	began   time.Time
+	asked   chan struct{}
+
+	run        Run    // nil when it could not be started
+	calls      *Calls // that were made for it
+	answers    []*Answer
+	unanswered []error // one for each question without an answer; why the run could not be started
+	evidence   *Answer // the last answer by which the vendor refused; nil: none
+	panicked   string
+}
+
+// ask opens the run of a window and asks for it.
+func (p *Pipeline) ask(ctx context.Context, src Source, lease Lease, job Job, a *attempt) {
+	defer close(a.asked)
+	defer func() { // whoever awaits the answer shall meet it, as if there were one goroutine
+		if r := recover(); r != nil {
+			a.panicked = fmt.Sprintf("%v\n\n%s", r, debug.Stack())
+		}
+	}()
+	run, err := p.Warehouse.StartRun(ctx, lease, job, a.window, p.Now())
+	if err != nil {
+		a.unanswered = []error{fmt.Errorf("start run: %w", err)}
+		return
+	}
+	a.run = run
+	ctx, a.calls = WithCalls(ctx, run.ID())
+	killpoint.Here(killpoint.RunStarted)
+	p.extract(ctx, src, job, a)
+	if a.isAhead {
+		killpoint.Here(killpoint.Prefetched)
+	}
+}
+
+// isAnswered waits for the end of ask and tells whether there is something to load.
+func (a *attempt) isAnswered() bool {
+	<-a.asked
+	if a.panicked != "" {
+		a.close()
+		panic(a.panicked)
+	}
+	return len(a.answers) > 0
+}
+
+func (a *attempt) leaveSlotOpen() {
+	if a.run != nil {
+		a.run.LeaveSlotOpen()
+	}
+}
+
+// close frees the bodies.
+func (a *attempt) close() {
+	for _, ans := range a.answers {
+		ans.Body.Close()
+	}
+	if a.evidence != nil {
+		a.evidence.Body.Close()
+	}
 }
 
 // snapshotLoad bounds the load of what was answered when the process is told to stop, from then on.
 // It is landed, so the next process can load it.
 const snapshotLoad = 20 * time.Second
 
-// window is one run: everything between asking for one window and having it in the warehouse.
-func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job, window Window) (out Outcome, err error) {
-	started := time.Now()
-	run, err := p.Warehouse.StartRun(ctx, lease, job, window, p.Now())
-	if err != nil {
-		return out, fmt.Errorf("%s %s %s: start run: %w", job.Dataset, job.Scope, window, err)
+// settle brings a window that was asked for into the warehouse and closes its run.
+func (p *Pipeline) settle(ctx context.Context, src Source, job Job, a *attempt) (out Outcome, err error) {
+	defer a.close()
+	if a.run == nil {
+		return out, fmt.Errorf("%s %s %s: %w", job.Dataset, job.Scope, a.window, errors.Join(a.unanswered...))
 	}
-	ctx, calls := WithCalls(ctx, run.ID())
-	killpoint.Here(killpoint.RunStarted)
+	ctx = context.WithValue(ctx, callsKey{}, a.calls)
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("%s %s %s: run %d: %w", job.Dataset, job.Scope, window, run.ID(), err)
+			err = fmt.Errorf("%s %s %s: run %d: %w", job.Dataset, job.Scope, a.window, a.run.ID(), err)
 		}
-		p.logRun(ctx, job, window, run.ID(), calls, out, err, time.Since(started))
+		p.logRun(ctx, job, a, out, err)
 	}()
-
-	answers, unanswered := p.extract(ctx, src, run, job, window)
-	defer func() {
-		for _, a := range answers {
-			a.Body.Close()
-		}
-	}()
-	if len(answers) == 0 {
-		return out, errors.Join(unanswered...)
+	if len(a.answers) == 0 {
+		err = errors.Join(a.unanswered...)
+		return out, errors.Join(err, a.run.Fail(context.WithoutCancel(ctx), a.evidence, err))
 	}
 	if job.Snapshot { // nobody can ask for it again: a stop request waits for the load
 		loading, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -268,73 +380,62 @@ func (p *Pipeline) window(ctx context.Context, src Source, lease Lease, job Job,
 		defer context.AfterFunc(ctx, func() { time.AfterFunc(snapshotLoad, cancel) })()
 		ctx = loading
 	}
-	return run.Load(ctx, answers, unanswered, src.Transform)
+	return a.run.Load(ctx, a.answers, a.unanswered, src.Transform)
 }
 
 // evidencePatience bounds the landing of what the vendor refused with: a stop does not wait for it.
 const evidencePatience = 10 * time.Second
 
 // extract asks for everything of one run, strictly one call after the other, and lands snapshots
-// before anybody parses them, refused answers as evidence too. It returns what was answered and an
-// error for each question that was not. Without any answer the run is closed as failed.
-func (p *Pipeline) extract(ctx context.Context, src Source, run Run, job Job, window Window) (answers []*Answer, unanswered []error) {
+// before anybody parses them, refused answers as evidence too.
+func (p *Pipeline) extract(ctx context.Context, src Source, job Job, a *attempt) {
 	products := job.Products
 	if len(products) == 0 {
 		products = []string{""}
 	}
-	var evidence *Answer
 	inARow := 0 // questions that met an unavailable vendor, one after the other
 	for _, product := range products {
-		ans, err := src.Extract(ctx, Request{Dataset: job.Dataset, Scope: job.Scope, Window: window, Product: product})
+		ans, err := src.Extract(ctx, Request{Dataset: job.Dataset, Scope: job.Scope, Window: a.window, Product: product})
 		kept := true
 		if err == nil && job.Snapshot {
-			err = run.Land(ctx, ans)
+			err = a.run.Land(ctx, ans)
 			kept = err == nil
 		}
 		if err == nil {
-			answers, inARow = append(answers, ans), 0
+			a.answers, inARow = append(a.answers, ans), 0
 			continue
 		}
 		if ans != nil {
 			landing, cancel := context.WithTimeout(context.WithoutCancel(ctx), evidencePatience)
-			if landErr := run.Land(landing, ans); landErr != nil {
+			if landErr := a.run.Land(landing, ans); landErr != nil {
 				err = errors.Join(err, landErr)
 			}
 			cancel()
-			if evidence != nil {
-				evidence.Body.Close()
+			if a.evidence != nil {
+				a.evidence.Body.Close()
 			}
-			evidence = ans
+			a.evidence = ans
 		}
-		unanswered = append(unanswered, fmt.Errorf("extract%s: %w", prefixed(" ", product), err))
+		a.unanswered = append(a.unanswered, fmt.Errorf("extract%s: %w", prefixed(" ", product), err))
 		if errors.Is(err, ErrUnavailable) {
 			inARow++
 		}
 		if ctx.Err() != nil || !kept || !isVendors(err) { // what cannot be kept must not be asked for
-			unanswered = append(unanswered, ErrUnasked)
+			a.unanswered = append(a.unanswered, ErrUnasked)
 			break
 		}
 		var held *HeldError // what holds one question back holds the others too
 		isHeld := errors.As(err, &held)
 		if isHeld && held.Class == nil { // a matter of minutes
-			unanswered = append(unanswered, ErrUnasked)
+			a.unanswered = append(a.unanswered, ErrUnasked)
 		}
 		if errors.Is(err, ErrUnauthorized) || errors.Is(err, ErrThrottled) || inARow >= 2 || isHeld {
 			break
 		}
 	}
 	for _, product := range job.Later {
-		unanswered = append(unanswered, fmt.Errorf("extract %s: %w", product, ErrUnasked))
+		a.unanswered = append(a.unanswered, fmt.Errorf("extract %s: %w", product, ErrUnasked))
 	}
-	if len(answers) == 0 {
-		if err := run.Fail(context.WithoutCancel(ctx), evidence, errors.Join(unanswered...)); err != nil {
-			unanswered = append(unanswered, err)
-		}
-	}
-	if evidence != nil {
-		evidence.Body.Close()
-	}
-	return answers, unanswered
 }
 
 // isVendors tells a failure of the vendor, or one that its rules demand, from one of our own, such as a
@@ -354,8 +455,8 @@ func prefixed(prefix, s string) string {
 }
 
 // logRun is the one line in which a run speaks, when it is over.
-func (p *Pipeline) logRun(ctx context.Context, job Job, window Window, runID int64, calls *Calls, out Outcome, err error, took time.Duration) {
-	attrs := []any{"run", runID, "dataset", job.Dataset, "scope", job.Scope, "account", job.Account, "window", window.String()}
+func (p *Pipeline) logRun(ctx context.Context, job Job, a *attempt, out Outcome, err error) {
+	attrs := []any{"run", a.run.ID(), "dataset", job.Dataset, "scope", job.Scope, "account", job.Account, "window", a.window.String()}
 	if !job.Slot.IsZero() {
 		attrs = append(attrs, "slot", job.Slot.UTC().Format(time.RFC3339))
 	}
@@ -365,11 +466,14 @@ func (p *Pipeline) logRun(ctx context.Context, job Job, window Window, runID int
 	attrs = append(attrs,
 		"received", out.Received, "inserted", out.Inserted, "restated", out.Restated, "unchanged", out.Unchanged,
 		"ignored", out.Ignored, "quarantined", out.Quarantined, "absent", out.Absent,
-		"calls", calls, "took", took.Round(time.Millisecond).String())
+		"calls", a.calls, "took", time.Since(a.began).Round(time.Millisecond).String())
+	if out.SameAs != 0 {
+		attrs = append(attrs, "same_as", out.SameAs)
+	}
 	if len(out.Warnings) > 0 {
 		attrs = append(attrs, "warnings", out.Warnings)
 	}
-	_, _, halves := window.Halves()
+	_, _, halves := a.window.Halves()
 	switch {
 	case halves && errors.Is(err, ErrTimeout): // both halves are asked for next
 		p.Log.Info("halved", append(attrs, "error", err)...)

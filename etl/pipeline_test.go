@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,50 +33,70 @@ func (v *vendor) Transform(*etl.Answer, etl.Sink) (etl.Report, error) { return e
 type body struct{ closed int }
 
 func (b *body) Open() (io.ReadCloser, error) { return io.NopCloser(&bytes.Buffer{}), nil }
-func (b *body) Zstd() ([]byte, error)        { return nil, nil }
+func (b *body) Zstd() (etl.Frame, error)     { return etl.NewFrame(nil), nil }
 func (b *body) SHA256() (sum [32]byte)       { return sum }
 func (b *body) Size() int64                  { return 0 }
 func (b *body) Close() error                 { b.closed++; return nil }
 
 // house records what the pipeline asked of it.
 type house struct {
+	mu       sync.Mutex
 	did      []string
 	answers  []*etl.Answer
 	busy     error
 	released int
-	slotOpen []bool
+	slotOpen []bool // of each run, by its end
 	calls    map[string]int
 	full     string // the product whose answer cannot be landed
 	stopped  bool   // the load was told so
 }
 
+func (h *house) does(format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.did = append(h.did, fmt.Sprintf(format, args...))
+}
+
 func (h *house) Lease(_ context.Context, dataset, scope string) (etl.Lease, error) {
-	h.did = append(h.did, "lease")
+	h.does("lease")
 	return h, h.busy
 }
 func (h *house) Release(context.Context) error { h.released++; return nil }
 func (h *house) StartRun(_ context.Context, _ etl.Lease, job etl.Job, w etl.Window, _ time.Time) (etl.Run, error) {
+	h.does("run %s", w)
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.slotOpen = append(h.slotOpen, job.SlotOpen)
-	h.did = append(h.did, "run "+w.String())
-	return h, nil
+	return &houseRun{h, len(h.slotOpen) - 1}, nil
 }
-func (h *house) ID() int64 { return 7 }
-func (h *house) Land(_ context.Context, a *etl.Answer) error {
-	h.did = append(h.did, "land "+a.Request.Product)
+
+type houseRun struct {
+	*house
+	n int
+}
+
+func (h *houseRun) ID() int64 { return 7 }
+func (h *houseRun) LeaveSlotOpen() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.slotOpen[h.n] = true
+}
+func (h *houseRun) Land(_ context.Context, a *etl.Answer) error {
+	h.does("land %s", a.Request.Product)
 	if h.full != "" && a.Request.Product == h.full {
 		return errors.New("disk full")
 	}
 	return nil
 }
-func (h *house) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, _ func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
-	h.did = append(h.did, fmt.Sprintf("load %d, %d unanswered", len(answers), len(unanswered)))
+func (h *houseRun) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, _ func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
+	h.does("load %d, %d unanswered", len(answers), len(unanswered))
 	h.answers = append(h.answers, answers...)
 	h.calls = etl.CallsOf(ctx).ByClass()
 	h.stopped = errors.Is(errors.Join(unanswered...), etl.ErrUnasked)
 	return etl.Outcome{Inserted: 1, Received: 1, Rejected: unanswered}, nil
 }
-func (h *house) Fail(ctx context.Context, evidence *etl.Answer, reason error) error {
-	h.did = append(h.did, fmt.Sprintf("fail, evidence %v", evidence != nil))
+func (h *houseRun) Fail(ctx context.Context, evidence *etl.Answer, reason error) error {
+	h.does("fail, evidence %v", evidence != nil)
 	h.calls = etl.CallsOf(ctx).ByClass()
 	return nil
 }

@@ -129,6 +129,28 @@ func TestQueriesRunAsReader(t *testing.T) {
 	}
 }
 
+// Queries read views of mart, and those read the daily rows: a hundredth of the samples, and there after retention took
+// them. Whoever needs a view of samples sees to it that it prunes to the months asked, and says so here.
+func TestReportsReadNoSamples(t *testing.T) {
+	t.Parallel()
+	conn := warehousetest.Connect(t, warehousetest.New(t))
+	readers := rows(t, conn, `
+		select distinct r.ev_class::regclass::text as view, d.refobjid::regclass::text as reads
+		from pg_depend as d
+		join pg_rewrite as r on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+		where d.refobjid in ('dw.fact_consumption_sample'::regclass, 'dw.fact_daily_consumption'::regclass)
+			and r.ev_class <> d.refobjid
+		order by 1`, nil)
+	if len(readers) < 3 {
+		t.Errorf("views that read facts of history: got %v", readers)
+	}
+	for _, r := range readers {
+		if r["reads"] == "dw.fact_consumption_sample" {
+			t.Errorf("%s reads samples", r["view"])
+		}
+	}
+}
+
 // rows asks for everything as text.
 func rows(t *testing.T, conn *pgx.Conn, sql string, args []any) (all []map[string]string) {
 	t.Helper()

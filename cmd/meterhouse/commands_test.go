@@ -742,6 +742,19 @@ func TestStateDirIsChecked(t *testing.T) {
 	refused("no volume", "there is no folder "+dir+"/nowhere: is its volume mounted?")
 	w.must(exitDone, "status") // whoever sends no token does not need it
 	w.must(exitDone, "run", "wolkvox.billing")
+
+	// A service reads what cannot be fetched later all the same.
+	w.setNow(time.Now().UTC().Format(time.RFC3339))
+	w.replaceConfig("secrets_key:", "console: {listen: \"\"}\nsecrets_key:")
+	before := w.value(`select count(*)::text from ops.run where dataset = 'wolkvox.billing'`)
+	p := w.start("", "serve")
+	w.eventually("another reading of wolkvox", "true", func() string {
+		return w.value(`select (count(*) > ` + before + `)::text from ops.run where dataset = 'wolkvox.billing' and status = 'ok'`)
+	})
+	wantContains(t, "serve", p.log(), "keystone cannot be asked until this is mended", "there is no folder "+dir+"/nowhere")
+	if code, n := p.stop(), w.exchanges(); code != exitDone || n != 0 {
+		t.Errorf("serve: exit code %d, %d exchanges", code, n)
+	}
 }
 
 func TestQuarantine(t *testing.T) {

@@ -40,11 +40,11 @@ var play = []act{
 	{"2026-05-12T06:00:00Z", []string{"run"}},
 	{"2026-05-16T06:40:00Z", []string{"run"}}, // four more days; restated, late and shrunk ones
 	{"2026-05-17T08:50:00Z", []string{"run"}}, // what shrank a day ago did shrink
-	{"2026-05-17T08:55:00Z", []string{"backfill", "keystone.history", "--from", "2026-05-04", "--until", "2026-05-12"}},
-	{"2026-05-17T21:00:00Z", append([]string{"run"}, datasets...)}, // finds what was left
+	{"2026-05-17T08:55:00Z", []string{"backfill", "keystone.history", "--from", "2026-04-10", "--until", "2026-05-12"}}, // in two windows
+	{"2026-05-17T21:00:00Z", append([]string{"run"}, datasets...)},                                                      // finds what was left
 }
 
-var playStart = time.Date(2026, 5, 4, 0, 0, 0, 0, time.UTC)
+var playStart = time.Date(2026, 4, 10, 0, 0, 0, 0, time.UTC)
 
 // newStage is a world for the play: three customers, a vendor that takes each refresh token once, and a
 // history that changes while it is told.

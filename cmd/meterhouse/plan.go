@@ -7,7 +7,8 @@ import (
 	"meterhouse/etl/schedule"
 )
 
-// maxWindowDays keeps a window at 31 days as sent: its end goes out as the midnight after it.
+// maxWindowDays keeps a window at 31 days as sent: its end goes out as the midnight after it. It is also
+// the step of the grid on which windows are cut, see etl.Tile.
 const maxWindowDays = 30
 
 // horizon is the first UTC day that is not settled yet: records of the days before it are complete

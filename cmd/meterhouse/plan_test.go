@@ -57,6 +57,40 @@ func TestHistoryWindows(t *testing.T) {
 	})
 }
 
+// From one night to the next the windows of what is re-read stay as they are, but for the newest, which
+// grows, and the oldest, which shrinks: what a vendor says again word for word is recognised by the
+// question that it answers.
+func TestHistoryWindowsStay(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		start := etl.Day(rapid.IntRange(20000, 20400).Draw(t, "start"))
+		h := historyConfig{
+			Start:  date{start, true},
+			Reread: span(time.Duration(rapid.IntRange(1, 400).Draw(t, "reread")) * day),
+			Settle: span(2 * time.Hour),
+		}
+		now := start.Time().Add(time.Duration(rapid.IntRange(31*24, 500*24).Draw(t, "hours")) * time.Hour)
+		covered := map[etl.Day]bool{}
+		for d := start; d < horizon(now, h.Settle); d++ {
+			covered[d] = true
+		}
+		asked := map[etl.Window]bool{}
+		for _, w := range historyWindows(now, h, covered) {
+			asked[w] = true
+		}
+		fresh := 0
+		next := historyWindows(now.Add(day), h, covered)
+		for _, w := range next {
+			if !asked[w] {
+				fresh++
+			}
+		}
+		if fresh > 2 {
+			t.Fatalf("asked %v, a day later %v: %d windows are new, want the two at the ends at most", asked, next, fresh)
+		}
+	})
+}
+
 func TestBackfillWindows(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

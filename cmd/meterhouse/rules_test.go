@@ -76,6 +76,7 @@ var mayImport = map[string][]string{
 	"meterhouse/etl/console":                 {},
 	"meterhouse/etl/billing":                 {"meterhouse/etl"},
 	"meterhouse/etl/localpg/fetchpg":         {"meterhouse/etl/localpg"},
+	"meterhouse/cmd/bench":                   {"meterhouse/etl/localpg", "meterhouse/etl/keystone/keystonesim"},
 	"meterhouse/etl/etltest":                 {"meterhouse/etl", "meterhouse/etl/internal"},
 }
 
@@ -179,6 +180,8 @@ func TestForbidden(t *testing.T) {
 		{"meterhouse/etl/localpg", "github.com/testcontainers/testcontainers-go", true},
 		{"meterhouse/etl/warehouse/warehousetest", "github.com/testcontainers/testcontainers-go", false},
 		{"meterhouse/cmd/meterhouse", "meterhouse/etl/etltest", true},
+		{"meterhouse/cmd/bench", "meterhouse/etl/warehouse", true},
+		{"meterhouse/cmd/bench", "meterhouse/etl/keystone/keystonesim", false},
 		{"meterhouse/etl/keystone", "meterhouse/etl/etltest", true},
 		{"meterhouse/etl/etltest", "meterhouse/etl/internal/fetch", false},
 		{"meterhouse/etl/etltest", "meterhouse/etl/wolkvox", true},

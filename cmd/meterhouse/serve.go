@@ -110,6 +110,12 @@ func (a *app) serve(ctx context.Context, isScheduler bool) (err error) {
 		return err
 	}
 	defer s.close(&err)
+	switch err := s.prepareTokens(ctx); {
+	case err != nil && len(s.wolkvox) == 0:
+		return err
+	case err != nil: // its readings cannot be fetched later: they do not wait for the other vendor
+		a.log.Error("keystone cannot be asked until this is mended: the answer to a token exchange could not be kept", "error", err)
+	}
 	v := &service{session: s, tick: tickEvery, replan: make(chan struct{}, 1)}
 	if v.sender, err = s.alertSender(); err != nil {
 		return err

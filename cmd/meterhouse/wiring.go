@@ -106,7 +106,7 @@ func (a *app) openSessionOf(ctx context.Context, cfg *config) (*session, error) 
 func (a *app) newSession(ctx context.Context, cfg *config, db *database) (_ *session, err error) {
 	s := &session{app: a, cfg: cfg}
 	s.wh, err = warehouse.Open(ctx, warehouse.Config{
-		URL: db.url, Owner: owner(), Now: a.now, Fixed: a.fixed, Log: a.log, MaxConns: cfg.connections(), LeaseFor: leaseFor,
+		URL: db.url, Owner: owner(), Now: a.now, Fixed: a.fixed, Log: a.log, MaxConns: cfg.connections(), LeaseFor: leaseFor, Release: buildVersion(),
 	})
 	if err != nil {
 		return nil, err
@@ -167,7 +167,8 @@ func (s *session) makeAccounts() error {
 }
 
 // prepareTokens makes sure that the answers to token exchanges can be kept. Whatever may exchange a
-// token calls it at its start, so that a wrong state_dir is told before anything is sent.
+// token calls it at its start, so that a wrong state_dir is told before anything is sent; without it
+// each exchange is refused.
 func (s *session) prepareTokens(ctx context.Context) error {
 	for _, k := range s.keystone {
 		if err := k.PrepareSpool(ctx); err != nil {

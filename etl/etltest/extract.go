@@ -75,7 +75,8 @@ func unzip(body etl.Body) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := zstd.NewReader(bytes.NewReader(frame))
+	defer frame.Close()
+	r, err := zstd.NewReader(frame)
 	if err != nil {
 		return nil, err
 	}

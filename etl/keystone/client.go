@@ -276,7 +276,7 @@ func (a *Account) call(req etl.Request) (fetch.Call, error) {
 		}
 		target.RawQuery = query.Encode()
 	}
-	return fetch.Call{Method: http.MethodGet, URL: target, Header: http.Header{"accept": {"application/json"}}}, nil
+	return fetch.Call{Method: http.MethodGet, URL: target, Header: http.Header{"accept": {"application/json"}}, Varying: varying}, nil
 }
 
 func (a *Account) refusedGeneration() int64 {
@@ -385,6 +385,7 @@ func (e *extraction) once(ctx context.Context) error {
 		e.answer = &etl.Answer{
 			Request: e.req, Method: e.call.Method, URL: e.call.URL.String(), Status: res.Status, ContentType: res.ContentType,
 			RequestedAt: res.RequestedAt, FetchedAt: res.FetchedAt, Body: res.Body, Warnings: res.Warnings,
+			Content: contentOf(res.Content),
 		}
 	}
 	if err != nil {

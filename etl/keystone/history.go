@@ -2,6 +2,7 @@ package keystone
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"meterhouse/etl"
@@ -13,18 +14,25 @@ import (
 // nothing is allocated for one beyond its place in the level's slice, unless it deviates.
 type sampleReader struct {
 	member func(name string) error // reads one member, made once
+	room   [len(sampleMembers)]jsonread.Member
 
 	now      etl.Sample
 	seen     fields
 	problems problems
 	warnings []deviation
 
-	positions []int32 // of the level's samples in the vendor's list
-	sorted    bool    // they came in order of time without repeats
-	expect    int     // how many samples the level before had
+	*levelRoom
+	sorted bool // they came in order of time without repeats
 }
 
-const maxExpect = 1 << 16 // samples that room is made for beforehand
+// levelRoom is where the samples of a level are collected. It serves one level after the other, and one
+// answer after the other, so that no room is made twice.
+type levelRoom struct {
+	level     []etl.Sample
+	positions []int32 // of those in the vendor's list
+}
+
+var levelRooms = sync.Pool{New: func() any { return new(levelRoom) }}
 
 // deviation is an accepted deviation of one member.
 type deviation struct{ name, member string }
@@ -54,24 +62,24 @@ func (p *pass) samples(l *level) error {
 		return nil
 	}
 	s := &p.sample
-	s.positions, s.sorted = s.positions[:0], true
+	s.level, s.positions, s.sorted = s.level[:0], s.positions[:0], true
 	n := 0
 	err = p.r.Array(func(i int) error {
 		n++
 		return p.oneSample(l, i)
 	})
 	p.listed.samples += n
-	s.expect = min(len(l.samples), maxExpect)
-	if len(l.samples) < cap(l.samples)/2 {
-		l.samples = slices.Clone(l.samples)
-	}
-	if err == nil && n == 0 {
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
 		l.own.warn("days_empty", p.r.Path)
-	}
-	if err == nil && !s.sorted {
+	case !s.sorted:
 		l.samples = p.settleOrder(l)
+	case len(s.level) > 0:
+		l.samples = slices.Clone(s.level)
 	}
-	return err
+	return nil
 }
 
 func (p *pass) oneSample(l *level, i int) error {
@@ -88,7 +96,14 @@ func (p *pass) oneSample(l *level, i int) error {
 		l.children.quarantine(*refused)
 		return nil
 	}
-	if err := p.r.Object(s.member); err != nil {
+	members, flat, err := p.r.Flat(sampleMembers[:], s.room[:])
+	for i := range members {
+		s.set(members[i].Name, members[i].Scalar)
+	}
+	if err == nil && !flat {
+		err = p.r.Object(s.member)
+	}
+	if err != nil {
 		return err
 	}
 	const complete = 1<<fieldTime | 1<<fieldCommitted | 1<<fieldConsumed | 1<<fieldBurst | 1<<fieldAccrued | 1<<fieldInvoiced
@@ -118,50 +133,64 @@ func (p *pass) oneSample(l *level, i int) error {
 	if len(s.warnings) > 0 {
 		p.warnSample(l)
 	}
-	if n := len(l.samples); n == 0 {
-		l.samples = make([]etl.Sample, 0, s.expect)
-	} else if s.now.At <= l.samples[n-1].At {
+	if n := len(s.level); n > 0 && s.now.At <= s.level[n-1].At {
 		s.sorted = false
 	}
-	l.samples = append(l.samples, s.now)
+	s.level = append(s.level, s.now)
 	s.positions = append(s.positions, int32(i))
 	return nil
 }
 
+// sampleMembers are the members of a sample.
+var sampleMembers = [...]string{memberTime: "timestamp_utc", memberCommitted: "committed_tib", memberConsumed: "consumed_tib",
+	memberBurst: "burst_tib", memberAccrued: "accrued_burst_tib", memberInvoiced: "is_invoiced"}
+
+const (
+	memberTime = iota
+	memberCommitted
+	memberConsumed
+	memberBurst
+	memberAccrued
+	memberInvoiced
+)
+
 // sampleMember reads one member of a sample.
 func (p *pass) sampleMember(name string) error {
-	s := &p.sample
-	switch name {
-	case "timestamp_utc", "committed_tib", "consumed_tib", "burst_tib", "accrued_burst_tib", "is_invoiced":
-	default:
+	member := slices.Index(sampleMembers[:], name)
+	if member < 0 {
 		return p.unknown(inSample, name)
 	}
 	v, err := p.r.Scalar()
-	if err != nil {
-		return err
+	if err == nil {
+		p.sample.set(member, v)
 	}
-	switch name {
-	case "timestamp_utc":
+	return err
+}
+
+// set takes in one member of a sample.
+func (s *sampleReader) set(member int, v jsonread.Scalar) {
+	name := sampleMembers[member]
+	switch member {
+	case memberTime:
 		at, warnings, reason := accept.Micros(v)
 		s.now.At = at
 		s.take(fieldTime, name, warnings, reason, v)
-	case "committed_tib":
+	case memberCommitted:
 		value, warnings, reason := accept.Measure(v)
 		s.now.CommittedTiB = value
 		s.take(fieldCommitted, name, warnings, reason, v)
-	case "consumed_tib":
+	case memberConsumed:
 		value, warnings, reason := accept.Measure(v)
 		s.now.ConsumedTiB = value
 		s.take(fieldConsumed, name, warnings, reason, v)
-	case "burst_tib":
+	case memberBurst:
 		s.now.BurstTiB = s.optional(fieldBurst, name, v)
-	case "accrued_burst_tib":
+	case memberAccrued:
 		s.now.AccruedTiB = s.optional(fieldAccrued, name, v)
-	case "is_invoiced":
+	case memberInvoiced:
 		s.seen.add(fieldInvoiced)
 		s.now.Invoiced = s.invoiced(name, v)
 	}
-	return nil
 }
 
 func (s *sampleReader) take(f field, member string, warnings []string, reason string, v jsonread.Scalar) {
@@ -281,13 +310,13 @@ func (p *pass) warnSample(l *level) {
 // settleOrder sorts the samples of a level by time and settles repeats: equal measures are one
 // sample, different ones are all refused, because order must not decide. R21.
 func (p *pass) settleOrder(l *level) []etl.Sample {
-	positions := p.sample.positions
-	order := make([]int32, len(l.samples))
+	samples, positions := p.sample.level, p.sample.positions
+	order := make([]int32, len(samples))
 	for i := range order {
 		order[i] = int32(i)
 	}
 	slices.SortStableFunc(order, func(a, b int32) int {
-		switch x, y := l.samples[a].At, l.samples[b].At; {
+		switch x, y := samples[a].At, samples[b].At; {
 		case x < y:
 			return -1
 		case x > y:
@@ -299,20 +328,20 @@ func (p *pass) settleOrder(l *level) []etl.Sample {
 	sorted := make([]etl.Sample, 0, len(order))
 	for len(order) > 0 {
 		n := 1
-		for n < len(order) && l.samples[order[n]].At == l.samples[order[0]].At {
+		for n < len(order) && samples[order[n]].At == samples[order[0]].At {
 			n++
 		}
 		same := order[:n]
 		order = order[n:]
-		kept := l.samples[same[0]]
-		conflict := slices.ContainsFunc(same[1:], func(i int32) bool { return !kept.SameMeasures(&l.samples[i]) })
+		kept := samples[same[0]]
+		conflict := slices.ContainsFunc(same[1:], func(i int32) bool { return !kept.SameMeasures(&samples[i]) })
 		if conflict {
 			day := kept.Day()
 			l.partial(day)
 			for _, i := range same {
 				l.children.quarantine(etl.Reject{
 					Path: indexed(list, positions[i]), Reason: "conflicting_duplicate",
-					Excerpt: describe(&l.samples[i]), Day: &day,
+					Excerpt: describe(&samples[i]), Day: &day,
 				})
 			}
 			continue
@@ -320,7 +349,7 @@ func (p *pass) settleOrder(l *level) []etl.Sample {
 		for _, i := range same[1:] {
 			l.children.ignored++
 			l.children.warn("duplicate_row", func() string { return indexed(list, positions[i]) })
-			if l.samples[i].Invoiced != kept.Invoiced {
+			if samples[i].Invoiced != kept.Invoiced {
 				kept.Invoiced = etl.Unknown
 				l.children.warn("invoiced_unknown", func() string { return indexed(list, positions[i]) + "/is_invoiced" })
 			}

@@ -113,6 +113,8 @@ func (p *pass) read() error {
 		return fmt.Errorf("open the answer's body: %w", err)
 	}
 	defer body.Close()
+	p.sample.levelRoom = levelRooms.Get().(*levelRoom)
+	defer levelRooms.Put(p.sample.levelRoom)
 	return p.inWords(p.document(body))
 }
 

@@ -875,3 +875,34 @@ func FuzzHistory(f *testing.F) {
 		}
 	})
 }
+
+// Samples that lie whole in the parser's buffer are read at one go, others member by member. A long
+// text in front decides which, and it decides nothing else.
+func TestBothWaysOfReadingASample(t *testing.T) {
+	flat := 0
+	for _, c := range ruleCases() {
+		text, ok := strings.CutPrefix(c.body, `{"results":{`)
+		if !ok || c.dataset != History {
+			continue
+		}
+		read := func(ahead string) string {
+			var got recorder
+			report, err := transform(answerOf(History, `{"zz":"`+ahead+`","results":{`+text), &got)
+			if err != nil {
+				return "refused: " + reasonOf(err) // the text around it tells the byte
+			}
+			b, err := json.Marshal(map[string]any{"facts": got, "report": report})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(b)
+		}
+		if slow, fast := read(""), read(strings.Repeat("x", 16<<10)); slow != fast {
+			t.Errorf("%s: got %s\nwant %s", c.id, fast, slow)
+		}
+		flat++
+	}
+	if flat < 50 {
+		t.Errorf("%d cases only", flat)
+	}
+}

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"meterhouse/etl"
 	"meterhouse/etl/internal/killpoint"
@@ -23,6 +23,7 @@ type copyBuffer struct {
 	buf     []byte
 	rows    int
 	scratch []byte
+	spare   []byte // room of the rows that were sent last
 }
 
 func newCopyBuffer(table string, columns ...string) *copyBuffer {
@@ -88,13 +89,52 @@ func (b *copyBuffer) nullDecimal(d etl.NullDecimal) {
 
 // decimal writes Postgres's numeric: base-10000 digits with a weight, a sign and a display scale.
 func (b *copyBuffer) decimal(d etl.Decimal) {
-	b.scratch = d.AppendText(b.scratch[:0])
 	start := len(b.buf)
 	b.buf = append(b.buf, 0, 0, 0, 0)
-	b.buf = appendNumeric(b.buf, b.scratch)
+	if coef, scale, ok := d.Coefficient(); ok {
+		b.buf = appendShortNumeric(b.buf, coef, int(scale))
+	} else {
+		b.scratch = d.AppendText(b.scratch[:0])
+		b.buf = appendNumeric(b.buf, b.scratch)
+	}
 	binary.BigEndian.PutUint32(b.buf[start:], uint32(len(b.buf)-start-4))
 }
 
+// appendShortNumeric is appendNumeric for coefficient × 10^-scale.
+func appendShortNumeric(dst []byte, coef int64, scale int) []byte {
+	sign, left := uint16(0), uint64(coef)
+	if coef < 0 {
+		sign, left = 0x4000, -left
+	}
+	// The last group ends at a multiple of four places: what the scale lacks is filled with zeros.
+	powers := [...]uint64{1, 10, 100, 1000, 10_000}
+	fill := -scale & 3
+	var groups [6]uint16 // the last one first
+	groups[0] = uint16(left % powers[4-fill] * powers[fill])
+	n := 0
+	for left /= powers[4-fill]; left > 0; left /= 10_000 {
+		n++
+		groups[n] = uint16(left % 10_000)
+	}
+	zeros := 0
+	for zeros <= n && groups[zeros] == 0 { // the least groups are not stored when they are nothing
+		zeros++
+	}
+	weight := n - (scale+3)/4
+	if zeros > n {
+		weight = 0
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(n+1-zeros))
+	dst = binary.BigEndian.AppendUint16(dst, uint16(int16(weight)))
+	dst = binary.BigEndian.AppendUint16(dst, sign)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(scale))
+	for ; n >= zeros; n-- {
+		dst = binary.BigEndian.AppendUint16(dst, groups[n])
+	}
+	return dst
+}
+
+// appendNumeric writes the plain text of a number of any length.
 func appendNumeric(dst, text []byte) []byte {
 	sign := uint16(0)
 	if text[0] == '-' {
@@ -148,22 +188,32 @@ func atoi(digits []byte, width int) int {
 	return n
 }
 
-// flush sends the rows collected so far with one COPY and forgets them.
-func (b *copyBuffer) flush(ctx context.Context, tx pgx.Tx) error {
+// send sends the rows collected so far with one COPY and forgets them. It does not wait for the end of
+// the COPY, only for that of the one before it: the next rows are decoded meanwhile.
+func (b *copyBuffer) send(ctx context.Context, tx *loadTx) error {
 	if b.rows == 0 {
 		return nil
 	}
-	b.buf = append(b.buf, 0xff, 0xff)
-	sql := "copy " + b.table + " (" + strings.Join(b.columns, ", ") + ") from stdin (format binary)"
-	tag, err := tx.Conn().PgConn().CopyFrom(ctx, newHeadReader(copyHeader, b.buf), sql)
-	if err != nil {
-		return fmt.Errorf("copy into %s: %w", b.table, err)
+	full, rows := append(b.buf, 0xff, 0xff), b.rows
+	if err := tx.background(func(conn *pgconn.PgConn) error {
+		tag, err := conn.CopyFrom(ctx, newHeadReader(copyHeader, full), b.sql())
+		if err != nil {
+			return fmt.Errorf("copy into %s: %w", b.table, err)
+		}
+		if tag.RowsAffected() != int64(rows) {
+			return fmt.Errorf("copy into %s: got %d rows stored, want %d", b.table, tag.RowsAffected(), rows)
+		}
+		return nil
+	}); err != nil {
+		return err
 	}
-	if tag.RowsAffected() != int64(b.rows) {
-		return fmt.Errorf("copy into %s: got %d rows stored, want %d", b.table, tag.RowsAffected(), b.rows)
-	}
-	b.reset()
+	// What the spare room held was stored when this COPY began.
+	b.buf, b.spare, b.rows = b.spare[:0], full, 0
 	return nil
+}
+
+func (b *copyBuffer) sql() string {
+	return "copy " + b.table + " (" + strings.Join(b.columns, ", ") + ") from stdin (format binary)"
 }
 
 func (b *copyBuffer) reset() { b.buf, b.rows = b.buf[:0], 0 }

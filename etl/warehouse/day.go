@@ -44,8 +44,9 @@ func splitDays(h *etl.LevelHistory) []seriesDay {
 // committed, consumed, burst and accrued as canonical decimal text, each ended by a zero byte;
 // an unknown measure is the text "?". Whether a sample is invoiced is not part of it.
 func digest(samples []etl.Sample) []byte {
+	const block = 4 << 10 // hashed at a time
 	hash := sha256.New()
-	buf := make([]byte, 0, 128)
+	buf := make([]byte, 0, block+256)
 	null := func(d etl.NullDecimal) {
 		if d.Known {
 			buf = d.AppendText(buf)
@@ -56,13 +57,17 @@ func digest(samples []etl.Sample) []byte {
 	}
 	for i := range samples {
 		s := &samples[i]
-		buf = binary.BigEndian.AppendUint64(buf[:0], uint64(s.At))
+		buf = binary.BigEndian.AppendUint64(buf, uint64(s.At))
 		buf = append(s.CommittedTiB.AppendText(buf), 0)
 		buf = append(s.ConsumedTiB.AppendText(buf), 0)
 		null(s.BurstTiB)
 		null(s.AccruedTiB)
-		hash.Write(buf)
+		if len(buf) >= block {
+			hash.Write(buf)
+			buf = buf[:0]
+		}
 	}
+	hash.Write(buf)
 	return hash.Sum(nil)
 }
 

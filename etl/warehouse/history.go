@@ -6,19 +6,19 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"meterhouse/etl"
 )
 
-// historyLoad is what a load of samples keeps in hand: the stored days of the window and the rows
-// that wait for COPY.
+// historyLoad is what a load of samples keeps in hand: the stored days of the window, the rows that
+// wait for COPY, and the stored days that are about to change.
 type historyLoad struct {
 	l       *loader
 	stored  map[int64]map[etl.Day]*storedDay
 	running map[etl.Day]bool // months whose accrued column is read as running
 	samples *copyBuffer
 	daily   *copyBuffer
+	current revisit // here, so that no day costs memory
+	changes
 }
 
 // storedDay is a row of fact_daily_consumption as far as the load decides by it.
@@ -30,63 +30,24 @@ type storedDay struct {
 	invoiced, uninvoiced int
 	absentSince          *time.Time
 	delivered            bool // by this answer
+	marked               bool // digest, pending or absentSince are not as stored: see mark
 }
 
-const copyBytes = 4 << 20 // rows are sent when this much waits
+const copyBytes = 1 << 20 // rows are sent when this much waits
 
 func (l *loader) theHistory() (*historyLoad, error) {
 	if l.history != nil {
 		return l.history, nil
 	}
-	c, err := l.theCustomer()
-	if err != nil {
+	if _, err := l.theCustomer(); err != nil {
 		return nil, err
 	}
 	h := &historyLoad{
-		l: l, stored: map[int64]map[etl.Day]*storedDay{}, running: map[etl.Day]bool{},
+		l: l, stored: l.days, running: l.running,
 		samples: newCopyBuffer("dw.fact_consumption_sample", "customer_key", "service_level_key", "sampled_at",
 			"committed_tib", "consumed_tib", "burst_tib", "accrued_burst_tib", "is_invoiced"),
 		daily: newCopyBuffer("dw.fact_daily_consumption", append([]string{"customer_key", "service_level_key", "usage_date"},
 			append(figureColumns, "digest", "known_since", "payload_id", "run_id", "absent_since")...)...),
-	}
-	window := l.ans.Request.Window
-	rows, err := l.tx.Query(l.ctx, `
-		select d.service_level_key, d.usage_date, d.digest, d.pending_digest, d.pending_at, d.known_since, d.sample_count,
-			d.invoiced_samples, d.uninvoiced_samples, d.absent_since
-		from dw.dim_service_level as v
-		cross join lateral (
-			select * from dw.fact_daily_consumption as f
-			where f.customer_key = $1 and f.service_level_key = v.service_level_key and f.usage_date >= $2 and f.usage_date < $3
-			offset 0 -- level by level through the primary key, however long the history has grown
-		) as d
-		where v.customer_key = $1`, c.key, window.From.Time(), window.Until.Time())
-	if err != nil {
-		return nil, fmt.Errorf("digests: %w", err)
-	}
-	var key int64
-	var day time.Time
-	var d storedDay
-	if _, err := pgx.ForEachRow(rows, []any{&key, &day, &d.digest, &d.pending, &d.pendingAt, &d.knownSince, &d.count,
-		&d.invoiced, &d.uninvoiced, &d.absentSince}, func() error {
-		if h.stored[key] == nil {
-			h.stored[key] = map[etl.Day]*storedDay{}
-		}
-		copied := d
-		h.stored[key][etl.DayOf(day)] = &copied
-		d = storedDay{}
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("digests: %w", err)
-	}
-	rows, err = l.tx.Query(l.ctx, `select month from dw.accrued_reading where account = $1 and reading = 'running'`, l.run.job.Account)
-	if err != nil {
-		return nil, fmt.Errorf("accrued readings: %w", err)
-	}
-	if _, err := pgx.ForEachRow(rows, []any{&day}, func() error {
-		h.running[etl.DayOf(day)] = true
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("accrued readings: %w", err)
 	}
 	l.history = h
 	return h, nil
@@ -159,13 +120,13 @@ func (l *loader) History(rec etl.History) error {
 				l.out.Ignored += len(days[i][j].samples)
 				continue
 			}
-			if err := h.day(v, &days[i][j]); err != nil {
+			if err := h.day(rec.Number, v, &days[i][j]); err != nil {
 				return fmt.Errorf("%s %s: %w", rec.Number, v.on(days[i][j].day), err)
 			}
+			if err := h.flushFull(); err != nil {
+				return err
+			}
 		}
-	}
-	if len(h.samples.buf) > copyBytes {
-		return h.flush()
 	}
 	return nil
 }
@@ -215,7 +176,7 @@ func (h *historyLoad) warnDecreases(number string, v *level, days []seriesDay) {
 }
 
 // day decides about one series-day by the table of the design.
-func (h *historyLoad) day(v *level, in *seriesDay) error {
+func (h *historyLoad) day(number string, v *level, in *seriesDay) error {
 	l := h.l
 	st := h.stored[v.key][in.day]
 	n := len(in.samples)
@@ -225,33 +186,22 @@ func (h *historyLoad) day(v *level, in *seriesDay) error {
 		return h.insertDay(v, in, later)
 	}
 	st.delivered = true
+	var staysAbsent *time.Time
 	if st.absentSince != nil && len(later) > 0 {
 		// Later looks that did not find the day say nothing about its figures, but it stays absent.
-		seen := slices.DeleteFunc(later, func(t time.Time) bool { return !t.Before(*st.absentSince) })
-		if len(seen) == 0 {
-			if err := h.newestDay(v, in, st); err != nil {
-				return err
-			}
-			return h.exec(`update dw.fact_daily_consumption set absent_since = $4
-				where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, st.absentSince)
+		later = slices.DeleteFunc(later, func(t time.Time) bool { return !t.Before(*st.absentSince) })
+		if len(later) == 0 {
+			staysAbsent = st.absentSince
 		}
-		later = seen
 	}
-	if len(later) > 0 {
-		return h.lateObservation(v, in, st, later)
+	if len(later) == 0 { // nobody looked at the figures later
+		h.current = revisit{number: number, level: v, in: in, st: st, flags: flags(in.samples), staysAbsent: staysAbsent}
+		return h.revisit(&h.current)
 	}
-	return h.newestDay(v, in, st)
-}
-
-// newestDay: nobody looked at the figures of this stored day later.
-func (h *historyLoad) newestDay(v *level, in *seriesDay, st *storedDay) error {
-	switch {
-	case in.partial:
-		return h.heldDay(v, in, st)
-	case bytes.Equal(st.digest, in.digest):
-		return h.sameDay(v, in, st)
+	if err := h.lateObservation(v, in, st, later); err != nil {
+		return err
 	}
-	return h.differentDay(v, in, st)
+	return h.write()
 }
 
 // insertDay stores a day that was never observed. later are runs that did not see it any more.
@@ -297,7 +247,7 @@ func (h *historyLoad) insertDay(v *level, in *seriesDay, later []time.Time) erro
 }
 
 // figureColumns are the columns of fact_daily_consumption that follow from samples, in the order
-// in which insertDay and args give them.
+// in which insertDay and figureRows give them.
 var figureColumns = []string{"sample_count", "step_seconds", "committed_tib", "consumed_avg_tib", "consumed_max_tib", "consumed_last_tib",
 	"burst_avg_tib", "over_committed_avg_tib", "accrued_sum_tib", "accrued_last_tib", "is_invoiced", "invoiced_samples", "uninvoiced_samples"}
 
@@ -324,21 +274,35 @@ func (h *historyLoad) copySamples(v *level, samples []etl.Sample) {
 	}
 }
 
-// sameDay: the measures are known. Only flags may be new, or a doubt may end.
-func (h *historyLoad) sameDay(v *level, in *seriesDay, st *storedDay) error {
-	l := h.l
-	if st.absentSince != nil || st.pending != nil {
-		if err := h.exec(`update dw.fact_daily_consumption set absent_since = null, pending_digest = null, pending_at = null
-			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day); err != nil {
-			return err
-		}
+// decide is what becomes of a stored day whose figures nobody looked at later. The samples that it
+// needs are there.
+func (h *historyLoad) decide(r *revisit) error {
+	var err error
+	switch {
+	case r.in.partial:
+		err = h.heldDay(r)
+	case bytes.Equal(r.st.digest, r.in.digest):
+		err = h.sameDay(r)
+	default:
+		err = h.differentDay(r)
 	}
-	f := flags(in.samples)
-	if f.invoiced+f.uninvoiced < f.count && st.invoiced+st.uninvoiced > 0 && f.invoiced+f.uninvoiced > 0 {
-		stored, err := h.storedSamples(v, in.day)
-		if err != nil {
-			return err
-		}
+	if r.staysAbsent != nil {
+		r.st.absentSince = r.staysAbsent
+		h.mark(r.level.key, r.in.day, r.st)
+	}
+	return err
+}
+
+// sameDay: the measures are known. Only flags may be new, or a doubt may end.
+func (h *historyLoad) sameDay(r *revisit) error {
+	l, v, in, st := h.l, r.level, r.in, r.st
+	if st.absentSince != nil || st.pending != nil {
+		st.absentSince, st.pending, st.pendingAt = nil, nil, nil
+		h.mark(v.key, in.day, st)
+	}
+	f := r.flags
+	if r.needsSamples() {
+		stored := r.stored
 		if len(stored) == 0 {
 			if st.uniformFlag() == etl.Unknown { // pruned: nobody knows any more which sample was flagged
 				l.out.Unchanged += len(in.samples)
@@ -353,21 +317,15 @@ func (h *historyLoad) sameDay(v *level, in *seriesDay, st *storedDay) error {
 		l.out.Unchanged += len(in.samples)
 		return nil
 	}
-	was, is := dayFlag(st.count, st.invoiced, st.uninvoiced), f.isInvoiced()
-	if was == etl.True && is == etl.False {
+	takenBack := dayFlag(st.count, st.invoiced, st.uninvoiced) == etl.True && f.isInvoiced() == etl.False
+	if takenBack {
 		l.out.Restated += len(in.samples)
 		h.warnRestated(v, in.day, true)
-		if err := h.supersede(v, in.day, "restated", l.ans.FetchedAt); err != nil {
-			return err
-		}
-		if err := h.exec(`update dw.fact_daily_consumption set known_since = $4, run_id = $5, restatement_count = restatement_count + 1
-			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, l.ans.FetchedAt, l.run.id); err != nil {
-			return err
-		}
+		h.supersede(v, in.day, "restated", l.ans.FetchedAt)
 	} else {
 		l.out.Unchanged += len(in.samples)
 	}
-	return h.writeFlags(v, in, &f)
+	return h.writeFlags(v, in, &f, takenBack)
 }
 
 // keepKnownFlags fills in what an answer does not say about samples that it does not change:
@@ -384,69 +342,17 @@ func keepKnownFlags(stored, in []etl.Sample) {
 	}
 }
 
-// writeFlags updates is_invoiced in place, which fillfactor 90 keeps HOT.
-func (h *historyLoad) writeFlags(v *level, in *seriesDay, f *figures) error {
-	if _, err := h.l.payload(); err != nil { // the evidence of a flag is landed as well
-		return err
-	}
-	if err := h.exec(`update dw.fact_daily_consumption
-		set is_invoiced = $4, invoiced_samples = $5, uninvoiced_samples = $6, invoiced_known_since = $7
-		where customer_key = $1 and service_level_key = $2 and usage_date = $3`,
-		v, in.day, boolArg(f.isInvoiced()), f.invoiced, f.uninvoiced, h.l.ans.FetchedAt); err != nil {
-		return err
-	}
-	if f.invoiced == f.count || f.uninvoiced == f.count { // the usual flip: one statement, no list
-		return h.execSamples(`update dw.fact_consumption_sample set is_invoiced = $5
-			where customer_key = $1 and service_level_key = $2 and sampled_at >= $3 and sampled_at < $4
-				and is_invoiced is distinct from $5`, v, in.day, f.invoiced == f.count)
-	}
-	times := make([]time.Time, len(in.samples))
-	values := make([]*bool, len(in.samples))
-	for i := range in.samples {
-		times[i], values[i] = time.UnixMicro(in.samples[i].At), boolArg(in.samples[i].Invoiced)
-	}
-	return h.execSamples(`update dw.fact_consumption_sample as s set is_invoiced = told.flag
-		from unnest($5::timestamptz[], $6::boolean[]) as told (sampled_at, flag)
-		where s.customer_key = $1 and s.service_level_key = $2 and s.sampled_at >= $3 and s.sampled_at < $4
-			and s.sampled_at = told.sampled_at and s.is_invoiced is distinct from told.flag`, v, in.day, times, values)
-}
-
-func boolArg(b etl.NullBool) *bool {
-	if b == etl.Unknown {
-		return nil
-	}
-	v := b == etl.True
-	return &v
-}
-
-// exec runs a statement whose first parameters are customer, level and day.
-func (h *historyLoad) exec(sql string, v *level, day etl.Day, args ...any) error {
-	_, err := h.l.tx.Exec(h.l.ctx, sql, append([]any{h.l.customer.key, v.key, day.Time()}, args...)...)
-	return err
-}
-
-// execSamples runs a statement whose first parameters are customer, level and the bounds of the day.
-func (h *historyLoad) execSamples(sql string, v *level, day etl.Day, args ...any) error {
-	_, err := h.l.tx.Exec(h.l.ctx, sql, append([]any{h.l.customer.key, v.key, day.Time(), (day + 1).Time()}, args...)...)
-	return err
-}
-
 // heldDay: samples of a stored day were refused, so what is left of the answer does not replace it.
-func (h *historyLoad) heldDay(v *level, in *seriesDay, st *storedDay) error {
-	if st.absentSince != nil { // it was delivered, whatever it said
-		if err := h.exec(`update dw.fact_daily_consumption set absent_since = null
-			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day); err != nil {
-			return err
-		}
+func (h *historyLoad) heldDay(r *revisit) error {
+	if r.st.absentSince != nil { // it was delivered, whatever it said
+		r.st.absentSince = nil
+		h.mark(r.level.key, r.in.day, r.st)
 	}
-	_, diff, err := h.compareStored(v, in, st)
-	if err != nil {
-		return err
-	}
+	diff := h.compareStored(r)
 	h.l.out.Unchanged += diff.equal
-	if rest := len(in.samples) - diff.equal; rest > 0 {
+	if rest := len(r.in.samples) - diff.equal; rest > 0 {
 		h.l.out.Ignored += rest
-		h.l.warn("day_held", v.on(in.day))
+		h.l.warn("day_held", r.level.on(r.in.day))
 		if _, err := h.l.payload(); err != nil { // a retry that accepts what was refused needs the rest too
 			return err
 		}
@@ -455,45 +361,38 @@ func (h *historyLoad) heldDay(v *level, in *seriesDay, st *storedDay) error {
 }
 
 // differentDay: the digests differ, so the samples are compared one by one.
-func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error {
-	l := h.l
-	stored, diff, err := h.compareStored(v, in, st)
-	if err != nil {
-		return err
-	}
-	keepKnownFlags(stored, in.samples)
+func (h *historyLoad) differentDay(r *revisit) error {
+	l, v, in, st := h.l, r.level, r.in, r.st
+	diff := h.compareStored(r)
+	keepKnownFlags(r.stored, in.samples)
 	wasInvoiced := dayFlag(st.count, st.invoiced, st.uninvoiced) == etl.True
 	switch {
 	case diff.different == 0 && diff.missing == 0 && len(diff.extra) == 0:
 		// The stored day was partial and turns out to be whole: the figures were known before.
 		l.out.Unchanged += diff.equal
-		if err := h.exec(`update dw.fact_daily_consumption set digest = $4, pending_digest = null, pending_at = null, absent_since = null
-			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, in.digest); err != nil {
-			return err
-		}
+		st.digest, st.pending, st.pendingAt, st.absentSince = in.digest, nil, nil, nil
+		h.mark(v.key, in.day, st)
 		f := flags(in.samples)
 		if f.invoiced == st.invoiced && f.uninvoiced == st.uninvoiced {
 			return nil
 		}
-		return h.writeFlags(v, in, &f)
+		return h.writeFlags(v, in, &f, false)
 	case diff.different == 0 && diff.missing == 0:
 		l.out.Inserted += len(diff.extra)
 		l.out.Unchanged += diff.equal
-		if err := h.supersede(v, in.day, "late", l.ans.FetchedAt); err != nil {
-			return err
-		}
+		h.supersede(v, in.day, "late", l.ans.FetchedAt)
 		if wasInvoiced {
-			h.l.warn("invoiced_value_changed", v.on(in.day))
+			l.warn("invoiced_value_changed", v.on(in.day))
 		}
-		h.copySamples(v, diff.extra)
-		if err := h.writeDay(v, in, false); err != nil {
+		h.addSamples(v, diff.extra)
+		if err := h.writeDay(v, in, st, false); err != nil {
 			return err
 		}
 		f := flags(in.samples)
 		if f.invoiced == st.invoiced && f.uninvoiced == st.uninvoiced && f.count == st.count {
 			return nil
 		}
-		return h.writeFlags(v, in, &f)
+		return h.writeFlags(v, in, &f, false)
 	case diff.different == 0 && len(in.samples) < st.count:
 		const confirmAfter = time.Hour
 		confirmed := bytes.Equal(st.pending, in.digest) && !l.ans.FetchedAt.Before(st.pendingAt.Add(confirmAfter))
@@ -509,8 +408,9 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 			if _, err := l.payload(); err != nil { // a replay needs it to come to the same end
 				return err
 			}
-			return h.exec(`update dw.fact_daily_consumption set pending_digest = $4, pending_at = $5, absent_since = null
-				where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, in.digest, l.ans.FetchedAt)
+			st.pending, st.pendingAt, st.absentSince = in.digest, &l.ans.FetchedAt, nil
+			h.mark(v.key, in.day, st)
+			return nil
 		}
 		l.out.Restated += len(in.samples)
 	default:
@@ -523,13 +423,9 @@ func (h *historyLoad) differentDay(v *level, in *seriesDay, st *storedDay) error
 		}
 	}
 	h.warnRestated(v, in.day, wasInvoiced)
-	if err := h.supersede(v, in.day, "restated", l.ans.FetchedAt); err != nil {
-		return err
-	}
-	if err := h.replaceSamples(v, in); err != nil {
-		return err
-	}
-	return h.writeDay(v, in, true)
+	h.supersede(v, in.day, "restated", l.ans.FetchedAt)
+	h.replaceSamples(v, in)
+	return h.writeDay(v, in, st, true)
 }
 
 func (h *historyLoad) warnRestated(v *level, day etl.Day, invoiced bool) {
@@ -538,66 +434,6 @@ func (h *historyLoad) warnRestated(v *level, day etl.Day, invoiced bool) {
 	if invoiced {
 		h.l.warn("invoiced_value_changed", where)
 	}
-}
-
-func (h *historyLoad) replaceSamples(v *level, in *seriesDay) error {
-	if err := h.execSamples(`delete from dw.fact_consumption_sample
-		where customer_key = $1 and service_level_key = $2 and sampled_at >= $3 and sampled_at < $4`, v, in.day); err != nil {
-		return err
-	}
-	h.copySamples(v, in.samples)
-	return nil
-}
-
-// ledgerColumns are the columns that a superseded version shares with the daily row.
-const ledgerColumns = `sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
-	burst_avg_tib, over_committed_avg_tib, accrued_sum_tib, accrued_last_tib`
-
-// supersede copies the daily row into the ledger: known until the given instant. A flag that was set
-// after that instant was not set then.
-func (h *historyLoad) supersede(v *level, day etl.Day, kind string, until time.Time) error {
-	return h.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, `+ledgerColumns+`,
-			was_invoiced, digest, known_from, known_until, payload_id, run_id)
-		select customer_key, service_level_key, usage_date, $4, `+ledgerColumns+`,
-			case when is_invoiced and $5 <= invoiced_known_since then false else is_invoiced end, digest, least(known_since, $5), $5, payload_id, $6
-		from dw.fact_daily_consumption
-		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, day, kind, until, h.l.run.id)
-}
-
-// writeDay brings the daily row to the figures of this answer. A restated day also takes over the
-// answer's flags and counts the restatement.
-func (h *historyLoad) writeDay(v *level, in *seriesDay, restated bool) error {
-	payload, err := h.l.payload()
-	if err != nil {
-		return err
-	}
-	f := summarize(in.samples)
-	args := append(f.args(), in.storedDigest(), h.l.ans.FetchedAt, payload, h.l.run.id, restated)
-	return h.exec(`update dw.fact_daily_consumption
-		set sample_count = $4, step_seconds = $5, committed_tib = $6::text::numeric, consumed_avg_tib = $7::text::numeric,
-			consumed_max_tib = $8::text::numeric, consumed_last_tib = $9::text::numeric, burst_avg_tib = $10::text::numeric,
-			over_committed_avg_tib = $11::text::numeric, accrued_sum_tib = $12::text::numeric, accrued_last_tib = $13::text::numeric,
-			is_invoiced = case when $21 then $14 else is_invoiced end,
-			invoiced_samples = case when $21 then $15 else invoiced_samples end,
-			uninvoiced_samples = case when $21 then $16 else uninvoiced_samples end,
-			invoiced_known_since = case when $21 then null else invoiced_known_since end,
-			digest = $17, known_since = $18, payload_id = $19, run_id = $20,
-			restatement_count = restatement_count + $21::boolean::integer,
-			pending_digest = null, pending_at = null, absent_since = null
-		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, args...)
-}
-
-// args are the values of figureColumns as statement parameters.
-func (f *figures) args() []any {
-	null := func(d etl.NullDecimal) *string {
-		if !d.Known {
-			return nil
-		}
-		s := d.String()
-		return &s
-	}
-	return []any{f.count, f.step, f.committed.String(), f.average.String(), f.maximum.String(), f.last.String(),
-		null(f.burstAverage), f.over.String(), null(f.accruedSum), null(f.accruedLast), boolArg(f.isInvoiced()), f.invoiced, f.uninvoiced}
 }
 
 // difference is how the samples of an answer relate to the stored ones of the same day.
@@ -629,19 +465,18 @@ func compare(stored, in []etl.Sample) (d difference) {
 	return d
 }
 
-// compareStored reads the samples of a stored day back and tells how an answer relates to them. Of a
-// day whose samples retention took only their number is left: fewer may be a shrunk day, and anything
-// else counts as different, since a change must not pass for an addition.
-func (h *historyLoad) compareStored(v *level, in *seriesDay, st *storedDay) ([]etl.Sample, difference, error) {
-	stored, err := h.storedSamples(v, in.day)
-	if err != nil || len(stored) > 0 {
-		return stored, compare(stored, in.samples), err
+// compareStored tells how an answer relates to the stored samples of a day. Of a day whose samples
+// retention took only their number is left: fewer may be a shrunk day, and anything else counts as
+// different, since a change must not pass for an addition.
+func (h *historyLoad) compareStored(r *revisit) difference {
+	if len(r.stored) > 0 {
+		return compare(r.stored, r.in.samples)
 	}
-	h.l.warn("samples_pruned", v.on(in.day))
-	if len(in.samples) < st.count {
-		return nil, difference{missing: st.count}, nil
+	h.l.warn("samples_pruned", r.level.on(r.in.day))
+	if len(r.in.samples) < r.st.count {
+		return difference{missing: r.st.count}
 	}
-	return nil, difference{different: len(in.samples)}, nil
+	return difference{different: len(r.in.samples)}
 }
 
 // uniformFlag is the flag of all samples of a stored day; unknown when they differ.
@@ -664,60 +499,31 @@ func recalled(in []etl.Sample, st *storedDay) []etl.Sample {
 	return samples
 }
 
-// storedSamples reads a day's samples back, in order of time; none when retention took them. Rows that wait for COPY are of other days.
-func (h *historyLoad) storedSamples(v *level, day etl.Day) ([]etl.Sample, error) {
-	rows, err := h.l.tx.Query(h.l.ctx, `
-		select sampled_at, committed_tib::text, consumed_tib::text, burst_tib::text, accrued_burst_tib::text, is_invoiced
-		from dw.fact_consumption_sample
-		where customer_key = $1 and service_level_key = $2 and sampled_at >= $3 and sampled_at < $4
-		order by sampled_at`, h.l.customer.key, v.key, day.Time(), (day + 1).Time())
-	if err != nil {
-		return nil, err
-	}
-	var samples []etl.Sample
-	var at time.Time
-	var committed, consumed string
-	var burst, accrued *string
-	var invoiced *bool
-	_, err = pgx.ForEachRow(rows, []any{&at, &committed, &consumed, &burst, &accrued, &invoiced}, func() error {
-		s := etl.Sample{At: at.UnixMicro()}
-		parse := func(text *string, d *etl.NullDecimal) error {
-			if text == nil {
-				return nil
-			}
-			d.Known = true
-			return d.UnmarshalText([]byte(*text))
-		}
-		if invoiced != nil {
-			s.Invoiced = etl.False
-			if *invoiced {
-				s.Invoiced = etl.True
-			}
-		}
-		for _, err := range []error{
-			s.CommittedTiB.UnmarshalText([]byte(committed)), s.ConsumedTiB.UnmarshalText([]byte(consumed)),
-			parse(burst, &s.BurstTiB), parse(accrued, &s.AccruedTiB),
-		} {
-			if err != nil {
-				return fmt.Errorf("stored sample at %s: %w", at, err)
-			}
-		}
-		samples = append(samples, s)
-		return nil
-	})
-	return samples, err
-}
-
-// flush sends the rows that wait.
+// flush sends the rows that wait. They are stored before anything else is asked of the connection.
 func (h *historyLoad) flush() error {
-	if err := h.samples.flush(h.l.ctx, h.l.tx); err != nil {
+	if err := h.samples.send(h.l.ctx, h.l.tx); err != nil {
 		return err
 	}
-	return h.daily.flush(h.l.ctx, h.l.tx)
+	return h.daily.send(h.l.ctx, h.l.tx)
+}
+
+// flushFull sends the rows of the table of which enough wait to be worth a COPY.
+func (h *historyLoad) flushFull() error {
+	for _, b := range []*copyBuffer{h.samples, h.daily} {
+		if len(b.buf) > copyBytes {
+			if err := b.send(h.l.ctx, h.l.tx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // finish sends what waits and flags the stored days of the window that were not delivered.
 func (h *historyLoad) finish() error {
+	if err := h.catchUp(); err != nil {
+		return err
+	}
 	if err := h.flush(); err != nil {
 		return err
 	}
@@ -733,8 +539,6 @@ func (h *historyLoad) finish() error {
 			}
 		}
 	}
-	var levels []int64
-	var days []time.Time
 	for key, stored := range h.stored {
 		for day, st := range stored {
 			if st.delivered || unsure[key] || st.knownSince.After(l.ans.FetchedAt) {
@@ -747,20 +551,10 @@ func (h *historyLoad) finish() error {
 			// A later look that found it ends an absence; one that did not began it no earlier than now.
 			earlier := len(later) > 0 && st.absentSince != nil && st.absentSince.After(l.ans.FetchedAt) && !st.absentSince.After(later[0])
 			if len(later) == 0 && st.absentSince == nil || earlier {
-				levels, days = append(levels, key), append(days, day.Time())
+				st.absentSince = &l.ans.FetchedAt
+				h.mark(key, day, st)
 			}
 		}
 	}
-	if len(levels) == 0 {
-		return nil
-	}
-	_, err := l.tx.Exec(l.ctx, `
-		update dw.fact_daily_consumption as d set absent_since = $1
-		from unnest($3::bigint[], $4::date[]) as gone (service_level_key, usage_date)
-		where d.customer_key = $2 and d.service_level_key = gone.service_level_key and d.usage_date = gone.usage_date`,
-		l.ans.FetchedAt, l.customer.key, levels, days)
-	if err != nil {
-		return fmt.Errorf("mark absent days: %w", err)
-	}
-	return nil
+	return h.write()
 }

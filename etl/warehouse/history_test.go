@@ -1,10 +1,13 @@
 package warehouse
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"meterhouse/etl"
 )
@@ -166,6 +169,7 @@ func TestPartialDay(t *testing.T) {
 	wantCounts(t, out, "received 2 inserted 1 restated 0 unchanged 0 ignored 0 quarantined 1 absent 0")
 	h.want(dailyRow, "1|112.5|112.5|false|0|false|false")
 	h.want(`select distinct status from mart.coverage where day = '2026-05-14'`, "partial")
+	h.want(`select status from ops.coverage`, "partial")
 
 	// The same refusal again is counted, not repeated; the stored day stays.
 	out = load(etl.Report{Quarantined: 1}, true, bad)
@@ -227,7 +231,7 @@ func TestEmptyAnswer(t *testing.T) {
 
 func TestExactDecimals(t *testing.T) {
 	h := newHouse(t)
-	for _, n := range []string{"0", "1", "-1", "0.1", "10000", "9999", "99990000", "0.0001", "0.00001", "12345678.0123456789", "112.500000000000000000001",
+	for _, n := range []string{"0", "1", "-1", "9223372036854775807", "-9223372036854775808", "922337203685477580.7", "9223372036854.775808", "1e18", "0.1", "10000", "9999", "99990000", "0.0001", "0.00001", "12345678.0123456789", "112.500000000000000000001",
 		"999999999.999999999999999999999999999999", "0.000000000000000000000000000000000001", "-0.5", "100000000", "1e-90"} {
 		d := etl.MustDecimal(n)
 		buf := newCopyBuffer("dw.restatement") // any table: only the encoding is looked at
@@ -239,7 +243,23 @@ func TestExactDecimals(t *testing.T) {
 		if text != d.String() {
 			t.Errorf("%s: got %s, want %s", n, text, d)
 		}
+		if slow := appendNumeric(nil, []byte(d.String())); !bytes.Equal(slow, buf.buf[4:]) {
+			t.Errorf("%s: got % x, want % x", n, buf.buf[4:], slow)
+		}
 	}
+}
+
+// The fast way to write a numeric writes what the general one writes.
+func TestShortNumeric(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.StringMatching(`-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?`).Draw(t, "number")
+		d := etl.MustDecimal(text)
+		buf := newCopyBuffer("any")
+		buf.decimal(d)
+		if want := appendNumeric(nil, []byte(d.String())); !bytes.Equal(buf.buf[4:], want) {
+			t.Fatalf("%s: got % x, want % x", d, buf.buf[4:], want)
+		}
+	})
 }
 
 func TestWatermarkIsTheFirstUnansweredDay(t *testing.T) {

@@ -83,51 +83,21 @@ func (l *loader) Customer(c etl.Customer) error {
 	return err
 }
 
-// theCustomer loads, and makes if need be, the customer whose data was asked for.
+// theCustomer is the customer whose data was asked for, made if need be.
 func (l *loader) theCustomer() (*customer, error) {
 	if l.customer != nil {
 		return l.customer, nil
 	}
-	c := &customer{}
-	id := l.run.job.Scope
-	err := l.tx.QueryRow(l.ctx, `select customer_key from dw.dim_customer where customer_id = $1`, id).Scan(&c.key)
-	if errors.Is(err, pgx.ErrNoRows) {
-		err = l.tx.QueryRow(l.ctx, `insert into dw.dim_customer (customer_id, account, first_seen_at, seen_at)
-			values ($1, $2, $3, $3) returning customer_key`, id, l.run.job.Account, l.ans.FetchedAt).Scan(&c.key)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("customer %s: %w", id, err)
-	}
-	rows, err := l.tx.Query(l.ctx, `
-		select s.subscription_key, s.subscription_number, s.discriminator, s.start_at, s.end_at,
-			v.service_level_key, v.service_level, v.level_ordinal
-		from dw.dim_subscription as s
-		left join dw.dim_service_level as v using (subscription_key)
-		where s.customer_key = $1
-		order by s.subscription_key, v.service_level, v.level_ordinal`, c.key)
-	if err != nil {
-		return nil, fmt.Errorf("subscriptions of customer %s: %w", id, err)
-	}
-	var row subscription
-	var levelKey *int64
-	var levelName *string
-	var ordinal *int
-	_, err = pgx.ForEachRow(rows, []any{&row.key, &row.number, &row.discriminator, &row.start, &row.end, &levelKey, &levelName, &ordinal}, func() error {
-		if n := len(c.subscriptions); n == 0 || c.subscriptions[n-1].key != row.key {
-			s := row
-			c.subscriptions = append(c.subscriptions, &s)
+	l.customer = l.scope
+	if l.customer == nil {
+		c := &customer{}
+		if err := l.tx.QueryRow(l.ctx, `insert into dw.dim_customer (customer_id, account, first_seen_at, seen_at)
+			values ($1, $2, $3, $3) returning customer_key`, l.run.job.Scope, l.run.job.Account, l.ans.FetchedAt).Scan(&c.key); err != nil {
+			return nil, fmt.Errorf("customer %s: %w", l.run.job.Scope, err)
 		}
-		if levelKey != nil {
-			s := c.subscriptions[len(c.subscriptions)-1]
-			s.levels = append(s.levels, &level{key: *levelKey, name: *levelName, ordinal: *ordinal})
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("subscriptions of customer %s: %w", id, err)
+		l.customer = c
 	}
-	l.customer = c
-	return c, nil
+	return l.customer, nil
 }
 
 // theSubscription finds the stored subscription that a record means, or makes it. A number that

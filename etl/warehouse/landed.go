@@ -1,7 +1,6 @@
 package warehouse
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -204,14 +203,14 @@ type landedBody struct {
 	size int64
 }
 
-func (b *landedBody) Zstd() ([]byte, error) {
+func (b *landedBody) Zstd() (etl.Frame, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var packed []byte
 	if err := b.w.pool.QueryRow(ctx, `select body_zstd from raw.payload where payload_id = $1`, b.id).Scan(&packed); err != nil {
 		return nil, fmt.Errorf("payload %d: %w", b.id, err)
 	}
-	return packed, nil
+	return etl.NewFrame(packed), nil
 }
 
 func (b *landedBody) Open() (io.ReadCloser, error) {
@@ -219,7 +218,7 @@ func (b *landedBody) Open() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	unzip, err := zstd.NewReader(bytes.NewReader(packed), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+	unzip, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return nil, err
 	}

@@ -45,10 +45,11 @@ func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, la
 	}
 	l.out.Ignored += len(in.samples)
 
-	_, current, err := h.compareStored(v, in, st)
-	if err != nil {
+	one := []revisit{{level: v, in: in, st: st}}
+	if err := h.readBack(one); err != nil {
 		return err
 	}
+	current := h.compareStored(&one[0])
 	if st.digest == nil { // a partial answer that came later would not have replaced this whole one
 		return h.wholeBeforePartial(v, in, st, current)
 	}
@@ -66,9 +67,7 @@ func (h *historyLoad) lateObservation(v *level, in *seriesDay, st *storedDay, la
 	case current.different == 0 && current.missing == 0:
 		return h.grewThenShrank(v, in, "late", again, later)
 	}
-	if err := h.supersede(v, in.day, "restated", at); err != nil {
-		return err
-	}
+	h.supersede(v, in.day, "restated", at)
 	if err := h.insertLedger(v, in, "restated", again); err != nil {
 		return err
 	}
@@ -87,9 +86,7 @@ func (h *historyLoad) lateFlag(v *level, in *seriesDay, st *storedDay, then dayV
 	if then.id != 0 || flagOf(in) != etl.True || dayFlag(st.count, st.invoiced, st.uninvoiced) != etl.False {
 		return nil
 	}
-	if err := h.supersede(v, in.day, "restated", again); err != nil {
-		return err
-	}
+	h.supersede(v, in.day, "restated", again)
 	if err := h.exec(`update dw.restatement set was_invoiced = true
 		where customer_key = $1 and service_level_key = $2 and usage_date = $3 and known_until = $4`, v, in.day, again); err != nil {
 		return err
@@ -105,14 +102,10 @@ func (h *historyLoad) wholeBeforePartial(v *level, in *seriesDay, st *storedDay,
 		if diff.different == 0 && diff.missing == 0 {
 			kind = "late"
 		}
-		if err := h.supersede(v, in.day, kind, h.l.ans.FetchedAt); err != nil {
-			return err
-		}
+		h.supersede(v, in.day, kind, h.l.ans.FetchedAt)
 	}
-	if err := h.replaceSamples(v, in); err != nil {
-		return err
-	}
-	if err := h.writeDay(v, in, true); err != nil { // with its flags
+	h.replaceSamples(v, in)
+	if err := h.writeDay(v, in, st, true); err != nil { // with its flags
 		return err
 	}
 	return h.recount(v, in.day)
@@ -181,9 +174,7 @@ func (h *historyLoad) betweenVersions(v *level, in *seriesDay, versions []dayVer
 func (h *historyLoad) grewThenShrank(v *level, in *seriesDay, former string, shrunkAt time.Time, later []time.Time) error {
 	l := h.l
 	if former != "" {
-		if err := h.supersede(v, in.day, former, l.ans.FetchedAt); err != nil {
-			return err
-		}
+		h.supersede(v, in.day, former, l.ans.FetchedAt)
 	}
 	for _, t := range later {
 		if t.Before(shrunkAt.Add(time.Hour)) {
@@ -199,21 +190,19 @@ func (h *historyLoad) grewThenShrank(v *level, in *seriesDay, former string, shr
 			where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, t)
 	}
 	// Never confirmed: this observation is what stays, and the smaller one waits.
-	held := h.stored[v.key][in.day]
-	if err := h.replaceSamples(v, in); err != nil {
+	st := h.stored[v.key][in.day]
+	smaller := st.digest
+	h.replaceSamples(v, in)
+	if err := h.writeDay(v, in, st, false); err != nil {
 		return err
 	}
-	if err := h.writeDay(v, in, false); err != nil {
-		return err
-	}
+	st.pending, st.pendingAt = smaller, &shrunkAt
+	h.mark(v.key, in.day, st)
 	f := flags(in.samples)
 	if f.invoiced+f.uninvoiced > 0 {
-		if err := h.writeFlags(v, in, &f); err != nil {
-			return err
-		}
+		return h.writeFlags(v, in, &f, false)
 	}
-	return h.exec(`update dw.fact_daily_consumption set pending_digest = $4, pending_at = $5
-		where customer_key = $1 and service_level_key = $2 and usage_date = $3`, v, in.day, held.digest, shrunkAt)
+	return nil
 }
 
 // splitLedger: a superseded version was true, interrupted by this observation, and true again.
@@ -244,18 +233,28 @@ func (h *historyLoad) insertLedger(v *level, in *seriesDay, kind string, until t
 		return err
 	}
 	f := summarize(in.samples)
-	args := f.args()
 	return h.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, `+ledgerColumns+`,
 			was_invoiced, digest, known_from, known_until, payload_id, run_id)
 		values ($1, $2, $3, $4, $5, $6, $7::text::numeric, $8::text::numeric, $9::text::numeric, $10::text::numeric,
 			$11::text::numeric, $12::text::numeric, $13::text::numeric, $14::text::numeric, $15, $16, $17, $18, $19, $20)`,
-		v, in.day, append(append([]any{kind}, args[:11]...), in.digest, h.l.ans.FetchedAt, until, payload, h.l.run.id)...)
+		v, in.day, kind, f.count, f.step, textArg(f.committed), textArg(f.average), textArg(f.maximum), textArg(f.last),
+		nullTextArg(f.burstAverage), textArg(f.over), nullTextArg(f.accruedSum), nullTextArg(f.accruedLast), boolArg(f.isInvoiced()),
+		in.digest, h.l.ans.FetchedAt, until, payload, h.l.run.id)
 }
 
 // setLedger moves an end of a superseded version. column is known_from or known_until.
 func (h *historyLoad) setLedger(id int64, column string, at time.Time) error {
 	_, err := h.l.tx.Exec(h.l.ctx, fmt.Sprintf(`update dw.restatement set %s = $3 where customer_key = $1 and restatement_id = $2`, column),
 		h.l.customer.key, id, at)
+	return err
+}
+
+// exec runs a statement whose first parameters are customer, level and day, after what was collected.
+func (h *historyLoad) exec(sql string, v *level, day etl.Day, args ...any) error {
+	if err := h.write(); err != nil {
+		return err
+	}
+	_, err := h.l.tx.Exec(h.l.ctx, sql, append([]any{h.l.customer.key, v.key, day.Time()}, args...)...)
 	return err
 }
 

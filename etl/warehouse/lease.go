@@ -131,25 +131,25 @@ func (l *lease) Release(ctx context.Context) error {
 
 // hold checks inside the load's transaction that the fence is still the newest and keeps it so
 // until the transaction ends.
-func (l *lease) hold(ctx context.Context, tx pgx.Tx) error {
-	var one int
-	err := tx.QueryRow(ctx, `select 1 from ops.lease where dataset = $1 and scope = $2 and fence = $3 for update`,
-		l.dataset, l.scope, l.fence).Scan(&one)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return etl.ErrFenced
-	}
-	return err
+func (l *lease) hold(batch *pgx.Batch) {
+	batch.Queue(`select 1 from ops.lease where dataset = $1 and scope = $2 and fence = $3 for update`, l.dataset, l.scope, l.fence).
+		QueryRow(func(row pgx.Row) error {
+			var one int
+			err := row.Scan(&one)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return etl.ErrFenced
+			}
+			return err
+		})
 }
 
 // renewHeld renews the lease from within the load that holds it.
-func (l *lease) renewHeld(ctx context.Context, tx pgx.Tx) error {
-	_, err := tx.Exec(ctx, `update ops.lease set expires_at = clock_timestamp() + $4 where dataset = $1 and scope = $2 and fence = $3`,
+func (l *lease) renewHeld(batch *pgx.Batch) {
+	batch.Queue(`update ops.lease set expires_at = clock_timestamp() + $4 where dataset = $1 and scope = $2 and fence = $3`,
 		l.dataset, l.scope, l.fence, l.w.cfg.LeaseFor)
-	return err
 }
 
 // lockScope keeps all other writers of a vendor's scope, of any dataset, out until the transaction ends.
-func lockScope(ctx context.Context, tx pgx.Tx, source, scope string) error {
-	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1, 0))`, "meterhouse scope "+source+" "+scope)
-	return err
+func lockScope(batch *pgx.Batch, source, scope string) {
+	batch.Queue(`select pg_advisory_xact_lock(hashtextextended($1, 0))`, "meterhouse scope "+source+" "+scope)
 }

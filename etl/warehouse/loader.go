@@ -19,8 +19,8 @@ import (
 type loader struct {
 	ctx   context.Context
 	run   *run
-	outer pgx.Tx
-	tx    pgx.Tx // the savepoint inside outer
+	outer *loadTx
+	tx    *loadTx // the savepoint inside outer
 	ans   *etl.Answer
 
 	out     etl.Outcome
@@ -31,11 +31,10 @@ type loader struct {
 	settled    map[[sha256.Size]byte]bool // of those, refusals of this very answer that were settled
 	dismissals map[dismissal]bool         // what a person settled; nil until it is looked up
 
-	landed int64 // id under which the answer is landed by this load; 0 while it brings no news
+	packing chan packed // where the answer's body is going to be landed; nil while it is not
+	landed  int64       // id under which the answer is landed by this load; 0 while it brings no news
 
-	// newer are the runs that saw a later state of the same scope and overlap the window: empty
-	// unless this answer comes late. See versions.go.
-	newer []observation
+	outset // what is known before anything is read
 
 	customer  *customer
 	customers map[string]bool // ids named by this answer's list of customers
@@ -50,6 +49,7 @@ type loader struct {
 	readings        map[rowKey]bool // licence readings that were accepted
 	goodDays        map[rowKey]bool // series-days that were delivered whole
 	openDays        []etl.Window    // days of which a record is still refused
+	reading         []byte          // hash of what this reading depends on, where it may be repeated: see repeat.go
 }
 
 // rowKey names what a refused record was about, as far as one can tell.
@@ -60,12 +60,12 @@ type rowKey struct {
 
 // begin opens the savepoint and starts from nothing.
 func (l *loader) begin() error {
-	tx, err := l.outer.Begin(l.ctx)
+	tx, err := l.outer.savepoint(l.ctx)
 	if err != nil {
 		return fmt.Errorf("savepoint: %w", err)
 	}
 	*l = loader{
-		ctx: l.ctx, run: l.run, outer: l.outer, tx: tx, ans: l.ans,
+		ctx: l.ctx, run: l.run, outer: l.outer, tx: tx, ans: l.ans, reading: l.reading, packing: l.packing,
 		out:             etl.Outcome{Warnings: etl.Warnings{}},
 		customers:       map[string]bool{},
 		deliveredSubs:   map[int64]bool{},
@@ -75,10 +75,8 @@ func (l *loader) begin() error {
 		readings:        map[rowKey]bool{},
 		goodDays:        map[rowKey]bool{},
 	}
-	if l.run.rebuilding == nil {
-		if err := l.findNewer(); err != nil {
-			return err
-		}
+	if err := l.ask(); err != nil {
+		return fmt.Errorf("what is stored: %w", err)
 	}
 	if n := len(l.newer); n > 0 {
 		l.warn("older_observation", "fetched before "+l.newer[n-1].at.UTC().Format(time.RFC3339))
@@ -111,8 +109,46 @@ func (l *loader) payload() (int64, error) {
 			return 0, err
 		}
 		l.landed = id
+		if l.packing == nil {
+			l.packing = make(chan packed, 1)
+			go func() {
+				frame, err := l.ans.Body.Zstd()
+				l.packing <- packed{frame, err}
+			}()
+		}
 	}
 	return l.landed, nil
+}
+
+// packed is the answer's body, compressed while the load goes on: the server is at work most of that time.
+type packed struct {
+	frame etl.Frame
+	err   error
+}
+
+// land stores the answer.
+func (l *loader) land() error {
+	p := <-l.packing
+	l.packing = nil
+	if p.err != nil {
+		return p.err
+	}
+	defer p.frame.Close()
+	if err := l.tx.settle(); err != nil {
+		return err
+	}
+	return l.run.copyPayload(l.ctx, l.tx.Conn().PgConn(), l.landed, l.ans, p.frame)
+}
+
+// unpack waits for a body that is not landed after all.
+func (l *loader) unpack() {
+	if l.packing == nil {
+		return
+	}
+	if p := <-l.packing; p.err == nil {
+		p.frame.Close()
+	}
+	l.packing = nil
 }
 
 // rereads tells that what the payload said is said by this very answer, which is read again.
@@ -122,6 +158,7 @@ func (l *loader) warn(name, where string) { l.out.Warnings.Add(name, where) }
 
 // finish settles what only the whole answer can tell: emptiness, absence, coverage, quarantine.
 func (l *loader) finish(report etl.Report) error {
+	quiet := len(l.out.Warnings) == 0
 	for name, w := range report.Warnings {
 		seen := l.out.Warnings[name]
 		if seen.Count == 0 {
@@ -179,6 +216,7 @@ func (l *loader) finish(report etl.Report) error {
 		return fmt.Errorf("records lost on the way: received %d, but inserted %d + restated %d + unchanged %d + ignored %d + quarantined %d is %d",
 			o.Received, o.Inserted, o.Restated, o.Unchanged, o.Ignored, o.Quarantined, sum)
 	}
+	l.foundNothing(report, quiet)
 	return nil
 }
 
@@ -204,10 +242,14 @@ func (l *loader) checkEmpty() error {
 				select from dw.dim_customer as c
 				join dw.dim_subscription as s using (customer_key)
 				join dw.dim_service_level as v using (subscription_key)
-				join dw.fact_daily_consumption as d on d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+				cross join lateral (
+					select from dw.fact_daily_consumption as d
+					where d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+						and d.usage_date >= $2::date - 35 and d.usage_date < $3::date
+						and (d.usage_date >= $2::date or s.end_at is null or s.end_at >= $2::date - 1)
+					limit 1 -- level by level through the primary key, however long the history has grown
+				) as d
 				where c.customer_id = $1
-					and d.usage_date >= $2::date - 35 and d.usage_date < $3::date
-					and (d.usage_date >= $2::date or s.end_at is null or s.end_at >= $2::date - 1)
 			)`, job.Scope, window.From.Time(), window.Until.Time()).Scan(&expected)
 	case job.Dataset == datasetCustomers:
 		err = l.tx.QueryRow(l.ctx, `select exists (select from dw.dim_customer where account = $1)`, job.Account).Scan(&expected)
@@ -282,29 +324,31 @@ func (l *loader) cover(report etl.Report) error {
 		}
 	}
 	// Read first, write only what is better: a conflict that changes nothing would still cost WAL.
-	rows, err := l.tx.Query(l.ctx, `select day, status from ops.coverage
-		where dataset = $1 and scope = $2 and product = $3 and day = any($4)`,
-		l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, dayTimes(status))
-	if err != nil {
-		return err
-	}
-	var day time.Time
-	var word string
-	if _, err := pgx.ForEachRow(rows, []any{&day, &word}, func() error {
-		if d := etl.DayOf(day); rank[word] >= rank[status[d]] {
-			delete(status, d)
+	if l.ans.Request.Product != "" { // which days are meant was not known at the outset
+		batch := &pgx.Batch{}
+		l.askCoverage(batch, `day = any($4)`, dayTimes(status))
+		if err := l.tx.SendBatch(l.ctx, batch).Close(); err != nil {
+			return err
 		}
+	}
+	var days []time.Time
+	var words []string
+	for d := range status {
+		if rank[l.covered[d]] < rank[status[d]] {
+			days, words = append(days, d.Time()), append(words, status[d])
+		}
+	}
+	if len(days) == 0 {
 		return nil
-	}); err != nil {
-		return err
 	}
-	batch := &pgx.Batch{}
-	for d, word := range status {
-		batch.Queue(`insert into ops.coverage (source, dataset, scope, product, day, status, run_id) values ($1, $2, $3, $4, $5, $6, $7)
-			on conflict (dataset, scope, product, day) do update set status = excluded.status, run_id = excluded.run_id`,
-			l.run.job.Source, l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, d.Time(), word, l.run.id)
-	}
-	return l.tx.SendBatch(l.ctx, batch).Close()
+	_, err := l.tx.Exec(l.ctx, `
+		insert into ops.coverage (source, dataset, scope, product, day, status, run_id)
+		select $1, $2, $3, $4, better.day, better.status, $7
+		from unnest($5::date[], $6::text[]) as better (day, status)
+		order by better.day
+		on conflict (dataset, scope, product, day) do update set status = excluded.status, run_id = excluded.run_id`,
+		l.run.job.Source, l.run.job.Dataset, l.run.job.Scope, l.ans.Request.Product, days, words, l.run.id)
+	return err
 }
 
 var rank = map[string]int{"empty": 1, "imported": 2, "partial": 3, "answered": 4}
@@ -367,7 +411,7 @@ func (l *loader) quarantine(report etl.Report) error {
 		}
 	}
 	if l.landed != 0 {
-		if err := l.run.insertPayload(l.ctx, l.tx, l.landed, l.ans); err != nil {
+		if err := l.land(); err != nil {
 			return fmt.Errorf("land: %w", err)
 		}
 	}
@@ -519,6 +563,9 @@ type openRow struct {
 // settleOpen resolves what this answer makes good, key by key: silence settles nothing. What stays
 // open keeps its days partial.
 func (l *loader) settleOpen(report etl.Report) error {
+	if !l.hasOpen && len(l.rejects) == 0 {
+		return nil
+	}
 	rows, err := l.tx.Query(l.ctx, `
 		select quarantine_id, run_id, coalesce(payload_id, 0), path, fingerprint,
 			coalesce(subscription_number, ''), coalesce(service_level, ''), coalesce(description, ''),
@@ -643,9 +690,13 @@ func (l *loader) madeGood(row *openRow, report etl.Report) (bool, error) {
 			select from dw.dim_customer as c
 			join dw.dim_subscription as s using (customer_key)
 			join dw.dim_service_level as v using (subscription_key)
-			join dw.fact_daily_consumption as d on d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+			cross join lateral (
+				select from dw.fact_daily_consumption as d
+				where d.customer_key = c.customer_key and d.service_level_key = v.service_level_key
+					and d.usage_date >= $4 and d.usage_date < $5 and d.digest is null
+				limit 1 -- level by level through the primary key
+			) as d
 			where c.customer_id = $1 and s.subscription_number = $2 and v.service_level = $3
-				and d.usage_date >= $4 and d.usage_date < $5 and d.digest is null
 		)`, l.run.job.Scope, row.key.subscription, row.key.level, row.window.From.Time(), row.window.Until.Time()).Scan(&doubt)
 	return !doubt && l.deliveredName(row.key.subscription, row.key.level), err
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,6 +27,8 @@ type house struct {
 	t   testing.TB
 	url string
 	now time.Time
+
+	content []byte // of the next answers, as their source would tell it
 }
 
 func newHouse(t testing.TB) *house {
@@ -60,13 +63,15 @@ func window(from, until string) etl.Window { return etl.Window{From: day(from), 
 
 func ptr[T any](v T) *T { return &v }
 
+var encoder = sync.OnceValues(func() (*zstd.Encoder, error) { return zstd.NewWriter(nil) })
+
 // memory is a body of a test.
 type memory []byte
 
 func (m memory) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m)), nil }
-func (m memory) Zstd() ([]byte, error) {
-	w, err := zstd.NewWriter(nil)
-	return w.EncodeAll(m, nil), err
+func (m memory) Zstd() (etl.Frame, error) {
+	w, err := encoder()
+	return etl.NewFrame(w.EncodeAll(m, nil)), err
 }
 func (m memory) SHA256() [32]byte { return sha256.Sum256(m) }
 func (m memory) Size() int64      { return int64(len(m)) }
@@ -101,7 +106,7 @@ func (h *house) read(job etl.Job, w etl.Window, payload int64, feed func(etl.Sin
 	}
 	ans := &etl.Answer{
 		Request: etl.Request{Dataset: job.Dataset, Scope: job.Scope, Window: w}, Method: "GET", URL: "http://localhost/", Status: 200,
-		RequestedAt: h.now, FetchedAt: h.now, Body: memory(fmt.Sprintf("body at %s", h.now)), PayloadID: payload,
+		RequestedAt: h.now, FetchedAt: h.now, Body: memory(fmt.Sprintf("body at %s", h.now)), PayloadID: payload, Content: h.content,
 	}
 	if len(job.Products) > 0 {
 		ans.Request.Product = job.Products[0]

@@ -229,7 +229,9 @@ func (w *Warehouse) judgePayloads(ctx context.Context) (string, error) {
 // takes the lock, but its run is on record by then: where there is one, the bodies stay.
 func pruneBatch(ctx context.Context, tx pgx.Tx, judge string, s scope, before time.Time, after int64, planOnly bool) ([]body, error) {
 	if !planOnly {
-		if err := lockScope(ctx, tx, s.source, s.name); err != nil {
+		lock := &pgx.Batch{}
+		lockScope(lock, s.source, s.name)
+		if err := tx.SendBatch(ctx, lock).Close(); err != nil {
 			return nil, err
 		}
 	}
@@ -284,6 +286,7 @@ type month struct {
 	isPart    bool // still in the partitioned table
 	detaching bool // a detach was interrupted half-way
 	loading   bool // a run has days of it in its window
+	isShell   bool // out and emptied, only to be dropped
 	bytes     int64
 	rows      int64
 }
@@ -295,9 +298,9 @@ const (
 	doomed = "Detached by meterhouse prune, to be dropped."
 )
 
-// pruneSamples drops the months that end before the given time. A partition leaves without keeping
-// readers of the others waiting: detached concurrently, which no transaction may surround, and
-// dropped after that. Every wait for a lock is short, because all others queue up behind it.
+// pruneSamples drops the months that end before the given time. Nobody waits for it: a partition is detached
+// concurrently, which no transaction may surround, waits for those that have read it, and lets others go by; then it is
+// emptied, and dropped when there is a moment without anybody at the dimensions it refers to.
 func (w *Warehouse) pruneSamples(ctx context.Context, before time.Time, r Retention) (all []Pruned, err error) {
 	cfg, err := pgx.ParseConfig(r.DirectURL)
 	if err != nil {
@@ -330,7 +333,9 @@ func (w *Warehouse) pruneSamples(ctx context.Context, before time.Time, r Retent
 				return all, errors.Join(failed...)
 			}
 		}
-		all = append(all, p)
+		if !m.isShell { // its samples went before
+			all = append(all, p)
+		}
 	}
 	return all, errors.Join(failed...)
 }
@@ -346,6 +351,7 @@ func oldMonths(ctx context.Context, conn *pgx.Conn, before time.Time, only strin
 				c.reltuples::bigint as estimate,
 				i.inhrelid is not null as is_part,
 				coalesce(i.inhdetachpending, false) as detaching,
+				i.inhrelid is null and pg_relation_size(c.oid) = 0 as is_shell,
 				substring(pg_get_expr(c.relpartbound, c.oid) from $$FROM \('([^']+)'\)$$)::timestamptz as since,
 				substring(pg_get_expr(c.relpartbound, c.oid) from $$TO \('([^']+)'\)$$)::timestamptz as until
 			from pg_class as c
@@ -354,7 +360,7 @@ func oldMonths(ctx context.Context, conn *pgx.Conn, before time.Time, only strin
 				and (i.inhrelid is not null or obj_description(c.oid, 'pg_class') = $4)
 		)
 
-		select name, is_part, detaching, pg_total_relation_size(oid), estimate, exists (
+		select name, is_part, detaching, is_shell, pg_total_relation_size(oid), estimate, exists (
 			select from ops.run as r
 			join ops.lease as l using (dataset, scope)
 			where r.status = 'running' and r.fence = l.fence
@@ -368,7 +374,7 @@ func oldMonths(ctx context.Context, conn *pgx.Conn, before time.Time, only strin
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (m month, err error) {
-		err = row.Scan(&m.table, &m.isPart, &m.detaching, &m.bytes, &m.rows, &m.loading)
+		err = row.Scan(&m.table, &m.isPart, &m.detaching, &m.isShell, &m.bytes, &m.rows, &m.loading)
 		return m, err
 	})
 }
@@ -382,7 +388,7 @@ var lockPause = time.Second
 func (w *Warehouse) dropMonth(ctx context.Context, conn *pgx.Conn, before time.Time, m month) error {
 	table := "dw." + pgx.Identifier{m.table}.Sanitize()
 	for attempt := 1; ; {
-		steps := []string{"drop table if exists " + table}
+		var steps []string
 		switch {
 		case m.detaching:
 			steps = []string{"alter table " + samplesTable + " detach partition " + table + " finalize"}
@@ -391,6 +397,10 @@ func (w *Warehouse) dropMonth(ctx context.Context, conn *pgx.Conn, before time.T
 				"comment on table " + table + " is '" + doomed + "'",
 				"alter table " + samplesTable + " detach partition " + table + " concurrently",
 			}
+		case m.isShell:
+			return w.dropShell(ctx, conn, table)
+		default:
+			steps = []string{"truncate table " + table}
 		}
 		var err error
 		for _, sql := range steps {
@@ -405,10 +415,8 @@ func (w *Warehouse) dropMonth(ctx context.Context, conn *pgx.Conn, before time.T
 			return fmt.Errorf("%w (%w)", ErrLocked, err)
 		case err != nil:
 			w.cfg.Log.Warn("partition not dropped yet", "table", m.table, "attempt", attempt, "error", err)
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(time.Duration(attempt) * lockPause):
+			if err := pause(ctx, time.Duration(attempt)*lockPause); err != nil {
+				return err
 			}
 			attempt++
 		}
@@ -417,6 +425,37 @@ func (w *Warehouse) dropMonth(ctx context.Context, conn *pgx.Conn, before time.T
 			return err
 		}
 		m = left[0]
+	}
+}
+
+// dropShell drops an emptied table. That locks the dimensions too, against readers even, who would queue up behind a
+// lock that is waited for. So it is taken at a moment when it is free; where none comes, the next Prune drops the shell.
+func (w *Warehouse) dropShell(ctx context.Context, conn *pgx.Conn, table string) error {
+	for range 10 * lockAttempts {
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "lock table dw.dim_customer, dw.dim_service_level in access exclusive mode nowait"); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "drop table if exists "+table)
+			return err
+		})
+		if !isLocked(err) {
+			return err
+		}
+		if err := pause(ctx, lockPause/10); err != nil {
+			return err
+		}
+	}
+	w.cfg.Log.Info("emptied partition is left for the next prune", "table", table)
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"meterhouse/etl"
 	"meterhouse/etl/warehouse/warehousetest"
@@ -295,67 +296,143 @@ func TestLateAnswersAboutPrunedDays(t *testing.T) {
 	})
 }
 
-// TestPruneBehindALongReader: a reader that is there first is waited for in vain; nobody else waits
-// for long, and the next prune finds the partition half-way out and finishes.
+// session runs statements on a connection of its own, which has waited too long once it waits for a lock that long.
+func (h *house) session(patience string) func(sql string) string {
+	h.t.Helper()
+	conn := warehousetest.Connect(h.t, h.url)
+	run := func(sql string) string {
+		h.t.Helper()
+		rows, err := conn.Query(context.Background(), sql, pgx.QueryExecModeSimpleProtocol)
+		if err != nil {
+			h.t.Fatalf("%v in %s", err, sql)
+		}
+		got, err := pgx.CollectRows(rows, pgx.RowTo[any])
+		if err != nil {
+			h.t.Errorf("%v in %s", err, sql)
+		}
+		return fmt.Sprint(got...)
+	}
+	run("set lock_timeout = '" + patience + "'")
+	return run
+}
+
+// meanwhile does something again and again until something else is done, both at least once.
+func meanwhile(done, again func()) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		done()
+	}()
+	for {
+		again()
+		select {
+		case <-ended:
+			return
+		default:
+		}
+	}
+}
+
+// TestPruneBehindALongReader: who reads an old month in a long transaction keeps it and meets no error; nobody else waits,
+// loads least of all; and the next prune finds the partition half-way out and finishes.
 func TestPruneBehindALongReader(t *testing.T) {
 	lockPause = 10 * time.Millisecond
 	t.Cleanup(func() { lockPause = time.Second })
 	h := newHouse(t)
 	h.months(2)
-	reader := warehousetest.Connect(t, h.url)
-	tx, err := reader.Begin(t.Context())
+	may := window("2026-05-14", "2026-05-15")
+	h.mustHistory(may, extreme(sample(may14, "1"))) // makes the partition
+	const january = `select count(*) from dw.fact_consumption_sample where sampled_at < '2025-02-01'`
+	longReader, otherReader := h.session("1ms"), h.session("500ms")
+	longReader("begin isolation level repeatable read")
+	longReader(january)
+	pool := h.pool.Config()
+	pool.ConnConfig.RuntimeParams["lock_timeout"] = "500ms"
+	loads, err := pgxpool.NewWithConfig(t.Context(), pool)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tx.Exec(t.Context(), `select count(*) from dw.fact_consumption_sample`); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	slowest := make(chan time.Duration, 1)
-	go func() {
-		var most time.Duration
-		defer func() { slowest <- most }()
-		conn, err := pgx.Connect(context.Background(), h.url)
-		if err != nil {
-			t.Error(err)
-			return
+	t.Cleanup(loads.Close)
+	loading := *h
+	loading.Warehouse = &Warehouse{cfg: h.cfg, pool: loads, server: h.server}
+	loaded := 0
+	meanwhile(func() {
+		all, err := h.Prune(t.Context(), Retention{Samples: 100 * days})
+		if !errors.Is(err, ErrLocked) {
+			t.Errorf("got %v, want ErrLocked", err)
 		}
-		defer conn.Close(context.Background())
-		for {
-			select {
-			case <-ended:
-				return
-			case <-time.After(20 * time.Millisecond):
-			}
-			began := time.Now()
-			if _, err := conn.Exec(context.Background(), `select count(*) from dw.fact_consumption_sample join dw.dim_customer using (customer_key)`); err != nil {
-				t.Error(err)
-			}
-			most = max(most, time.Since(began))
+		if got := spellPruned(t, all); !strings.HasPrefix(got, "samples 2025-01: a long query or load is in the way") {
+			t.Errorf("pruned: %s", got)
 		}
-	}()
-	all, err := h.Prune(t.Context(), Retention{Samples: 100 * days})
-	close(ended)
-	if !errors.Is(err, ErrLocked) {
-		t.Fatalf("got %v, want ErrLocked", err)
-	}
-	if took := <-slowest; took > 3*time.Second {
-		t.Errorf("a reader waited %s", took)
-	}
-	if got := spellPruned(t, all); !strings.HasPrefix(got, "samples 2025-01: a long query or load is in the way") {
-		t.Errorf("pruned: %s", got)
+	}, func() {
+		loading.now = loading.now.Add(time.Second)
+		loading.mustHistory(may, extreme(sample(may14, fmt.Sprint(200+loaded))))
+		loaded++
+		otherReader(`select count(*) from dw.fact_consumption_sample join dw.dim_customer using (customer_key) join dw.dim_service_level using (service_level_key)`)
+	})
+	if got := longReader(january); got != "2" {
+		t.Errorf("the long reader finds %s samples of January, want 2 as before", got)
 	}
 	h.want(`select count(*) from pg_inherits where inhdetachpending`, "1")
-	if err := tx.Rollback(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	h.want(`select consumed_last_tib from dw.fact_daily_consumption where usage_date = '2026-05-14'`, fmt.Sprint(199+loaded))
+	longReader("rollback")
 
 	// A load of that month comes first: it gets a new partition.
 	h.mustHistory(window("2025-01-05", "2025-01-06"), extreme(sample("2025-01-05T00:00:00Z", "1")))
-	h.want(`select count(*), count(*) filter (where inhdetachpending) from pg_inherits where inhparent = 'dw.fact_consumption_sample'::regclass`, "2|0")
+	h.want(`select count(*), count(*) filter (where inhdetachpending) from pg_inherits where inhparent = 'dw.fact_consumption_sample'::regclass`, "3|0")
 	h.want(`select count(*) from dw.fact_consumption_sample where sampled_at < '2025-02-01'`, "1")
 
 	h.wantPruned(Retention{Samples: 100 * days}, "samples 2025-01", "samples 2025-02")
+	h.want(partitions, "fact_consumption_sample_2026_05")
+}
+
+// TestPruneLocksNobodyOutOfTheDimensions: a long reader of them is in the way of the drop. The space is free all the
+// same, nobody queues up, and the next prune clears the rest away.
+func TestPruneLocksNobodyOutOfTheDimensions(t *testing.T) {
+	lockPause = 10 * time.Millisecond
+	t.Cleanup(func() { lockPause = time.Second })
+	h := newHouse(t)
+	h.months(3)
+	const report = `select count(*) from mart.month`
+	longReader, otherReader := h.session("1ms"), h.session("1ms")
+	longReader("begin")
+	longReader(report)
+	meanwhile(func() {
+		h.wantPruned(Retention{Samples: 441 * days}, "samples 2025-01", "samples 2025-02")
+	}, func() { otherReader(report) })
+	h.want(partitions, "fact_consumption_sample_2025_01", "fact_consumption_sample_2025_02", "fact_consumption_sample_2025_03")
+	h.want(`select count(*), sum(pg_relation_size(c.oid)) from pg_class as c
+		where relname in ('fact_consumption_sample_2025_01', 'fact_consumption_sample_2025_02') and not relispartition`, "2|0")
+
+	// A load of such a month waits for nobody either.
+	h.mustHistory(window("2025-02-05", "2025-02-06"), extreme(sample("2025-02-05T00:00:00Z", "1")))
+	h.want(`select count(*) from dw.fact_consumption_sample where sampled_at < '2025-03-01'`, "1")
+	longReader("rollback")
+	h.wantPruned(Retention{Samples: 441 * days}, "samples 2025-02")
+	h.want(partitions, "fact_consumption_sample_2025_03")
+}
+
+// TestPruneThatIsCutOff: its connection goes while it waits for a reader. The next one finishes.
+func TestPruneThatIsCutOff(t *testing.T) {
+	h := newHouse(t)
+	h.months(1)
+	reader := h.session("1ms")
+	reader("begin")
+	reader(`select count(*) from dw.fact_consumption_sample`)
+	cut := "[]"
+	meanwhile(func() {
+		if _, err := h.Prune(t.Context(), Retention{Samples: 100 * days}); err == nil || errors.Is(err, ErrLocked) {
+			t.Errorf("got %v, want the loss of the connection", err)
+		}
+	}, func() {
+		if cut == "[]" {
+			cut = fmt.Sprint(h.rows(`select pg_terminate_backend(pid) from pg_stat_activity
+				where datname = current_database() and query like 'alter table%detach%' and wait_event_type = 'Lock'`))
+		}
+	})
+	h.want(`select count(*) from pg_inherits where inhdetachpending`, "1")
+	reader("rollback")
+	h.wantPruned(Retention{Samples: 100 * days}, "samples 2025-01")
 	h.want(partitions)
 }
 

@@ -515,7 +515,7 @@ func (r *run) clear(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 			where f.customer_key = `+theCustomerKey+` and f.service_level_key = these.service_level_key
 				and f.sampled_at >= these.usage_date::timestamp at time zone 'UTC' and f.sampled_at < (these.usage_date + 1)::timestamp at time zone 'UTC'
 				and f.sampled_at >= $4 and f.sampled_at < $5`,
-			r.job.Scope, levels, days, r.window.From.Time(), r.window.Until.Time()); err != nil {
+			plannedAnew, r.job.Scope, levels, days, r.window.From.Time(), r.window.Until.Time()); err != nil {
 			return err
 		}
 	}
@@ -564,7 +564,7 @@ func (r *run) restore(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 		}
 		if _, err := tx.Exec(ctx, `update dw.fact_consumption_sample set is_invoiced = true
 			where customer_key = `+theCustomerKey+` and service_level_key = $2 and sampled_at >= $3 and sampled_at < $4 and is_invoiced is distinct from true`,
-			r.job.Scope, k.level, k.day.Time(), (k.day + 1).Time()); err != nil {
+			plannedAnew, r.job.Scope, k.level, k.day.Time(), (k.day + 1).Time()); err != nil {
 			return err
 		}
 	}

@@ -111,7 +111,8 @@ func TestReadingAgainAlikeChangesNothing(t *testing.T) {
 			landed[h.see(rt, customer, s, 0, same)] = s
 		}
 		const rows = `
-			select 'day', d.xmin, d.ctid, d.* from dw.fact_daily_consumption as d join dw.dim_customer using (customer_key) where customer_id = $1`
+			select 'day', d.xmin, d.ctid, d.* from dw.fact_daily_consumption as d join dw.dim_customer using (customer_key) where customer_id = $1
+			order by d.service_level_key, d.usage_date`
 		const ledger = `
 			select 'ledger', r.xmin, r.* from dw.restatement as r join dw.dim_customer using (customer_key) where customer_id = $1 order by restatement_id`
 		before := append(h.rows(rows, customer), h.rows(ledger, customer)...)

@@ -1,9 +1,13 @@
 package warehouse
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,10 +30,12 @@ type run struct {
 	loadedBefore map[int64]bool // landed answers of this run that were loaded by an earlier one
 	// refusedBefore are those of which something was refused then.
 	refusedBefore map[int64]bool
+	reading       []byte // of the answer just loaded, where it may be repeated
 }
 
-// StartRun records the run and, for windows, makes the partitions it may need. Both are committed
-// on return: partitions are made outside the load, so that a load takes no lock that readers feel.
+// StartRun records the run and, for windows, makes the partitions it may need, with the job's first window
+// those of all. Both are committed on return: partitions are made outside the load, so that a load takes no
+// lock that readers feel.
 func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, window etl.Window, startedAt time.Time) (etl.Run, error) {
 	r := &run{w: w, lease: l.(*lease), job: job, window: window}
 	from, until := windowDates(window)
@@ -37,24 +43,36 @@ func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, wind
 	if w.cfg.Fixed {
 		fixed = &startedAt
 	}
-	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
-		// A run fixed in the past, such as a late replay, does not take the present back.
-		if _, err := tx.Exec(ctx, `
-			update ops.clock set fixed_at = $1
-			where fixed_at is distinct from $1
-				and ($1::timestamptz is null or not exists (select from ops.run where business_at > $1))`, fixed); err != nil {
-			return err
+	batch := &pgx.Batch{} // one transaction
+	// A run fixed in the past, such as a late replay, does not take the present back.
+	batch.Queue(`
+		update ops.clock set fixed_at = $1
+		where fixed_at is distinct from $1
+			and ($1::timestamptz is null or not exists (select from ops.run where business_at > $1))`, fixed)
+	batch.Queue(`
+		insert into ops.run (source, dataset, scope, account, window_from, window_until, owner, fence, business_at, replay_of)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10::bigint, 0)) returning run_id`,
+		job.Source, job.Dataset, job.Scope, job.Account, from, until, w.cfg.Owner, r.lease.fence, startedAt, job.ReplayOf).
+		QueryRow(func(row pgx.Row) error { return row.Scan(&r.id) })
+	windows := []etl.Window{window}
+	if slices.Index(job.Windows, window) == 0 { // the others begin while one loads, which may hold what this needs
+		windows = job.Windows
+	}
+	havePartitions := true
+	if months := monthsOf(windows...); len(months) > 0 {
+		names := make([]string, len(months))
+		for i, month := range months {
+			names[i] = partitionOf(month)
 		}
-		return tx.QueryRow(ctx, `
-			insert into ops.run (source, dataset, scope, account, window_from, window_until, owner, fence, business_at, replay_of)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10::bigint, 0)) returning run_id`,
-			job.Source, job.Dataset, job.Scope, job.Account, from, until, w.cfg.Owner, r.lease.fence, startedAt, job.ReplayOf).Scan(&r.id)
-	})
-	if err != nil {
+		batch.Queue(`
+			select bool_and(exists (select from pg_inherits where inhrelid = to_regclass('dw.' || month.name) and not inhdetachpending))
+			from unnest($1::text[]) as month (name)`, names).QueryRow(func(row pgx.Row) error { return row.Scan(&havePartitions) })
+	}
+	if err := w.pool.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, err
 	}
-	if !window.IsZero() {
-		if err := w.makePartitions(ctx, window); err != nil {
+	if !havePartitions {
+		if err := w.makePartitions(ctx, windows...); err != nil {
 			return nil, errors.Join(err, r.Fail(ctx, nil, err))
 		}
 	}
@@ -69,10 +87,26 @@ func windowDates(w etl.Window) (from, until *time.Time) {
 	return &f, &u
 }
 
-// makePartitions creates the monthly partitions of the samples that the window touches.
-func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error {
-	for month := window.From.Month(); month < window.Until; month = month.NextMonth() {
-		name := "fact_consumption_sample_" + month.Time().Format("2006_01")
+// monthsOf are the months that the windows touch, each once.
+func monthsOf(windows ...etl.Window) (months []etl.Day) {
+	for _, w := range windows {
+		for month := w.From.Month(); month < w.Until; month = month.NextMonth() {
+			if !slices.Contains(months, month) {
+				months = append(months, month)
+			}
+		}
+	}
+	return months
+}
+
+func partitionOf(month etl.Day) string {
+	return "fact_consumption_sample_" + month.Time().Format("2006_01")
+}
+
+// makePartitions creates the monthly partitions of the samples that the windows touch.
+func (w *Warehouse) makePartitions(ctx context.Context, windows ...etl.Window) error {
+	for _, month := range monthsOf(windows...) {
+		name := partitionOf(month)
 		var exists bool
 		if err := w.pool.QueryRow(ctx, `select exists (select from pg_inherits where inhrelid = to_regclass('dw.' || $1) and not inhdetachpending)`,
 			name).Scan(&exists); err != nil {
@@ -83,7 +117,8 @@ func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error
 		}
 		// Loads lock dimensions before facts, and so does this: the other way round two of them would
 		// wait for each other. Attaching leaves readers of the parent alone. What an interrupted Prune left
-		// of the month goes first: that may have to wait for readers, so nothing else is locked yet.
+		// of the month gets out of the way first: that may have to wait for readers, so nothing else is locked yet. It is
+		// emptied and left to the next Prune, because to drop it would lock readers of the dimensions out.
 		sql := fmt.Sprintf(`
 			do $$
 			begin
@@ -91,11 +126,12 @@ func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error
 					alter table dw.fact_consumption_sample detach partition dw.%[1]s finalize;
 				end if;
 				perform pg_advisory_xact_lock(hashtextextended('meterhouse partitions', 0));
-				lock table dw.dim_customer, dw.dim_service_level in share row exclusive mode;
 				if not exists (select from pg_inherits where inhrelid = to_regclass('dw.%[1]s'))
 					and obj_description(to_regclass('dw.%[1]s'), 'pg_class') = '%[4]s' then
-					drop table dw.%[1]s;
+					truncate table dw.%[1]s;
+					execute format('alter table dw.%[1]s rename to %%I', '%[1]s_' || to_regclass('dw.%[1]s')::oid);
 				end if;
+				lock table dw.dim_customer, dw.dim_service_level in share row exclusive mode;
 				if to_regclass('dw.%[1]s') is null then
 					create table dw.%[1]s (like dw.fact_consumption_sample including defaults including constraints) with (fillfactor = 90);
 					alter table dw.fact_consumption_sample attach partition dw.%[1]s
@@ -120,6 +156,9 @@ func (w *Warehouse) makePartitions(ctx context.Context, window etl.Window) error
 
 func (r *run) ID() int64 { return r.id }
 
+// LeaveSlotOpen says that the slot stays due whatever this run loads.
+func (r *run) LeaveSlotOpen() { r.job.SlotOpen = true }
+
 // landPatience is the sum of the pauses between attempts to land a body, about.
 const landPatience = 10 * time.Second
 
@@ -132,18 +171,29 @@ func (r *run) Land(ctx context.Context, ans *etl.Answer) error {
 	}
 	var id int64
 	land := func() error {
-		return pgx.BeginFunc(ctx, r.w.pool, func(tx pgx.Tx) (err error) {
-			if id == 0 {
+		isRepeat := id != 0
+		frame, err := ans.Body.Zstd()
+		if err != nil {
+			return err
+		}
+		defer frame.Close()
+		err = pgx.BeginFunc(ctx, r.w.pool, func(tx pgx.Tx) (err error) {
+			if !isRepeat {
 				if id, err = nextPayloadID(ctx, tx); err != nil {
 					return err
 				}
 			}
-			if err := r.insertPayload(ctx, tx, id, ans); err != nil {
+			if err := r.copyPayload(ctx, tx.Conn().PgConn(), id, ans, frame); err != nil {
 				return err
 			}
 			killpoint.Here(killpoint.LandCommitting)
 			return nil
 		})
+		var pgErr *pgconn.PgError
+		if isRepeat && errors.As(err, &pgErr) && pgErr.ConstraintName == "payload_pkey" {
+			return nil // the attempt before was committed
+		}
+		return err
 	}
 	err := land()
 	for pause := 100 * time.Millisecond; unreachable(err) && pause < landPatience && ctx.Err() == nil; pause *= 2 {
@@ -167,20 +217,36 @@ func nextPayloadID(ctx context.Context, tx pgx.Tx) (id int64, err error) {
 	return id, err
 }
 
-func (r *run) insertPayload(ctx context.Context, tx pgx.Tx, id int64, ans *etl.Answer) error {
-	body, err := ans.Body.Zstd()
-	if err != nil {
-		return err
+// copyPayload stores an answer as payload id. The frame of its body goes from where it waits to the server
+// piece by piece.
+func (r *run) copyPayload(ctx context.Context, conn *pgconn.PgConn, id int64, ans *etl.Answer, frame etl.Frame) error {
+	sum, window := ans.Body.SHA256(), ans.Request.Window
+	b := newCopyBuffer("raw.payload", "payload_id", "run_id", "source", "dataset", "scope", "account", "product", "window_from", "window_until",
+		"method", "url", "requested_at", "fetched_at", "status", "content_type", "body_bytes", "body_sha256", "body_zstd")
+	b.startRow()
+	b.int64(id)
+	b.int64(r.id)
+	for _, text := range []string{r.job.Source, ans.Request.Dataset, ans.Request.Scope, r.job.Account, ans.Request.Product} {
+		b.bytes([]byte(text))
 	}
-	sum := ans.Body.SHA256()
-	from, until := windowDates(ans.Request.Window)
-	_, err = tx.Exec(ctx, `
-		insert into raw.payload (payload_id, run_id, source, dataset, scope, account, product, window_from, window_until,
-			method, url, requested_at, fetched_at, status, content_type, body_bytes, body_sha256, body_zstd)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-		on conflict (payload_id) do nothing`,
-		id, r.id, r.job.Source, ans.Request.Dataset, ans.Request.Scope, r.job.Account, ans.Request.Product, from, until,
-		ans.Method, ans.URL, ans.RequestedAt, ans.FetchedAt, ans.Status, ans.ContentType, ans.Body.Size(), sum[:], body)
+	if window.IsZero() {
+		b.null()
+		b.null()
+	} else {
+		b.day(window.From)
+		b.day(window.Until)
+	}
+	b.bytes([]byte(ans.Method))
+	b.bytes([]byte(ans.URL))
+	b.time(ans.RequestedAt)
+	b.time(ans.FetchedAt)
+	b.int32(int32(ans.Status))
+	b.bytes([]byte(ans.ContentType))
+	b.int64(ans.Body.Size())
+	b.bytes(sum[:])
+	b.buf = binary.BigEndian.AppendUint32(b.buf, uint32(frame.Size()))
+	row := io.MultiReader(bytes.NewReader(copyHeader), bytes.NewReader(b.buf), frame, bytes.NewReader([]byte{0xff, 0xff}))
+	_, err := conn.CopyFrom(ctx, row, b.sql())
 	return err
 }
 
@@ -213,14 +279,12 @@ func (r *run) Fail(ctx context.Context, evidence *etl.Answer, reason error) erro
 		if err != nil {
 			return err
 		}
+		batch := &pgx.Batch{}
 		if tag.RowsAffected() == 1 {
-			batch := &pgx.Batch{}
 			r.count(ctx, batch, "failed", etl.Outcome{})
-			if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-				return err
-			}
 		}
-		return r.moveWatermark(ctx, tx, nil, nil)
+		r.moveWatermark(batch, nil, nil)
+		return tx.SendBatch(ctx, batch).Close()
 	})
 	if err != nil {
 		return fmt.Errorf("record the failure of run %d: %w", r.id, err)
@@ -310,19 +374,19 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	out.Warnings = etl.Warnings{}
 	out.Rejected = append(out.Rejected, unanswered...)
 	// Each statement shall see what was committed before it, whatever the role's default is.
-	tx, err := r.w.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
-	if err != nil {
-		return out, nil, fmt.Errorf("load: begin: %w", err)
-	}
+	first := &pgx.Batch{}
+	first.BeginTx(pgx.TxOptions{IsoLevel: pgx.ReadCommitted})
+	lockScope(first, r.job.Source, r.job.Scope)
+	r.lease.hold(first)
+	begun := r.w.pool.SendBatch(ctx, first)
+	tx := begun.Tx()
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	if err := lockScope(ctx, tx, r.job.Source, r.job.Scope); err != nil {
-		return out, nil, fmt.Errorf("load: lock scope: %w", err)
-	}
-	if err := r.lease.hold(ctx, tx); err != nil {
-		return out, nil, fmt.Errorf("load: %w", err)
+	if err := begun.Close(); err != nil {
+		return out, nil, fmt.Errorf("load: begin and lock the scope: %w", err)
 	}
 	killpoint.Here(killpoint.LoadBegun)
 
+	r.reading = nil
 	landed := map[*etl.Answer]int64{} // bodies that this transaction stores
 	loaded := 0
 	if r.job.Aside {
@@ -352,6 +416,7 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 		switch {
 		case err == nil:
 			out.Add(one)
+			out.SameAs = one.SameAs
 			landed[ans] = payload
 			loaded++
 		case errors.As(err, &reject):
@@ -412,12 +477,20 @@ func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
 
 // loadAnswer turns one answer into facts under a savepoint: a rejected answer leaves nothing.
 func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, payload int64, err error) {
-	l := &loader{ctx: ctx, run: r, outer: tx, ans: ans}
+	l := &loader{ctx: ctx, run: r, outer: &loadTx{tx, &copying{}}, ans: ans}
+	defer l.unpack()
+	defer l.outer.settle() // a panic must not leave a COPY behind that has the connection
 	if err := l.begin(); err != nil {
 		return out, 0, err
 	}
 	report := etl.Report{Warnings: etl.Warnings{}}
-	if !ans.NoData {
+	same, err := l.repeated()
+	switch {
+	case err != nil:
+		err = fmt.Errorf("look for the same answer: %w", err)
+	case same != nil:
+		report = *same
+	case !ans.NoData:
 		report, err = transform(ans, l)
 	}
 	killpoint.Here(killpoint.Parsed)
@@ -430,6 +503,7 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 		}
 		return out, 0, err
 	}
+	r.reading = l.reading
 	return l.out, max(l.landed, ans.PayloadID), l.tx.Commit(ctx) // releases the savepoint
 }
 
@@ -462,32 +536,29 @@ func (r *run) close(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, lande
 			payload = &id
 		}
 	}
-	tag, err := tx.Exec(ctx, `
+	batch := &pgx.Batch{}
+	batch.Queue(`
 		update ops.run
 		set status = $2, finished_at = clock_timestamp(), error = $3, payload_id = $4, body_sha256 = $5, body_bytes = $6, fetched_at = $7,
-			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14, error_class = $15
+			received = $8, inserted = $9, restated = $10, unchanged = $11, ignored = $12, quarantined = $13, absent = $14, error_class = $15,
+			reading_sha256 = $16, same_as = nullif($17::bigint, 0)
 		where run_id = $1 and status = 'running'`,
 		r.id, status, reason, payload, sum, size, fetched,
-		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent, class)
-	if err != nil {
-		return err
-	}
-	if tag.RowsAffected() != 1 {
-		return etl.ErrFenced
-	}
-	batch := &pgx.Batch{}
+		out.Received, out.Inserted, out.Restated, out.Unchanged, out.Ignored, out.Quarantined, out.Absent, class, r.reading, out.SameAs).
+		Exec(func(tag pgconn.CommandTag) error {
+			if tag.RowsAffected() != 1 {
+				return etl.ErrFenced
+			}
+			return nil
+		})
 	for name, w := range out.Warnings {
 		batch.Queue(`insert into ops.run_warning (run_id, warning, occurrences, first_path) values ($1, $2, $3, $4)`,
 			r.id, name, w.Count, w.FirstPath)
 	}
 	r.count(ctx, batch, status, out)
-	if err := tx.SendBatch(ctx, batch).Close(); err != nil {
-		return err
-	}
-	if err := r.moveWatermark(ctx, tx, fetched, r.slotDone(answers)); err != nil {
-		return err
-	}
-	return r.lease.renewHeld(ctx, tx)
+	r.moveWatermark(batch, fetched, r.slotDone(answers))
+	r.lease.renewHeld(batch)
+	return tx.SendBatch(ctx, batch).Close()
 }
 
 // count writes what the run asked of its vendor, and adds the run, which ends with this transaction, to
@@ -537,9 +608,9 @@ func (r *run) slotDone(answers []*etl.Answer) *time.Time {
 // moveWatermark records the run as the scope's last one. With a success it also moves the
 // watermark, which never moves back: for windows to the first expected day without an answer, for
 // readings of the present to the time of the answer.
-func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success, slotDone *time.Time) error {
+func (r *run) moveWatermark(batch *pgx.Batch, success, slotDone *time.Time) {
 	if r.job.Aside {
-		return nil
+		return
 	}
 	zone := r.job.Zone
 	if zone == "" {
@@ -558,7 +629,7 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success, slotDone *t
 		t := r.job.Expected.Time()
 		expected = &t
 	}
-	if _, err := tx.Exec(ctx, `
+	batch.Queue(`
 		insert into ops.watermark as mark (source, dataset, scope, account, last_success_at, last_run_id, next_due_at, expected_from, settle, zone)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 		on conflict (dataset, scope) do update
@@ -572,19 +643,15 @@ func (r *run) moveWatermark(ctx context.Context, tx pgx.Tx, success, slotDone *t
 			expected_from = coalesce(excluded.expected_from, mark.expected_from),
 			settle = excluded.settle,
 			zone = excluded.zone`,
-		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, slotDone, r.id, nextDue, expected, r.job.Settle, zone, believable); err != nil {
-		return err
-	}
-	if success == nil {
-		return nil
-	}
-	if r.window.IsZero() {
-		_, err := tx.Exec(ctx, `update ops.watermark set watermark = case when watermark > $4 then $3 else greatest(watermark, $3) end
+		r.job.Source, r.job.Dataset, r.job.Scope, r.job.Account, slotDone, r.id, nextDue, expected, r.job.Settle, zone, believable)
+	switch {
+	case success == nil:
+	case r.window.IsZero():
+		batch.Queue(`update ops.watermark set watermark = case when watermark > $4 then $3 else greatest(watermark, $3) end
 			where dataset = $1 and scope = $2`, r.job.Dataset, r.job.Scope, success, believable)
-		return err
+	default:
+		batch.Queue(moveWindowWatermark, r.job.Dataset, r.job.Scope)
 	}
-	_, err := tx.Exec(ctx, moveWindowWatermark, r.job.Dataset, r.job.Scope)
-	return err
 }
 
 // The first expected day without an answer, looked for from where the watermark stands.

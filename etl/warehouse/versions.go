@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"meterhouse/etl"
 )
 
@@ -13,32 +11,6 @@ import (
 type observation struct {
 	at     time.Time
 	window etl.Window
-}
-
-// findNewer looks for runs that fetched later than this answer and overlap its window. In the
-// normal order of things there are none. Runs are the log of observations that makes loading
-// independent of order: facts remember when a value was first seen, runs when it was seen again.
-func (l *loader) findNewer() error {
-	from, until := windowDates(l.ans.Request.Window)
-	rows, err := l.tx.Query(l.ctx, `
-		select fetched_at, window_from, window_until from ops.run
-		where dataset = $1 and scope = $2 and status in ('ok', 'partial') and fetched_at > $3
-			and ($4::date is null or (window_from < $5 and window_until > $4))
-		order by fetched_at`, l.run.job.Dataset, l.run.job.Scope, l.ans.FetchedAt, from, until)
-	if err != nil {
-		return err
-	}
-	var at time.Time
-	var wf, wu *time.Time
-	_, err = pgx.ForEachRow(rows, []any{&at, &wf, &wu}, func() error {
-		o := observation{at: at}
-		if wf != nil {
-			o.window = etl.Window{From: etl.DayOf(*wf), Until: etl.DayOf(*wu)}
-		}
-		l.newer = append(l.newer, o)
-		return nil
-	})
-	return err
 }
 
 // nextSeen are the times, in order, at which later runs looked at the day again; day is ignored

@@ -24,6 +24,7 @@ type Config struct {
 	MaxConns int              // default 8
 	LeaseFor time.Duration    // a dead owner's scope is free after this; default 30 s
 	Log      *slog.Logger     // default slog.Default
+	Release  string           // of the program: what another one read is read again
 }
 
 // Warehouse is an open warehouse. It is safe for concurrent use. Close it.

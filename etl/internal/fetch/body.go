@@ -21,26 +21,27 @@ import (
 )
 
 const (
-	maxInMemory = 8 << 20 // compressed
+	maxInMemory = 4 << 20 // of a body; two of a scope may wait at once, and more scopes beside it
 	maxRatio    = 200     // decompressed to received bytes
 	ratioFrom   = 1 << 20 // decompressed bytes before the ratio counts
 )
 
-// receive reads, hashes and compresses a response's body. Of an answer that is no success, what
-// can be had is enough.
-func (c *Client) receive(resp *http.Response, limit int64, success bool, secret string) (etl.Body, error) {
+// receive reads, hashes and keeps a response's body. Of an answer that is no success, what
+// can be had is enough. Its content is that of a contentHash.
+func (c *Client) receive(resp *http.Response, limit int64, success bool, call Call) (b etl.Body, content []byte, err error) {
 	wire := &counter{r: resp.Body}
 	plain, err := decoded(wire, resp.Header.Values("Content-Encoding"), success)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	w := newWriter(c.cfg.SpoolDir)
-	_, err = io.Copy(w, discreet(&bounded{r: plain, wire: wire, left: limit, limit: limit}, secret))
+	w, sum := newWriter(c.cfg.SpoolDir), newContentHash(call.Varying)
+	w.sum = sum
+	_, err = io.Copy(w, discreet(&bounded{r: plain, wire: wire, left: limit, limit: limit}, call.Secret))
 	if err != nil && (success || errors.Is(err, errSpool)) {
 		w.discard()
-		return nil, err
+		return nil, nil, err
 	}
-	return w.finish()
+	return w.finish(), sum.contentSum(), nil
 }
 
 // discreet stars a secret out of what r says: answers are kept, and refused records quoted. A slash may
@@ -197,38 +198,98 @@ func (b *bounded) Read(p []byte) (int, error) {
 
 var errSpool = errors.New("spool the body")
 
-// writer compresses and hashes what is written, in memory first, then in a file.
+// writer hashes what is written and keeps it as it is: in memory first, then in a file. Nothing is
+// compressed here, because most bodies bring no news and are never landed.
 type writer struct {
 	dir  string
-	mem  []byte
+	mem  chunks
 	file *os.File
-	sum  hash.Hash
+	sum  hash.Hash // nil: nobody asks for it
 	size int64
 	ends ends
-	zip  *zstd.Encoder
 }
 
-// encoders are kept because one is larger than most bodies.
-var encoders = sync.Pool{New: func() any {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
-		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
-	if err != nil {
-		panic("fetch: " + err.Error()) // options are constants
-	}
-	return e
-}}
-
-func newWriter(dir string) *writer {
-	w := &writer{dir: dir, sum: sha256.New(), zip: encoders.Get().(*zstd.Encoder)}
-	w.zip.Reset((*spool)(w))
-	return w
-}
+func newWriter(dir string) *writer { return &writer{dir: dir, sum: sha256.New()} }
 
 func (w *writer) Write(p []byte) (int, error) {
-	w.sum.Write(p)
+	if w.sum != nil {
+		w.sum.Write(p)
+	}
 	w.ends.see(p, w.size)
+	if w.file == nil && w.size+int64(len(p)) > maxInMemory {
+		if err := w.spill(); err != nil {
+			return 0, fmt.Errorf("%w: %w", errSpool, err)
+		}
+	}
 	w.size += int64(len(p))
-	return w.zip.Write(p)
+	if w.file == nil {
+		w.mem.append(p)
+		return len(p), nil
+	}
+	n, err := w.file.Write(p)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errSpool, err)
+	}
+	return n, err
+}
+
+// spill moves the body into a file. It loses its name at once, so that not even a crash leaves it behind.
+func (w *writer) spill() (err error) {
+	if w.file, err = os.CreateTemp(w.dir, "meterhouse-body-*"); err != nil { // 0600
+		return err
+	}
+	if err := os.Remove(w.file.Name()); err != nil {
+		return err
+	}
+	for _, c := range w.mem {
+		if _, err := w.file.Write(c); err != nil {
+			return err
+		}
+	}
+	w.mem.free()
+	return nil
+}
+
+func (w *writer) discard() {
+	w.mem.free()
+	if w.file != nil {
+		w.file.Close()
+	}
+}
+
+func (w *writer) finish() etl.Body {
+	b := &body{dir: w.dir, mem: w.mem, file: w.file, size: w.size, ends: w.ends}
+	if w.sum != nil {
+		w.sum.Sum(b.sum[:0])
+	}
+	return b
+}
+
+// chunks hold a body in memory. They go from one body to the next, so that bodies make no garbage.
+type chunks [][]byte
+
+const chunkSize = 64 << 10
+
+var chunkPool = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+func (c *chunks) append(p []byte) {
+	for len(p) > 0 {
+		last := len(*c) - 1
+		if last < 0 || len((*c)[last]) == chunkSize {
+			*c = append(*c, chunkPool.Get().(*[chunkSize]byte)[:0])
+			last++
+		}
+		n := min(len(p), chunkSize-len((*c)[last]))
+		(*c)[last] = append((*c)[last], p[:n]...)
+		p = p[n:]
+	}
+}
+
+func (c *chunks) free() {
+	for _, chunk := range *c {
+		chunkPool.Put((*[chunkSize]byte)(chunk[:chunkSize]))
+	}
+	*c = nil
 }
 
 // ends are the first and the last byte of a body that are neither blank nor of a byte order mark; 0
@@ -258,135 +319,107 @@ func (e *ends) see(p []byte, offset int64) {
 	e.last = p[len(p)-1]
 }
 
-// spool is the writer's compressed side.
-type spool writer
-
-func (s *spool) Write(p []byte) (int, error) {
-	if s.file == nil && len(s.mem)+len(p) > maxInMemory {
-		file, err := os.CreateTemp(s.dir, "meterhouse-body-*.zst") // 0600
-		if err != nil {
-			return 0, fmt.Errorf("%w: %w", errSpool, err)
-		}
-		s.file = file
-		if _, err := file.Write(s.mem); err != nil {
-			return 0, fmt.Errorf("%w: %w", errSpool, err)
-		}
-		s.mem = nil
-	}
-	if s.file == nil {
-		s.mem = append(s.mem, p...)
-		return len(p), nil
-	}
-	n, err := s.file.Write(p)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", errSpool, err)
-	}
-	return n, err
-}
-
-func (w *writer) release() {
-	w.zip.Reset(nil)
-	encoders.Put(w.zip)
-	w.zip = nil
-}
-
-func (w *writer) discard() {
-	w.release()
-	if w.file != nil {
-		w.file.Close()
-		os.Remove(w.file.Name())
-	}
-}
-
-func (w *writer) finish() (etl.Body, error) {
-	if err := w.zip.Close(); err != nil {
-		w.discard()
-		return nil, err
-	}
-	b := &body{mem: w.mem, size: w.size, ends: w.ends}
-	w.sum.Sum(b.sum[:0])
-	w.release()
-	if w.file != nil {
-		b.path = w.file.Name()
-		if err := w.file.Close(); err != nil {
-			os.Remove(b.path)
-			return nil, fmt.Errorf("%w: %w", errSpool, err)
-		}
-	}
-	return b, nil
-}
-
 // NewBody is a body that did not come over the wire, for tests and replays.
 func NewBody(content []byte) etl.Body {
 	w := newWriter("")
-	// Neither can fail in memory; beyond 8 MiB compressed the temporary folder must be writable.
+	// It cannot fail in memory; beyond that the temporary folder must be writable.
 	if _, err := w.Write(content); err != nil {
 		panic("fetch: " + err.Error())
 	}
-	b, err := w.finish()
-	if err != nil {
-		panic("fetch: " + err.Error())
-	}
-	return b
+	return w.finish()
 }
 
 // body implements etl.Body.
 type body struct {
+	dir  string // where it goes when it is too large for memory
 	size int64
 	sum  [32]byte
 	ends ends
 
 	mu     sync.Mutex
-	mem    []byte
-	path   string // of the file, when it is not in memory
+	mem    chunks
+	file   *os.File // without a name; nil while it is in memory
 	closed bool
 }
 
 var errClosed = errors.New("the body was closed")
 
-func (b *body) compressed() (io.ReadCloser, error) {
+// ReadAt reads the body as it is. A closed one cannot be read: its memory may be another's by now.
+func (b *body) ReadAt(p []byte, at int64) (n int, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.closed:
-		return nil, errClosed
-	case b.path != "":
-		return os.Open(b.path)
+		return 0, errClosed
+	case b.file != nil:
+		return b.file.ReadAt(p, at)
 	}
-	return io.NopCloser(bytes.NewReader(b.mem)), nil
+	for n < len(p) && at < b.size {
+		m := copy(p[n:], b.mem[at/chunkSize][at%chunkSize:])
+		n, at = n+m, at+int64(m)
+	}
+	if n < len(p) {
+		err = io.EOF
+	}
+	return n, err
 }
 
 func (b *body) Open() (io.ReadCloser, error) {
-	from, err := b.compressed()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	plain := io.NewSectionReader(b, 0, b.size)
+	if b.file == nil {
+		return io.NopCloser(plain), nil
+	}
+	return io.NopCloser(bufio.NewReaderSize(plain, chunkSize)), nil
+}
+
+// encoders are kept because one is larger than most bodies.
+var encoders = sync.Pool{New: func() any {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		panic("fetch: " + err.Error()) // options are constants
+	}
+	return e
+}}
+
+// Zstd compresses the body into as much memory as a body may take, and a file beyond that.
+func (b *body) Zstd() (etl.Frame, error) {
+	plain, err := b.Open()
 	if err != nil {
 		return nil, err
 	}
-	unzip, err := zstd.NewReader(from, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+	zip := encoders.Get().(*zstd.Encoder)
+	defer func() {
+		zip.Reset(nil)
+		encoders.Put(zip)
+	}()
+	packed := &writer{dir: b.dir}
+	zip.Reset(packed)
+	_, err = io.Copy(zip, plain)
+	if err == nil {
+		err = zip.Close()
+	}
 	if err != nil {
-		from.Close()
+		packed.discard()
 		return nil, err
 	}
-	return &reading{Decoder: unzip, from: from}, nil
+	whole := packed.finish().(*body)
+	return &frame{io.NewSectionReader(whole, 0, whole.size), whole}, nil
 }
 
-type reading struct {
-	*zstd.Decoder
-	from io.Closer
+// frame implements etl.Frame.
+type frame struct {
+	io.Reader
+	whole *body
 }
 
-func (r *reading) Close() error {
-	r.Decoder.Close()
-	return r.from.Close()
-}
-
-func (b *body) Zstd() ([]byte, error) {
-	from, err := b.compressed()
-	if err != nil {
-		return nil, err
-	}
-	defer from.Close()
-	return io.ReadAll(from)
-}
+func (f *frame) Size() int64  { return f.whole.size }
+func (f *frame) Close() error { return f.whole.Close() }
 
 func (b *body) SHA256() [32]byte { return b.sum }
 func (b *body) Size() int64      { return b.size }
@@ -397,9 +430,10 @@ func (b *body) Close() error {
 	if b.closed {
 		return nil
 	}
-	b.closed, b.mem = true, nil
-	if b.path != "" {
-		return os.Remove(b.path)
+	b.closed = true
+	b.mem.free()
+	if b.file != nil {
+		return b.file.Close()
 	}
 	return nil
 }

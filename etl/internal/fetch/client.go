@@ -32,7 +32,7 @@ type Config struct {
 	MaxBody   int64            // bytes of a body after decompression; default 256 MiB
 	KeepAlive bool             // reuse connections
 	Now       func() time.Time // business clock; default time.Now
-	SpoolDir  string           // for bodies beyond 8 MiB compressed; default os.TempDir
+	SpoolDir  string           // for bodies beyond 4 MiB; default os.TempDir
 }
 
 // Limits of an exchange. Tests of this package shorten the times.
@@ -214,6 +214,8 @@ type Call struct {
 	Body   []byte
 	Token  bool   // an exchange of a refresh token: counted as such, whatever becomes of it
 	Secret string // what no answer may repeat: it is starred out of the body before anybody hashes, keeps or reads it
+	// Varying are names of members whose values differ from answer to answer and mean nothing.
+	Varying []string
 }
 
 // Result is what came back. Beside an error it tells what is known: Sent always, the rest as far
@@ -226,6 +228,9 @@ type Result struct {
 	FetchedAt   time.Time // business clock
 	Body        etl.Body  // whole when the error is nil and Status is a success; the receiver closes it
 	Warnings    etl.Warnings
+	// Content is SHA-256 of the body but for the values of the members that the call named as varying; nil
+	// when it named none. Bodies of equal content say the same.
+	Content []byte
 	// Sent says that a connection stood, so the vendor may have seen the request. Only false is
 	// certain.
 	Sent bool
@@ -312,10 +317,10 @@ func (c *Client) exchange(ctx context.Context, call Call, req *http.Request, sen
 	if !success {
 		limit = min(limit, maxErrorBody)
 	}
-	body, err := c.receive(resp, limit, success, call.Secret)
+	body, content, err := c.receive(resp, limit, success, call)
 	res.FetchedAt = c.cfg.Now().UTC()
 	if body != nil {
-		res.Body = body
+		res.Body, res.Content = body, content
 	}
 	if err != nil {
 		return c.classify(ctx, call, true, err)

@@ -598,14 +598,19 @@ func TestBodies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spooled, err := os.ReadDir(dir)
-	if err != nil || len(spooled) != 1 {
-		t.Fatalf("spool folder: %v, %v", spooled, err)
+	file := res.Body.(*body).file
+	if file == nil || filepath.Dir(file.Name()) != dir {
+		t.Fatalf("got file %v, want one in the spool folder", file)
 	}
-	if info, err := spooled[0].Info(); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v", info.Mode(), err)
+	if info, err := file.Stat(); err != nil || info.Mode().Perm() != 0o600 || info.Size() != int64(len(large)) {
+		t.Errorf("got %v of %d bytes, %v; want 0600 and the body as it is", info.Mode(), info.Size(), err)
 	}
-	for name, b := range map[string]etl.Body{"spooled": res.Body, "in memory": NewBody(large[:1000]), "empty": NewBody(nil)} {
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 { // else a crash would leave it
+		t.Errorf("the waiting body has a name: %v, %v", left, err)
+	}
+	for name, b := range map[string]etl.Body{
+		"spooled": res.Body, "one chunk": NewBody(large[:1000]), "chunks": NewBody(large[:chunkSize*3]), "broken chunk": NewBody(large[:chunkSize*2+1]), "empty": NewBody(nil),
+	} {
 		plain := large[:b.Size()]
 		if b.SHA256() != sha256.Sum256(plain) || content(t, b) != string(plain) || content(t, b) != string(plain) {
 			t.Errorf("%s: the content differs", name)
@@ -614,16 +619,31 @@ func TestBodies(t *testing.T) {
 		if err != nil {
 			t.Fatal(name, err)
 		}
+		whole, err := io.ReadAll(packed)
+		if err != nil || int64(len(whole)) != packed.Size() {
+			t.Errorf("%s: %d bytes of a frame of %d: %v", name, len(whole), packed.Size(), err)
+		}
+		if err := packed.Close(); err != nil {
+			t.Error(name, err)
+		}
 		unzip, err := zstd.NewReader(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := unzip.DecodeAll(packed, nil); err != nil || !bytes.Equal(got, plain) {
+		if got, err := unzip.DecodeAll(whole, nil); err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("%s: the frame differs: %v", name, err)
 		}
 		unzip.Close()
+		open, err := b.Open()
+		if err != nil {
+			t.Fatal(name, err)
+		}
 		if err := errors.Join(b.Close(), b.Close()); err != nil {
 			t.Errorf("%s: close: %v", name, err)
+		}
+		// What it waited in may be another body's by now.
+		if n, err := open.Read(make([]byte, 1)); n != 0 || err == nil || b.Size() > 0 && err == io.EOF {
+			t.Errorf("%s: read %d bytes after close, %v", name, n, err)
 		}
 		if _, err := b.Open(); err == nil {
 			t.Errorf("%s: opened after close", name)
@@ -699,10 +719,7 @@ func TestLooksLikeJSON(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		slow, err := pieces.finish()
-		if err != nil {
-			t.Fatal(err)
-		}
+		slow := pieces.finish()
 		if got, slowly := whole.LooksLikeJSON(), (&Result{Body: slow}).LooksLikeJSON(); got != want || slowly != want {
 			t.Errorf("%q: got %t, and %t in pieces, want %t", body, got, slowly, want)
 		}
@@ -822,6 +839,51 @@ func BenchmarkDiscreet(b *testing.B) {
 	for b.Loop() {
 		if _, err := io.Copy(io.Discard, discreet(bytes.NewReader(body), secret)); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// A window's answer, however it is sent, leaves the connection to the next one.
+func TestConnectionsAreKept(t *testing.T) {
+	t.Parallel()
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	body := strings.Repeat(sample, 4<<10)
+	_, _ = z.Write([]byte(body))
+	_ = z.Close()
+	for name, answer := range map[string]func(http.ResponseWriter){
+		"with a length": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+			_, _ = io.WriteString(w, body)
+		},
+		"in chunks": func(w http.ResponseWriter) { _, _ = io.WriteString(w, body) },
+		"compressed": func(w http.ResponseWriter) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(zipped.Bytes())
+		},
+		"refused": func(w http.ResponseWriter) { http.Error(w, body, http.StatusNotFound) },
+	} {
+		for keep, want := range map[bool]int32{true: 1, false: 3} {
+			var made atomic.Int32
+			srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w) }))
+			srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+				if s == http.StateNew {
+					made.Add(1)
+				}
+			}
+			srv.Start()
+			t.Cleanup(srv.Close)
+			c := client(t, Config{KeepAlive: keep})
+			for range 3 {
+				res, err := c.Do(t.Context(), call(t, srv.URL))
+				if err != nil {
+					t.Fatalf("%s: %v", name, err)
+				}
+				_ = res.Body.Close()
+			}
+			if got := made.Load(); got != want {
+				t.Errorf("%s, kept %v: %d connections for 3 requests, want %d", name, keep, got, want)
+			}
 		}
 	}
 }

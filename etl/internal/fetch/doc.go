@@ -7,8 +7,10 @@
 // an inner address; time, headers, body and compression ratio are bounded; and no error repeats a
 // header's value.
 //
-// A body is hashed and compressed while it arrives. It stays in memory up to 8 MiB compressed and
-// goes to a private file beyond, so memory does not grow with the answer.
+// A body is hashed while it arrives and kept as it is: in memory up to 4 MiB, in a private file
+// without a name beyond, so memory does not grow with the answer and a crash leaves nothing. It is
+// compressed only when somebody lands it: most bodies bring no news, and to compress them would cost
+// as much as to read them.
 //
 // Which status means what is the vendor's affair: [Client.Do] reports the exchange itself, and
 // [Status] offers the usual reading of a status.

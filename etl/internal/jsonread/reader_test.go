@@ -365,3 +365,72 @@ func FuzzReader(f *testing.F) {
 		}
 	})
 }
+
+// Flat never decides anything: what it reads is what Object reads, and what it leaves is untouched.
+func TestFlatAgreesWithObject(t *testing.T) {
+	names := []string{"a", "b", "long_name", "d"}
+	flat := map[string]bool{
+		`{"a":1,"b":"x"}`: true, ` { "b" : -0.5e+7 , "a" : null } `: true, `{"long_name":true,"d":false}`: true, `{"d":"","a":"~ !#["}`: true,
+		`{"a":0}`: true, `{"a":-0.0}`: true, `{"a":1E2}`: true,
+		`{}`: false, `{"a":1,"a":2}`: false, `{"c":1}`: false, `{"A":1}`: false, `{"a":"\n"}`: false, `{"\u0061":1}`: false, `{"a":"é"}`: false, `{"a":"` + "\x7f" + `"}`: false,
+		`{"a":{}}`: false, `{"a":[1]}`: false, `{"a":01}`: false, `{"a":1.}`: false, `{"a":.5}`: false, `{"a":-}`: false, `{"a":1e}`: false, `{"a":+1}`: false,
+		`{"a":nul}`: false, `{"a":nulls}`: false, `{"a":True}`: false, `{"a":1,}`: false, `{"a" 1}`: false, `{"a":1;"b":2}`: false, `{,"a":1}`: false, `{"a":"` + "\n" + `"}`: false,
+		`{"a":1`: false, `{"a":"x`: false, `{"a`: false, `{`: false, `{"a":"x"`: false, `{"a":1 "b":2}`: false, `{"a":` + strings.Repeat("1", maxNumber+1) + `}`: false,
+		`{"a":` + strings.Repeat("1", maxNumber) + `}`: true,
+		`7`: false, `[]`: false, `null`: false, `"{"`: false, ``: false,
+	}
+	type seen struct {
+		members string
+		path    string
+		err     string
+	}
+	read := func(doc string, useFlat bool) (s seen, took bool) {
+		// The parser's buffer is small at first; a long text makes it hold the objects behind it.
+		rd := New(strings.NewReader(`["` + strings.Repeat("x", 4<<10) + `",` + doc + `,{"b":7}]`))
+		note := func(name string, v Scalar) { s.members += fmt.Sprintf("%s %s %q; ", name, v.Kind, v.Text) }
+		err := rd.Array(func(i int) error {
+			s.members += "\n"
+			if kind, err := rd.Kind(); err != nil || kind != Object {
+				if err == nil {
+					_, err = rd.Scalar()
+				}
+				return err
+			}
+			if useFlat {
+				members, ok, err := rd.Flat(names, make([]Member, len(names)))
+				took = took || ok && i == 1
+				if ok || err != nil {
+					for _, m := range members {
+						note(names[m.Name], m.Scalar)
+					}
+					s.path += rd.Path()
+					return err
+				}
+			}
+			err := rd.Object(func(name string) error {
+				v, err := rd.Scalar()
+				note(name, v)
+				return err
+			})
+			s.path += rd.Path()
+			return err
+		})
+		if err == nil {
+			err = rd.End()
+		}
+		if err != nil {
+			s = seen{err: err.Error()} // what came before it is of no use
+		}
+		return s, took
+	}
+	for doc, want := range flat {
+		slow, _ := read(doc, false)
+		fast, took := read(doc, true)
+		if slow != fast {
+			t.Errorf("%s: got %+v, want %+v", doc, fast, slow)
+		}
+		if took != want {
+			t.Errorf("%s: read flat %t, want %t", doc, took, want)
+		}
+	}
+}

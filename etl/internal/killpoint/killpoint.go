@@ -35,6 +35,7 @@ const (
 	SpoolTidied      Point = "spool-tidied"     // older spool files are gone
 	LandCommitting   Point = "land-committing"  // a body is about to be kept
 	LandCommitted    Point = "land-committed"
+	Prefetched       Point = "prefetched"      // the next window's answer is whole, this one's is being loaded
 	LoadBegun        Point = "load-begun"      // the transaction holds the scope and the fence
 	Copying          Point = "copying"         // some of the rows of a COPY are sent
 	Parsed           Point = "parsed"          // the whole answer was read, what was ready is in the transaction
@@ -48,5 +49,5 @@ const (
 var Points = []Point{
 	SlotClaimed, LeaseTaken, RunStarted, TokenRead, IntentCommitting, IntentCommitted, BeforePost, CallReserved,
 	RequestWritten, FirstByte, BodyRead, SpoolWritten, SpoolRenamed, TokenCommitting, TokenCommitted, SpoolTidied,
-	LandCommitting, LandCommitted, LoadBegun, Copying, Parsed, FactsWritten, LoadCommitting, LoadCommitted, LeaseReleased,
+	LandCommitting, LandCommitted, Prefetched, LoadBegun, Copying, Parsed, FactsWritten, LoadCommitting, LoadCommitted, LeaseReleased,
 }

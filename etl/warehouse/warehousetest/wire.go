@@ -15,6 +15,7 @@ import (
 type Message struct {
 	Kind byte   // as in the protocol: Q a simple query, P a statement to be prepared, d a piece of a COPY …
 	SQL  string // of Q and P
+	Name string // of the prepared statement, with P and B
 }
 
 // IsCommit tells whether the message ends a whole transaction, as pgx does it.
@@ -226,8 +227,13 @@ func readSized(r io.Reader, head []byte) ([]byte, error) {
 func decode(message []byte) Message {
 	m := Message{Kind: message[0]}
 	body := message[5:]
-	if m.Kind == 'P' {
-		_, body, _ = bytes.Cut(body, []byte{0}) // the statement's name
+	if m.Kind == 'B' {
+		_, body, _ = bytes.Cut(body, []byte{0}) // the portal's name
+	}
+	if m.Kind == 'P' || m.Kind == 'B' {
+		var name []byte
+		name, body, _ = bytes.Cut(body, []byte{0})
+		m.Name = string(name)
 	}
 	if m.Kind == 'Q' || m.Kind == 'P' {
 		sql, _, _ := bytes.Cut(body, []byte{0})
