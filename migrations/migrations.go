@@ -219,41 +219,164 @@ select
 from (select 1) as one
 left join pg_namespace as public on public.nspname = 'public'`
 
-// grantReader makes the group role bi_reader and gives it what mart, dw and billing expose. It
-// works without CREATEROLE when the role exists; otherwise the notes hold the SQL for an administrator.
+// grantReader makes the group roles and gives them what is theirs: bi_reader reads what mart, dw and
+// billing expose; meterhouse_loader loads; meterhouse_closer adds to closed months; meterhouse_owner, as
+// whom nobody logs in, owns the tables of closed months. It works without CREATEROLE when the roles exist
+// and the tables are theirs; otherwise the notes hold the SQL for an administrator, and everything works
+// but that the owner of closed months can log in.
 func grantReader(ctx context.Context, url string) (notes []string, err error) {
 	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, createReader); err != nil {
+	for _, step := range []string{createRoles, grants, sealBooks, grantLoader} {
 		var pgErr *pgconn.PgError
-		if errors.As(err, &pgErr) && pgErr.Code == "42501" { // insufficient_privilege
-			return []string{createReaderByHand}, nil
+		_, err := conn.Exec(ctx, step)
+		switch {
+		case err == nil:
+		case errors.As(err, &pgErr) && pgErr.Code == "42501" && notes == nil: // insufficient_privilege
+			var byHand string
+			if err := conn.QueryRow(ctx, rolesByHand).Scan(&byHand); err != nil {
+				return nil, err
+			}
+			notes = []string{byHand}
+		case notes != nil && errors.As(err, &pgErr) && (pgErr.Code == "42501" || pgErr.Code == "42704"): // undefined_object: no such role
+		default:
+			return nil, err
 		}
-		return nil, err
 	}
-	_, err = conn.Exec(ctx, grants)
-	return nil, err
+	return notes, nil
 }
 
-// Two starters may both find the role missing: the second is told duplicate_object or
+// Two starters may both find a role missing: the second is told duplicate_object or
 // unique_violation and has nothing left to do.
-const createReader = `
+const createRoles = `
 do $$
+declare
+    missing text;
 begin
-    if not exists (select from pg_roles where rolname = 'bi_reader') then
-        create role bi_reader nologin;
-    end if;
-exception
-    when duplicate_object or unique_violation then null;
+    for missing in
+        select role
+        from unnest(array['bi_reader', 'meterhouse_owner', 'meterhouse_loader', 'meterhouse_closer']) as role
+        where not exists (select from pg_roles where rolname = role)
+    loop
+        begin
+            execute format('create role %I nologin', missing);
+        exception
+            when duplicate_object or unique_violation then null;
+        end;
+    end loop;
 end
 $$`
 
-const createReaderByHand = `-- readers: this role may not create theirs. As an administrator run
-create role bi_reader nologin;
--- and then "meterhouse migrate up" again, which gives it what it may read`
+// What is done by hand as an administrator where the migrating role may not: create the roles that are
+// missing, and hand over the tables of closed months.
+const rolesByHand = `
+select concat_ws(E'\n',
+    '-- roles: this role may not create them or hand over the tables of closed months. As an administrator run',
+    (
+        select string_agg(format('create role %I nologin;', role), E'\n')
+        from unnest(array['bi_reader', 'meterhouse_owner', 'meterhouse_loader', 'meterhouse_closer']) as role
+        where not exists (select from pg_roles where rolname = role)
+    ),
+    'grant usage on schema billing to meterhouse_owner, meterhouse_closer, bi_reader;',
+    (
+        select string_agg(
+            format('alter table billing.%1$I owner to meterhouse_owner;', name)
+            || format(E'\ngrant select, references on billing.%1$I to %2$I, bi_reader;', name, current_user)
+            || format(E'\ngrant select, insert on billing.%I to meterhouse_closer;', name),
+            E'\n' order by name)
+        from unnest(` + booksOf + `) as name
+    ),
+    format('grant meterhouse_closer to %I;', current_user),
+    '-- and then "meterhouse migrate up" again, which gives the roles what else is theirs'
+)`
+
+// booksOf are the tables of closed months.
+const booksOf = `array['chain', 'close', 'closed_line', 'closed_day', 'reopen']`
+
+// sealBooks hands the tables of closed months over to a role as which nobody logs in. The new owner has
+// to be allowed to create in the schema at that moment, and we to become it.
+const sealBooks = `
+do $$
+declare
+    name text;
+    is_member boolean := pg_has_role(current_user, 'meterhouse_owner', 'member');
+    schema_owner text := (select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'billing');
+begin
+    perform pg_advisory_xact_lock(hashtextextended('meterhouse grants', 0));
+    if not exists (
+        select
+        from unnest(` + booksOf + `) as b (name)
+        join pg_class as c on c.relnamespace = 'billing'::regnamespace and c.relname = b.name
+        where pg_get_userbyid(c.relowner) <> 'meterhouse_owner'
+    ) then
+        return;
+    end if;
+    if not is_member then
+        execute format('grant meterhouse_owner to %I', current_user);
+    end if;
+    grant usage, create on schema billing to meterhouse_owner;
+    grant usage on schema billing to meterhouse_closer;
+    foreach name in array ` + booksOf + ` loop
+        execute format('alter table billing.%I owner to meterhouse_owner', name);
+        execute format('grant select, references on billing.%I to bi_reader', name);
+        execute format('grant select, insert on billing.%I to meterhouse_closer', name);
+        execute format('grant select, references on billing.%I to %I', name, schema_owner);
+    end loop;
+    revoke create on schema billing from meterhouse_owner;
+    if not is_member then
+        execute format('revoke meterhouse_owner from %I', current_user);
+    end if;
+end
+$$`
+
+// grantLoader gives meterhouse_loader what a process needs that loads. What needs the owner stays with
+// the role that migrates: partitions of a month to come, and their pruning.
+const grantLoader = `
+do $$
+declare
+    object record;
+begin
+    perform pg_advisory_xact_lock(hashtextextended('meterhouse grants', 0));
+    for object in
+        select n.nspname as schema
+        from pg_namespace as n
+        where n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing', 'river')
+            and not has_schema_privilege('meterhouse_loader', n.oid, 'usage')
+    loop
+        execute format('grant usage on schema %I to meterhouse_loader', object.schema);
+    end loop;
+    for object in
+        select n.nspname as schema, c.relname as name, p.privileges
+        from pg_class as c
+        join pg_namespace as n on n.oid = c.relnamespace
+        cross join lateral (
+            select case
+                when c.relkind = 'S' then 'usage'
+                when n.nspname = 'mart' or n.nspname = 'billing' and c.relname = any (` + booksOf + `) then 'select'
+                when n.nspname = 'billing' then 'select, insert, update'
+                else 'select, insert, update, delete'
+            end as privileges
+        ) as p
+        where n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing', 'river')
+            and c.relkind in ('r', 'p', 'v', 'm', 'S')
+            and not c.relispartition
+            and not (
+                select bool_and(case c.relkind when 'S' then has_sequence_privilege('meterhouse_loader', c.oid, privilege)
+                    else has_table_privilege('meterhouse_loader', c.oid, privilege) end)
+                from unnest(string_to_array(p.privileges, ', ')) as privilege
+            )
+            and pg_has_role(current_user, c.relowner, 'usage')
+    loop
+        execute format('grant %s on %I.%I to meterhouse_loader', object.privileges, object.schema, object.name);
+    end loop;
+    if not has_table_privilege('meterhouse_loader', 'public.` + versionTable + `', 'select') then
+        grant select on public.` + versionTable + ` to meterhouse_loader;
+    end if;
+end
+$$`
 
 // Grants go table by table, so that partition children stay out of a reader's sight. They are
 // serialised because concurrent grants on one table fail with "tuple concurrently updated".
@@ -279,6 +402,7 @@ begin
             and c.relkind in ('r', 'p', 'v', 'm')
             and not c.relispartition
             and not (has_table_privilege('bi_reader', c.oid, 'select') and has_table_privilege('bi_reader', c.oid, 'references'))
+            and pg_has_role(current_user, c.relowner, 'usage')
     loop
         execute format('grant select, references on %I.%I to bi_reader', object.schema, object.name);
     end loop;

@@ -48,12 +48,21 @@ func TestOwnerWithoutReader(t *testing.T) {
 func TestOwnerWithReader(t *testing.T) {
 	warehousetest.New(t) // makes bi_reader
 	admin, owner := warehousetest.Owned(t)
-	up(t, owner)
 	conn := warehousetest.Connect(t, admin)
+	_, notes, err := migrations.Up(t.Context(), owner)
+	if err != nil || len(notes) != 1 {
+		t.Fatalf("up: %v, notes %q, want one: the tables of closed months are not handed over", err, notes)
+	}
 	none(t, conn, "object of ours that another role owns", `select n.nspname || '.' || c.relname `+ours+`
 		and c.relowner <> (select datdba from pg_database where datname = current_database())`)
 	none(t, conn, "relation that bi_reader cannot read", `select n.nspname || '.' || c.relname `+ours+`
 		and n.nspname in ('mart', 'dw') and not has_table_privilege('bi_reader', c.oid, 'select')`)
+	if _, err := conn.Exec(t.Context(), notes[0]); err != nil {
+		t.Fatalf("the note is no SQL for an administrator: %v\n%s", err, notes[0])
+	}
+	up(t, owner)
+	none(t, conn, "table of closed months that somebody can log in as the owner of", `select c.relname from pg_class as c join pg_roles as r on r.oid = c.relowner
+		where c.relnamespace = 'billing'::regnamespace and c.relname in ('chain', 'close', 'closed_line', 'closed_day', 'reopen') and (r.rolcanlogin or r.rolname <> 'meterhouse_owner')`)
 }
 
 // TestGuest migrates as a role that does not own the database: what the error says is what is missing.
@@ -86,7 +95,7 @@ func TestGuest(t *testing.T) {
 			if _, err := conn.Exec(t.Context(), sql); err != nil {
 				t.Fatal(err)
 			}
-			up(t, guest)
+			upAsGuest(t, guest)
 		})
 	}
 }
@@ -94,11 +103,19 @@ func TestGuest(t *testing.T) {
 // TestStranger has every right but is not who migrated before.
 func TestStranger(t *testing.T) {
 	admin, owner := warehousetest.Owned(t)
-	up(t, owner)
+	upAsGuest(t, owner)
 	stranger := warehousetest.Role(t, admin, "grant create on database DATABASE to ROLE", "grant create on schema public to ROLE")
 	_, _, err := migrations.Up(t.Context(), stranger)
 	want := "the schema belongs to " + warehousetest.Connect(t, owner).Config().User
 	if err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %q", err, want)
+	}
+}
+
+// upAsGuest migrates as a role that may not hand over the tables of closed months, and is told so.
+func upAsGuest(t *testing.T, url string) {
+	t.Helper()
+	if _, notes, err := migrations.Up(t.Context(), url); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "closed months") {
+		t.Fatalf("up: %v, notes %q, want one about closed months", err, notes)
 	}
 }

@@ -125,14 +125,14 @@ Postgres: exactly, without gaps or repeats, and with every restated figure kept.
 	flags.StringVar(&a.nowText, "now", "", "fix the business clock at this RFC 3339 `time`")
 	root.AddCommand(
 		a.demoCommand(), a.initCommand(), a.configCommand(), a.checkCommand(), a.migrateCommand(), a.runCommand(), a.serveCommand(), a.workerCommand(), a.backfillCommand(), a.replayCommand(),
-		a.statusCommand(), a.statementCommand(), a.matchCommand(), a.invoiceCommand(), a.reportCommand(), a.tokenCommand(), a.quarantineCommand(), a.readingsCommand(), a.levelsCommand(), a.ratesCommand(), a.calendarCommand(), a.pruneCommand(), a.simulateCommand(), a.versionCommand(), a.completionCommand(),
+		a.statusCommand(), a.statementCommand(), a.invoiceCommand(), a.matchCommand(), a.closeCommand(), a.reopenCommand(), a.reportCommand(), a.tokenCommand(), a.quarantineCommand(), a.readingsCommand(), a.levelsCommand(), a.ratesCommand(), a.calendarCommand(), a.pruneCommand(), a.simulateCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	a.addCompletions(root)
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(wrongFlag)
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
-		if rest := cmd.Flags().Args(); cmd.HasAvailableSubCommands() && len(rest) > 0 {
+		if rest := cmd.Flags().Args(); cmd.HasAvailableSubCommands() && cmd.Use == cmd.Name() && len(rest) > 0 {
 			a.helpless = wrongCommand(cmd, rest)
 			return
 		}
@@ -154,7 +154,7 @@ Postgres: exactly, without gaps or repeats, and with every restated figure kept.
 
 // usageTemplate keeps every help text on one screen: subcommands do not repeat the global flags.
 const usageTemplate = `Usage:
-  {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
+  {{if and .HasAvailableSubCommands (eq .Use .Name)}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}
 {{- if .HasExample}}
 
 Examples:

@@ -158,6 +158,12 @@ func statusSections() []section {
 				order by account, month`,
 		},
 		{
+			name: "closed_days_changed", notes: noteClosedDaysChanged, sql: `
+				select period, customer_id, changes, first_day, last_day
+				from billing.closed_day_changed('-infinity')
+				order by period, customer_id`,
+		},
+		{
 			name: "silent", advice: adviseSilent, sql: `
 				select dataset, scope
 				from ops.coverage
@@ -330,6 +336,15 @@ func adviseAccrued(rows []map[string]string) (todo []string) {
 			row["account"], row["month"], row["reading"], row["proposal"], row["increment_error_tib"], row["running_error_tib"], row["account"], row["month"], row["proposal"]))
 	}
 	return todo
+}
+
+// noteClosedDaysChanged tells of closed months of which the vendor told other figures since.
+func noteClosedDaysChanged(rows []map[string]string) (notes []string) {
+	for _, row := range rows {
+		notes = append(notes, fmt.Sprintf("%s is closed, and the vendor changed %s days of customer %s since, counted by service level, %s to %s: they are adjusted in the open month, see mart.adjustment",
+			row["period"], row["changes"], row["customer_id"], row["first_day"], row["last_day"]))
+	}
+	return notes
 }
 
 // adviseMonths says what can still be saved first. An import counts on days only that have no reading.

@@ -2,6 +2,7 @@ package warehouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -81,7 +82,7 @@ func Inspect(ctx context.Context, url string, conns int) (Server, []Finding, err
 		steps = append(steps, i.loadRights)
 	}
 	if s.Schema == s.Head {
-		steps = append(steps, i.reader)
+		steps = append(steps, i.reader, i.books)
 	}
 	steps = append(steps, i.settings)
 	if s.Pooler == NoPooler { // a pooler has numbers of its own
@@ -123,6 +124,7 @@ func (i *inspection) migrationRights(ctx context.Context) error {
 		with foreign_relation as (
 			select n.nspname || '.' || c.relname as name, pg_get_userbyid(c.relowner) as owner`+ours+`
 				and not pg_has_role(c.relowner, 'usage')
+				and pg_get_userbyid(c.relowner) <> 'meterhouse_owner' -- closed months are nobody's to alter
 		)
 
 		select
@@ -250,6 +252,34 @@ func (i *inspection) reader(ctx context.Context) error {
 	}
 	if len(hidden)+len(open) == 0 {
 		i.add(OK, "bi_reader", "", "the role may read mart and dw, and nothing else")
+	}
+	return nil
+}
+
+// books asks who could change closed months: triggers refuse everybody but the owner, who can take them off.
+func (i *inspection) books(ctx context.Context) error {
+	var owner string
+	var canLogin, isOwner, isSuperuser bool
+	err := i.conn.QueryRow(ctx, `
+		select r.rolname, r.rolcanlogin, pg_has_role(c.relowner, 'member'), (select rolsuper from pg_roles where rolname = current_user)
+		from pg_class as c
+		join pg_roles as r on r.oid = c.relowner
+		where c.oid = to_regclass('billing.chain')`).Scan(&owner, &canLogin, &isOwner, &isSuperuser)
+	const about = "closed months"
+	switch {
+	case errors.Is(err, pgx.ErrNoRows): // not migrated so far
+		return nil
+	case err != nil:
+		return err
+	case canLogin:
+		i.add(Warn, about, "run `meterhouse migrate up`: it hands the tables over to meterhouse_owner, or prints what an administrator has to run",
+			"their owner %s can log in, and could change them", owner)
+	case isSuperuser:
+		i.add(OK, about, "", "they belong to %s, as whom nobody logs in; we are a superuser, who could change them", owner)
+	case isOwner:
+		i.add(Warn, about, fmt.Sprintf("as an administrator: revoke %s from %s", owner, i.role()), "role %s may become their owner %s, and could change them", i.server.Role, owner)
+	default:
+		i.add(OK, about, "", "they belong to %s, as whom nobody logs in", owner)
 	}
 	return nil
 }

@@ -176,6 +176,15 @@ var metricGroups = []MetricGroup{
 			cross join (values ('open'), ('at_risk'), ('complete'), ('lost')) as k (state)
 			left join month as m using (account, state)`,
 	},
+	{
+		Name: "closed", source: "keystone", Every: 5 * time.Minute, Labels: []string{"account"},
+		Metrics: []Metric{{Name: "meterhouse_closed_days_changed", Help: "Days of closed months, counted by service level, of which the vendor told other figures since they were closed. They are adjusted in the open month."}},
+		sql: `
+			select d.account, coalesce(sum(c.changes), 0)
+			from (select distinct account from ops.watermark where dataset = 'keystone.history') as d
+			left join billing.closed_day_changed('-infinity') as c using (account)
+			group by d.account`,
+	},
 	budget,
 	dayCalls,
 }

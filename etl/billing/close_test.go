@@ -1,0 +1,455 @@
+package billing
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"meterhouse/etl/warehouse/warehousetest"
+)
+
+func month(text string) Period {
+	p, err := ParsePeriod(text)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+// clock moves the business clock, of the database too.
+func (o *office) clock(text string) {
+	o.t.Helper()
+	o.now = at(text)
+	o.exec(`update ops.clock set fixed_at = $1`, o.now)
+}
+
+func (o *office) close(period, reason string) Closing {
+	o.t.Helper()
+	c, err := o.Close(o.t.Context(), month(period), CloseOptions{By: "jane", Reason: reason})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return c
+}
+
+func (o *office) reopen(period string) {
+	o.t.Helper()
+	if _, err := o.Reopen(o.t.Context(), month(period), "jane", "a test"); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+// whole demands that every hash is right, and that what months show and what is adjusted of them come to
+// what is computed now, line by line to the last minor unit.
+func (o *office) whole(what string) {
+	o.t.Helper()
+	v, err := o.Verify(o.t.Context(), Period{})
+	if err != nil || len(v.Differences) > 0 {
+		o.t.Fatalf("%s: verify: %v %q", what, err, v.Differences)
+	}
+	for _, line := range o.rows(identity) {
+		o.t.Errorf("%s: %s", what, line)
+	}
+}
+
+const identity = `
+	with months as (select period from billing.statement_months() union select period from billing.chain),
+	live as (select m.period, s.source, s.customer_id, s.subscription_number, s.discriminator, s.item, s.description, s.charge, s.is_waiver, s.currency, s.amount
+		from months as m cross join lateral billing.computed_statement(m.period, 'infinity') as s where s.amount is not null),
+	shown as (select m.period, s.source, s.customer_id, s.subscription_number, s.discriminator, s.item, s.description, s.charge, s.is_waiver, s.currency, s.amount
+		from months as m cross join lateral billing.statement(m.period, 'infinity') as s where s.amount is not null),
+	adjusted as (select adjusts_period, source, customer_id, subscription_number, discriminator, item, description, charge, is_waiver, currency, amount
+		from mart.adjustment where amount is not null),
+	both_sides as (select 'live' as side, 0.0 as sign, * from live where false
+		union all select 'live', 1, * from live union all select 'shown', -1, * from shown union all select 'adjusted', -1, * from adjusted),
+	q as (
+		select m.period, d.customer_id, d.item, d.charge, d.is_waiver, sum(d.parts) as parts
+		from months as m
+		cross join lateral (
+			select s.customer_id, s.item, s.charge, s.is_waiver, s.quantity / s.scale as parts from billing.computed_statement_day(m.period, 'infinity') as s where s.quantity is not null
+			union all
+			select s.customer_id, s.item, s.charge, s.is_waiver, -s.quantity / s.scale from billing.statement_day(m.period, 'infinity') as s where s.quantity is not null
+			union all
+			select a.customer_id, a.item, a.charge, a.is_waiver, -a.quantity from mart.adjustment as a where a.adjusts_period = m.period
+		) as d
+		group by 1, 2, 3, 4, 5
+	)
+	select format('amounts of %s %s %s %s waiver %s %s: now less shown less adjusted is %s', period, customer_id, item, description, is_waiver, currency, sum(sign * amount))
+	from both_sides
+	group by period, source, customer_id, subscription_number, discriminator, item, description, charge, is_waiver, currency
+	having sum(sign * amount) <> 0
+	union all
+	select format('quantities of %s %s %s %s: now less shown less adjusted is %s', period, customer_id, item, charge, parts) from q where abs(parts) > 0.000000001`
+
+// adjustments is mart.adjustment as text.
+func (o *office) adjustments() []string {
+	o.t.Helper()
+	return o.rows(`select concat_ws(' ', period, adjusts_period, usage_date::text, item, charge, case when is_waiver then 'waiver' end, quantity::text,
+			coalesce(amount || ' ' || currency, '-'), reason, to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI'), state)
+		from mart.adjustment order by period, adjusts_period, usage_date, charge desc, is_waiver, currency`)
+}
+
+// closable is a tenant with February and March 2026 whole and priced, on 2 April.
+func closable(t *testing.T) *office {
+	t.Helper()
+	o := newOffice(t)
+	o.now = at("2026-04-02T12:00:00Z")
+	o.level("2026-02", "2026-03", "2026-04")
+	o.samples("2026-02-01T00:00:00Z", "2026-04-01T00:00:00Z", "1 day")
+	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = 0.5, digest = 'd', known_since = usage_date + interval '1 day'`)
+	o.exec(`update ops.watermark set expected_from = '2026-02-01', watermark = '2026-04-01'`)
+	o.exec(`insert into ops.watermark (source, dataset, scope, account, watermark, expected_from)
+		select 'keystone', 'keystone.history', 'C-1', 'acme', '2026-04-01', '2026-02-01' where not exists (select from ops.watermark where dataset = 'keystone.history')`)
+	o.clock("2026-04-02T11:00:00Z")
+	o.price("keystone/////committed 10.01 USD 2026-01-01", "keystone/////burst 3.333 USD 2026-01-01")
+	o.clock("2026-04-02T12:00:00Z")
+	return o
+}
+
+// change restates a day as the loader does: the former version goes to the ledger.
+func (o *office) change(kind, day, set string) {
+	o.t.Helper()
+	o.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+			burst_avg_tib, over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, was_invoiced, digest, known_from, known_until, payload_id, run_id)
+		select customer_key, service_level_key, usage_date, $1, sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+			burst_avg_tib, over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, is_invoiced, digest, known_since, $2, payload_id, run_id
+		from dw.fact_daily_consumption where usage_date = $3::text::date`, kind, o.now, day)
+	o.exec(`update dw.fact_daily_consumption set `+set+`, known_since = $1 where usage_date = $2::text::date`, o.now, day)
+}
+
+func TestCloseByHand(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.whole("before")
+	before := o.lines("2026-02", "infinity")
+	plan, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane", Plan: true})
+	if err != nil || plan.Lines != 2 || plan.Days != 56 || len(plan.Obstacles) > 0 || plan.Totals != "USD 1047.66" {
+		t.Errorf("plan: %+v, %v", plan, err)
+	}
+	o.want(`select count(*)::text from billing.chain`, "0")
+
+	c := o.close("2026-02", "")
+	if c.Version != 1 || c.Link != 1 || c.Hash != plan.Hash || c.Lines != 2 || c.Days != 56 || c.Totals != "USD 1047.66" || c.Role != "meterhouse_closer" {
+		t.Errorf("got %+v, planned %+v", c, plan)
+	}
+	closed := o.lines("2026-02", "infinity")
+	wantLines(t, "closed", closed, strings.Split(strings.ReplaceAll(strings.Join(before, "\n"), "final", "closed"), "\n")...)
+	wantLines(t, "before it was closed", o.lines("2026-02", "2026-04-02T11:59:59Z"), before...)
+	o.whole("closed")
+	wantLines(t, "nothing changed", o.adjustments())
+	var refused *RefusedError
+	if _, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane", Reason: "again"}); !errors.As(err, &refused) || refused.Obstacles[0].Kind != "closed" {
+		t.Errorf("closing twice: got %v", err)
+	}
+
+	// The vendor tells other figures: the closed month stays, the open one adjusts it.
+	o.clock("2026-04-03T09:00:00Z")
+	o.change("restated", "2026-02-10", "committed_tib = 128, accrued_sum_tib = 0.25")
+	o.change("late", "2026-02-11", "accrued_sum_tib = 0.75")
+	wantLines(t, "it never moves", o.lines("2026-02", "infinity"), closed...)
+	want := []string{
+		"2026-03 2026-02 2026-02-10 Extreme committed 1 10.01 USD restated 04-03 09:00 open",
+		"2026-03 2026-02 2026-02-10 Extreme burst -0.25 -0.83 USD restated 04-03 09:00 open",
+		"2026-03 2026-02 2026-02-11 Extreme burst 0.25 0.83 USD late 04-03 09:00 open",
+	}
+	wantLines(t, "restated", o.adjustments(), want...)
+	o.whole("restated")
+
+	// With March they are frozen, and not told again.
+	if c := o.close("2026-03", ""); c.Adjustments != 3 || c.AdjustmentTotals != "USD 10.01" || c.Link != 2 {
+		t.Errorf("got %+v", c)
+	}
+	frozen := strings.Split(strings.ReplaceAll(strings.Join(want, "\n"), " open", " closed"), "\n")
+	wantLines(t, "frozen", o.adjustments(), frozen...)
+	o.whole("frozen")
+
+	// A price of a closed month.
+	o.clock("2026-04-04T09:00:00Z")
+	o.price("keystone/////committed 10.01 USD 2026-01-01 2026-02-27", "keystone/////committed 20.01 USD 2026-02-28", "keystone/////burst 3.333 USD 2026-01-01")
+	got := o.adjustments()
+	if len(got) < 4 || got[3] != "2026-04 2026-02 2026-02-28 Extreme committed 0 35.71 USD rate_changed 04-04 09:00 open" {
+		t.Errorf("a price: got %s", strings.Join(got, "\n"))
+	}
+	o.whole("price")
+
+	// February is opened: it shows what is now, and what March adjusted is taken back.
+	o.reopen("2026-02")
+	o.whole("reopened")
+	if _, err := o.Reopen(t.Context(), month("2026-02"), "jane", "again"); !errors.Is(err, ErrNotClosed) {
+		t.Errorf("reopening twice: got %v", err)
+	}
+	if got := strings.Join(o.adjustments(), "\n"); !strings.Contains(got, "2026-04 2026-02 2026-02-10 Extreme committed -1 -10.01 USD reopened 04-04 09:00 open") {
+		t.Errorf("reopened: got %s", got)
+	}
+	if c := o.close("2026-02", ""); c.Version != 2 || c.Adjustments != 0 {
+		t.Errorf("got %+v", c)
+	}
+	o.whole("closed again")
+	o.want(`select concat_ws(' ', link, kind, period) from billing.chain order by link`, "1 close 2026-02", "2 close 2026-03", "3 reopen 2026-02", "4 close 2026-02")
+	o.want(`select format('%s %s %s %s', period, version, reopened_by, reason) from billing.reopen`, "2026-02 1 jane a test")
+}
+
+func TestCloseRefuses(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	obstacles := func(period string) string {
+		t.Helper()
+		_, err := o.Close(t.Context(), month(period), CloseOptions{By: "jane"})
+		var refused *RefusedError
+		if err != nil && !errors.As(err, &refused) {
+			t.Fatal(err)
+		}
+		var kinds []string
+		if refused != nil {
+			for _, r := range refused.Obstacles {
+				kinds = append(kinds, r.Kind)
+			}
+		}
+		return strings.Join(kinds, " ")
+	}
+	for period, want := range map[string]string{"2026-04": "not_over missing not_loaded", "2026-05": "not_over not_loaded", "2020-01": "empty"} {
+		if got := obstacles(period); got != want {
+			t.Errorf("%s: got %q, want %q", period, got, want)
+		}
+	}
+	if _, err := o.Close(t.Context(), month("2026-04"), CloseOptions{By: "jane", Reason: "in a hurry"}); err == nil || !strings.Contains(err.Error(), "not_over") || strings.Contains(err.Error(), "missing") {
+		t.Errorf("a running month: got %v", err)
+	}
+	one := func(want, break_, mend string) {
+		t.Helper()
+		o.exec(break_)
+		if got := obstacles("2026-03"); got != want {
+			t.Errorf("%s: got %q, want %q", break_, got, want)
+		}
+		o.exec(mend)
+	}
+	const march = ` where usage_date = '2026-03-05'`
+	one("absent", `update dw.fact_daily_consumption set absent_since = '2026-03-20'`+march, `update dw.fact_daily_consumption set absent_since = null`)
+	one("partial", `update dw.fact_daily_consumption set digest = null`+march, `update dw.fact_daily_consumption set digest = 'd'`)
+	one("not_loaded", `update ops.watermark set watermark = '2026-03-20'`, `update ops.watermark set watermark = '2026-04-01'`)
+	o.exec(`insert into ops.run (run_id, source, dataset, scope, account, owner, fence, business_at) overriding system value values (1, 'keystone', 'keystone.history', 'C-1', 'acme', 'o', 1, now())`)
+	one("quarantine quarantine", `insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at, day)
+		values (1, 'keystone', 'keystone.history', 'C-1', '/', 'number_format', 'x', 'x', '2026-03-06', '2026-03-05')`, `update ops.quarantine set resolved_at = now(), resolution = 'test'`)
+	one("quarantine", `insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at, day)
+		values (1, 'keystone', 'keystone.history', 'C-9', '/', 'number_format', 'x', 'x', '2026-03-06', '2026-03-05')`, `update ops.quarantine set resolved_at = now(), resolution = 'test'`)
+
+	// A gap is accepted with a reason, which is kept; when the day comes it is late.
+	o.exec(`create table test_day as select * from dw.fact_daily_consumption` + march)
+	o.exec(`delete from dw.fact_daily_consumption` + march)
+	if got := obstacles("2026-03"); got != "missing" {
+		t.Errorf("got %q", got)
+	}
+	c := o.close("2026-03", "the vendor lost the day")
+	if c.Provisional != 2 || len(c.Obstacles) != 1 {
+		t.Errorf("got %+v", c)
+	}
+	o.want(`select reason || '/' || (accepted like 'missing: 1 days of levels without figures%') from billing.close`, "the vendor lost the day/true")
+	o.clock("2026-04-05T08:00:00Z")
+	o.exec(`update test_day set committed_tib = committed_tib + 31, known_since = '2026-04-05T07:00:00Z'`)
+	o.exec(`insert into dw.fact_daily_consumption select * from test_day`)
+	wantLines(t, "late", o.adjustments(),
+		"2026-04 2026-03 2026-03-05 Extreme committed 1 10.01 USD late 04-05 07:00 open", "2026-04 2026-03 2026-03-05 Extreme burst 0.5 1.66 USD late 04-05 07:00 open")
+	o.whole("late")
+
+	// Order: May wants April closed; months before the first close do not.
+	o.clock("2026-06-05T08:00:00Z")
+	if got := obstacles("2026-05"); !strings.HasPrefix(got, "missing") || !strings.HasSuffix(got, "order") {
+		t.Errorf("got %q", got)
+	}
+	if got := obstacles("2026-02"); got != "" {
+		t.Errorf("a month before the first closed one: got %q", got)
+	}
+}
+
+// Two closers at once: one wins.
+func TestCloseRace(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	errs := make(chan error, 2)
+	for _, period := range []string{"2026-02", "2026-02"} {
+		go func() {
+			_, err := o.Close(t.Context(), month(period), CloseOptions{By: "jane"})
+			errs <- err
+		}()
+	}
+	won, lost := 0, 0
+	for range 2 {
+		err := <-errs
+		var refused *RefusedError
+		switch {
+		case err == nil:
+			won++
+		case errors.Is(err, ErrRaced), errors.As(err, &refused):
+			lost++
+		default:
+			t.Error(err)
+		}
+	}
+	if won != 1 || lost != 1 {
+		t.Errorf("%d won, %d lost", won, lost)
+	}
+	o.whole("after a race")
+}
+
+// What was changed by somebody with all rights is found, whatever it was.
+func TestVerifyFinds(t *testing.T) {
+	t.Parallel()
+	for what, c := range map[string][2]string{
+		"an amount":          {`update billing.closed_line set amount = amount + 0.01 where line_no = 1`, "its columns say"},
+		"an amount, text":    {`update billing.closed_line as l set amount = amount + 0.01, canonical = replace(canonical, '1001', '1002') where line_no = 1`, "its text comes to"},
+		"a line, all of it":  {`with l as (update billing.closed_line set amount = 1 where line_no = 1) select`, "its columns say"},
+		"a line resealed":    {`update billing.closed_line as l set note = 'x', canonical = billing.canonical_line(x), sha256 = sha256(convert_to(billing.canonical_line(x), 'UTF8')) from (select (jsonb_populate_record(c, '{"note": "x"}')).* from billing.closed_line as c) as x where x.link = l.link and x.line_no = l.line_no`, "its rows come to"},
+		"a day":              {`update billing.closed_day set quantity = 1 where day_no = 3`, "closed_day 3"},
+		"a day gone":         {`delete from billing.closed_day where day_no = 5 and link = 2`, "its rows come to"},
+		"the header":         {`update billing.close set closed_by = 'joe' where link = 2`, "close 1: its columns say"},
+		"the chain":          {`update billing.chain set hash = sha256('x') where link = 1`, "previous_hash is"},
+		"the first link":     {`delete from billing.closed_line where link = 1; delete from billing.closed_day where link = 1; delete from billing.close where link = 1; delete from billing.chain where link = 1`, "one is gone"},
+		"a link's rows":      {`delete from billing.closed_line where link = 2; delete from billing.close where link = 2`, "0 rows in billing.close"},
+		"a row of no link":   {`alter table billing.closed_day drop constraint closed_day_chain_fkey; insert into billing.closed_day select 9, day_no, period_start, period_end, source, customer_id, account, subscription_number, discriminator, item, level_ordinal, description, charge, is_waiver, day, quantity, scale, basis, known_since, reading, doubt, rate_id, canonical, sha256 from billing.closed_day where day_no = 1 and link = 1`, "not in the chain"},
+		"nothing whatsoever": {`select`, ""},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			o := closable(t)
+			o.close("2026-02", "")
+			o.close("2026-03", "")
+			for _, table := range []string{"chain", "close", "closed_line", "closed_day"} {
+				o.exec(`alter table billing.` + table + ` disable trigger user`)
+			}
+			o.exec(c[0])
+			v, err := o.Verify(t.Context(), Period{})
+			if found := strings.Join(v.Differences, "\n"); err != nil || c[1] == "" && found != "" || !strings.Contains(found, c[1]) {
+				t.Errorf("got %v, %s, want %q", err, found, c[1])
+			}
+		})
+	}
+}
+
+// Anybody can recompute the hashes with psql and the manual at hand.
+func TestHashesInSQL(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.exec(`update dw.dim_service_level set service_level = E'a|b\\c\nd'`)
+	o.close("2026-02", "")
+	o.close("2026-03", "")
+	o.want(`select string_agg((hash = billing.link_hash(link))::text, ' ') from billing.chain`, "true true")
+	o.want(`select count(*)::text from billing.closed_line where sha256 <> sha256(convert_to(canonical, 'UTF8')) or canonical <> billing.canonical_line(closed_line)`, "0")
+	o.want(`select canonical from billing.closed_line where link = 1 and line_no = 1`,
+		`1|1|statement|2026-02-01|2026-02-28|keystone|C-1|acme|A-1|a\|b\\c\nd|committed|100|TiB-month|10.01|1001|USD|final|28|28|||false|base|0|2026-02-01|2026-02-28|1|calendar assumed|\N|\N|\N|\N|\N|\N`)
+	o.whole("escaped")
+}
+
+// INSERT only, for the owner too, whatever the session says.
+func TestClosedStays(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.close("2026-02", "")
+	o.reopen("2026-02")
+	o.clock(o.now.Add(time.Hour).Format(time.RFC3339))
+	o.close("2026-02", "")
+	for _, table := range []string{"chain", "close", "closed_line", "closed_day", "reopen"} {
+		for _, sql := range []string{"update billing.TABLE set link = link", "delete from billing.TABLE", "truncate billing.TABLE cascade", "delete from billing.TABLE where false",
+			"set session_replication_role = replica; update billing.TABLE set link = 7"} {
+			o.refused("are never changed or deleted", strings.ReplaceAll(sql, "TABLE", table))
+		}
+	}
+	o.refused("is sealed", `insert into billing.closed_line (link, line_no, kind, source, customer_id, account, subscription_number, item, charge, unit, discriminator, description, is_waiver)
+		values (1, 99, 'statement', '', '', '', '', '', '', '', '', '', false)`)
+	o.refused("does not go on from the end of the chain", `insert into billing.chain (link, kind, period, at, previous_hash, hash) values (4, 'close', '2026-02', now(), (select hash from billing.chain where link = 3), sha256('x'))`)
+	o.refused("does not go on from the end of the chain", `insert into billing.chain (link, kind, period, at, previous_hash, hash) values (9, 'close', '2026-02', now(), sha256('x'), sha256('x'))`)
+	o.whole("kept")
+}
+
+// as is the office of another role, which may log in and has been granted the given ones.
+func (o *office) as(roles string) *office {
+	o.t.Helper()
+	pool, err := pgxpool.New(context.Background(), warehousetest.Role(o.t, o.url, "grant "+roles+" to ROLE"))
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	o.t.Cleanup(pool.Close)
+	other := &office{t: o.t, now: o.now}
+	other.Billing = New(pool, func() time.Time { return other.now })
+	return other
+}
+
+// What the roles may that a program connects as: a closer closes and reopens, and nobody changes what is closed.
+func TestRolesOfClosedMonths(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	closer, loader, reader := o.as("meterhouse_closer"), o.as("meterhouse_loader"), o.as("bi_reader")
+	if c := closer.close("2026-02", ""); c.Role != "meterhouse_closer" {
+		t.Errorf("closed as %s", c.Role)
+	}
+	closer.reopen("2026-02")
+	closer.close("2026-02", "")
+	o.want(`select string_agg(distinct (database_user like 'test%')::text, '') from billing.close`, "true")
+	for name, other := range map[string]*office{"loader": loader, "reader": reader} {
+		if _, err := other.Close(t.Context(), month("2026-03"), CloseOptions{By: "joe"}); err == nil || !strings.Contains(err.Error(), "want the rights of meterhouse_closer") {
+			t.Errorf("%s closes: got %v", name, err)
+		}
+		if _, err := other.Reopen(t.Context(), month("2026-02"), "joe", "why not"); err == nil || !strings.Contains(err.Error(), "want the rights of meterhouse_closer") {
+			t.Errorf("%s reopens: got %v", name, err)
+		}
+	}
+	for name, other := range map[string]*office{"closer": closer, "loader": loader, "reader": reader} {
+		for _, table := range []string{"chain", "close", "closed_line", "closed_day", "reopen"} {
+			for _, sql := range []string{
+				"update billing.TABLE set link = 9", "delete from billing.TABLE", "truncate billing.TABLE", "alter table billing.TABLE disable trigger user", "alter table billing.TABLE disable trigger all",
+				"drop trigger TABLE_kept on billing.TABLE", "drop table billing.TABLE cascade", "alter table billing.TABLE owner to current_user", "alter table billing.TABLE rename to x",
+				"create rule x as on insert to billing.TABLE do instead nothing", "set role meterhouse_owner",
+			} {
+				if _, err := other.pool.Exec(t.Context(), strings.ReplaceAll(sql, "TABLE", table)); err == nil || !strings.Contains(err.Error(), "SQLSTATE 42501") {
+					t.Errorf("%s: %s: got %v, want a refusal for want of rights", name, sql, err)
+				}
+			}
+		}
+		for _, sql := range []string{"set session_replication_role = replica", "create or replace function billing.refuse_change() returns trigger language plpgsql as 'begin return null; end'", "drop schema billing cascade"} {
+			other.refused("SQLSTATE 42501", sql)
+		}
+		if v, err := other.Verify(t.Context(), Period{}); err != nil || len(v.Differences) > 0 || v.Links != 3 {
+			t.Errorf("%s verifies: %+v, %v", name, v, err)
+		}
+		if got := other.rows(`select state from billing.statement('2026-02', 'infinity')`); len(got) != 2 || got[0] != "closed" {
+			t.Errorf("%s reads %q", name, got)
+		}
+	}
+	// The loader loads.
+	loader.exec(`insert into dw.dim_customer (customer_key, customer_id, account, first_seen_at, seen_at) overriding system value values (7, 'C-7', 'acme', now(), now())`)
+	loader.exec(`update dw.fact_daily_consumption set committed_tib = 101 where usage_date = '2026-02-03'`)
+	reader.want(`select count(*)::text from mart.adjustment`, "1")
+	reader.refused("SQLSTATE 42501", `insert into dw.dim_customer (customer_id, account, first_seen_at, seen_at) values ('C-8', 'acme', now(), now())`)
+}
+
+// What the vendor changes of a closed month is told, by customer and month, and what it changes of an open one is not.
+func TestClosedDayChanged(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.clock("2026-04-03T09:00:00Z")
+	o.change("restated", "2026-02-10", "committed_tib = 128") // before the close
+	told := func() []string {
+		return o.rows(`select concat_ws(' ', period, customer_id, account, changes, first_day, last_day, to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI'), run_id)
+			from billing.closed_day_changed('-infinity')`)
+	}
+	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-02-20'`)
+	o.clock("2026-04-03T10:00:00Z")
+	o.close("2026-02", "a day is gone")
+	wantLines(t, "nothing yet", told())
+	o.clock("2026-04-03T11:00:00Z")
+	o.change("restated", "2026-02-11", "committed_tib = 128")
+	o.change("late", "2026-02-12", "accrued_sum_tib = 2")
+	o.change("reread", "2026-02-13", "accrued_sum_tib = 2") // our own doing
+	o.change("restated", "2026-03-11", "committed_tib = 128")
+	wantLines(t, "changed", told(), "2026-02 C-1 acme 2 2026-02-11 2026-02-12 04-03 11:00 1")
+	o.exec(`create table test_day as select * from dw.fact_daily_consumption where usage_date = '2026-02-19'`)
+	o.exec(`update test_day set usage_date = '2026-02-20', known_since = '2026-04-03T12:00:00Z'`)
+	o.exec(`insert into dw.fact_daily_consumption select * from test_day`)
+	wantLines(t, "a missing day came", told(), "2026-02 C-1 acme 3 2026-02-11 2026-02-20 04-03 11:00 1")
+	o.want(`select count(*)::text from billing.closed_day_changed('2026-04-03T12:00:00Z')`, "0")
+	o.reopen("2026-02")
+	wantLines(t, "reopened", told())
+}
