@@ -178,7 +178,7 @@ var metricGroups = []MetricGroup{
 	},
 	{
 		Name: "closed", source: "keystone", Every: 5 * time.Minute, Labels: []string{"account"},
-		Metrics: []Metric{{Name: "meterhouse_closed_days_changed", Help: "Days of closed months, counted by service level, of which the vendor told other figures since they were closed. They are adjusted in the open month."}},
+		Metrics: []Metric{{Name: "meterhouse_changes_after_close", Help: "Days of closed months, counted by service level, of which the vendor told other figures since they were closed. They are adjusted in the open month."}},
 		sql: `
 			select d.account, coalesce(sum(c.changes), 0)
 			from (select distinct account from ops.watermark where dataset = 'keystone.history') as d
