@@ -50,6 +50,7 @@ create table billing.accrued_decision (
     constraint accrued_decision_reading_known check (reading in ('increment', 'running')),
     constraint accrued_decision_known_forward check (known_since <= superseded_at)
 );
+create trigger accrued_decision_kept before update or delete on billing.accrued_decision for each row execute function billing.refuse_rewriting();
 create unique index accrued_decision_current_idx on billing.accrued_decision (account, month) where superseded_at is null;
 comment on table billing.accrued_decision is 'Grain: one row per decision how the vendor''s accrued column of a month is read. The one in force stands in dw.accrued_reading too; here are the former ones.';
 comment on column billing.accrued_decision.accrued_decision_id is 'Number of the row.';
@@ -319,7 +320,8 @@ level as materialized (
                 ),
                 (
                     select r.usage_date from dw.restatement as r
-                    where r.customer_key = l.customer_key and r.service_level_key = l.service_level_key and r.known_from <= statement_part.as_of
+                    where r.customer_key = l.customer_key and r.service_level_key = l.service_level_key
+                        and r.known_from <= statement_part.as_of and r.known_from < r.known_until -- not what was read anew
                     order by r.usage_date limit 1
                 )
             ) as first_observed,
@@ -331,7 +333,8 @@ level as materialized (
                 ),
                 (
                     select r.usage_date from dw.restatement as r
-                    where r.customer_key = l.customer_key and r.service_level_key = l.service_level_key and r.known_from <= statement_part.as_of
+                    where r.customer_key = l.customer_key and r.service_level_key = l.service_level_key
+                        and r.known_from <= statement_part.as_of and r.known_from < r.known_until -- not what was read anew
                     order by r.usage_date desc limit 1
                 )
             ) as last_observed

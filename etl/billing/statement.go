@@ -112,7 +112,7 @@ func (b *Billing) Statement(ctx context.Context, period Period, asOf time.Time, 
 	return s, nil
 }
 
-// StatementDays are the days behind the lines of a statement: rows of billing.statement_day.
+// StatementDay is a day behind a line of a statement: a row of billing.statement_day.
 type StatementDay struct {
 	PeriodStart        etl.Day
 	PeriodEnd          etl.Day

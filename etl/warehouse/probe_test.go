@@ -247,7 +247,7 @@ func TestInspectMigrationRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.exec(`grant select on public.meterhouse_schema_version to ROLE`)
-	d.want("rights", "fail: role ROLE may not alter dw.", "which belong to "+d.admin.Config().User+": migrate as "+d.admin.Config().User)
+	d.want("rights", "fail: role ROLE may not alter billing.", "which belong to "+d.admin.Config().User+": migrate as "+d.admin.Config().User)
 }
 
 func TestInspectReader(t *testing.T) {
