@@ -99,13 +99,13 @@ func printMatch(w io.Writer, f format, m billing.Match) error {
 		}
 		invoiced, owed := "", ""
 		if l.InvoiceLines > 0 {
-			invoiced = fixed(l.InvoiceAmount)
+			invoiced = money(l.InvoiceAmount, l.Currency)
 		}
-		if l.StatementLines > 0 {
-			owed = fixed(l.StatementAmount)
+		if l.StatementLines > 0 && l.Currency != "" {
+			owed = money(l.StatementAmount, l.Currency)
 		}
 		t.Rows = append(t.Rows, []string{customer, l.SubscriptionNumber, l.Item, l.Charge, strings.Join(l.Invoices, " "), invoiced, owed,
-			digits(l.RecomputedAmount), fixed(l.Difference), l.Currency, string(l.Cause), l.Detail})
+			digits(l.RecomputedAmount), money(l.Difference, l.Currency), l.Currency, string(l.Cause), l.Detail})
 	}
 	if err := f.print(w, t); err != nil {
 		return err
@@ -118,7 +118,7 @@ func printMatch(w io.Writer, f format, m billing.Match) error {
 		}
 	}
 	for _, total := range m.Totals() {
-		f.line(w, strings.TrimSpace(fmt.Sprintf("%s: %s, %s %s", total.Cause, count(total.Lines, "comparison"), fixed(total.Difference), total.Currency)))
+		f.line(w, strings.TrimSpace(fmt.Sprintf("%s: %s, %s %s", total.Cause, count(total.Lines, "comparison"), money(total.Difference, total.Currency), total.Currency)))
 	}
 	for _, sum := range matchSums(m) {
 		f.line(w, sum)
@@ -145,7 +145,7 @@ func matchSums(m billing.Match) (texts []string) {
 				asked, owed = asked.Add(l.InvoiceAmount), owed.Add(l.StatementAmount)
 			}
 		}
-		texts = append(texts, fmt.Sprintf("total %s: invoiced %s, statement %s, difference %s", currency, fixed(asked), fixed(owed), fixed(asked.Sub(owed))))
+		texts = append(texts, fmt.Sprintf("total %s: invoiced %s, statement %s, difference %s", currency, money(asked, currency), money(owed, currency), money(asked.Sub(owed), currency)))
 	}
 	return texts
 }
@@ -164,9 +164,9 @@ func matchTable(m billing.Match) warehouse.Table {
 	}
 	for _, l := range m.Lines {
 		row := []string{m.Period.String(), l.PeriodStart.String(), l.PeriodEnd.String(), l.Source, l.CustomerID, l.Account, l.SubscriptionNumber, l.Item, l.Charge,
-			strings.Join(l.Invoices, " "), strconv.Itoa(l.InvoiceLines), digits(l.InvoiceQuantity), digits(l.InvoicePrice), fixed(l.InvoiceAmount),
-			digits(l.StatementQuantity), digits(l.StatementPrice), fixed(l.StatementAmount), digits(l.RecomputedQuantity), digits(l.RecomputedAmount),
-			fixed(l.Difference), l.Currency, string(l.Cause), l.Detail, l.State}
+			strings.Join(l.Invoices, " "), strconv.Itoa(l.InvoiceLines), digits(l.InvoiceQuantity), digits(l.InvoicePrice), money(l.InvoiceAmount, l.Currency),
+			digits(l.StatementQuantity), digits(l.StatementPrice), money(l.StatementAmount, l.Currency), digits(l.RecomputedQuantity), digits(l.RecomputedAmount),
+			money(l.Difference, l.Currency), l.Currency, string(l.Cause), l.Detail, l.State}
 		null := make([]bool, len(row))
 		for i, name := range t.Columns {
 			null[i] = row[i] == "" && !slices.Contains(known, name)
@@ -176,5 +176,10 @@ func matchTable(m billing.Match) warehouse.Table {
 	return t
 }
 
-// fixed are all the digits that an amount has.
-func fixed(d decimal.Decimal) string { return d.StringFixed(max(0, -d.Exponent())) }
+// money is an amount with the decimals of its currency, or more where it has more.
+func money(d decimal.Decimal, currency string) string {
+	if currency == "" {
+		return d.String()
+	}
+	return d.StringFixed(max(int32(billing.MinorUnits(currency)), -d.Exponent()))
+}

@@ -17,7 +17,7 @@ type Cause string
 // The causes. In which order they are tried says explain.
 const (
 	Equal                Cause = "equal"                  // the same amount
-	Rounding             Cause = "rounding"               // within the tolerance
+	Rounding             Cause = "rounding"               // within the tolerance, or what comes of the decimals that the invoice prints
 	RestatedAfterInvoice Cause = "restated_after_invoice" // the figures as they were known on the day of the invoice give its amount
 	Waiver               Cause = "waiver"                 // burst of the first 60 days is charged, or left out though it has a price
 	Prorated             Cause = "prorated"               // a whole month is charged where days count, or only some of the days
@@ -81,6 +81,9 @@ func explain(c comparison) (Cause, string) {
 		return Equal, ""
 	case len(c.invoice) > 0 && c.difference().Abs().LessThanOrEqual(c.slack()):
 		return Rounding, ""
+	}
+	if detail, is := c.rounded(); is {
+		return Rounding, detail
 	}
 	if c.then != nil && len(c.invoice) > 0 && c.isAbout(cost(c.then, anyDay)) && c.hasOurPrice() {
 		return RestatedAfterInvoice, fmt.Sprintf("as known at the invoice date: %s", c.money(cost(c.then, anyDay)))
@@ -242,6 +245,15 @@ func weigh(days []pricedDay, factor func(pricedDay) decimal.Decimal) (sum decima
 // workDecimals are so many that what is cut off changes no cent.
 const workDecimals = 24
 
+// rounded tries our quantity with the decimals that the invoice prints, at our price.
+func (c comparison) rounded() (string, bool) {
+	said, ours, price := c.invoiceQuantity(), c.quantity(), c.price()
+	if !said.Valid || !ours.Valid || !price.Valid || !c.hasOurPrice() || !isShown(said.Decimal, ours.Decimal) || !c.isAbout(said.Decimal.Mul(price.Decimal)) {
+		return "", false
+	}
+	return fmt.Sprintf("quantity %s on the invoice, %s in the statement", said.Decimal, brief(ours.Decimal)), true
+}
+
 // waiver tries what the invoice would be with burst of the waiver left out, or charged as any other burst.
 func (c comparison) waiver(asked decimal.Decimal) (string, bool) {
 	one := decimal.NewFromInt(1)
@@ -356,9 +368,10 @@ func (c comparison) rate() (string, bool) {
 	return "", false
 }
 
-// isShown tells that a printed quantity is ours, with the decimals that were printed; two at least.
+// isShown tells that a printed quantity is ours, with the decimals that it has; two at least.
 func isShown(printed, ours decimal.Decimal) bool {
-	return printed.Equal(ours) || printed.Exponent() <= -2 && ours.Round(-printed.Exponent()).Equal(printed)
+	_, decimals, _ := strings.Cut(printed.String(), ".") // zeros at its end left out
+	return ours.Round(max(2, int32(len(decimals)))).Equal(printed)
 }
 
 // missing tries whether the days without figures can make up for the difference: from nothing to as much as

@@ -192,7 +192,7 @@ func insertInvoice(ctx context.Context, tx pgx.Tx, i Invoice, now time.Time) err
 		if !d.Valid {
 			return nil
 		}
-		s := d.Decimal.String()
+		s := printed(d.Decimal)
 		return &s
 	}
 	_, err := tx.CopyFrom(ctx, pgx.Identifier{"billing", "invoice_line"},
@@ -201,10 +201,13 @@ func insertInvoice(ctx context.Context, tx pgx.Tx, i Invoice, now time.Time) err
 		pgx.CopyFromSlice(len(i.Lines), func(n int) ([]any, error) {
 			l := i.Lines[n]
 			return []any{id, l.Number, l.Account, l.CustomerID, l.SubscriptionNumber, l.Item, l.Charge, l.PeriodStart.Time(), l.PeriodEnd.Time(),
-				text(l.Quantity), text(l.UnitPrice), l.Amount.String(), l.Text, l.Source, now}, nil
+				text(l.Quantity), text(l.UnitPrice), printed(l.Amount), l.Text, l.Source, now}, nil
 		}))
 	return err
 }
+
+// printed are the digits that a number came with, zeros at its end too.
+func printed(d decimal.Decimal) string { return d.StringFixed(max(0, -d.Exponent())) }
 
 // invoiced are the lines of all invoices whose period ends in a month, as they were known at an instant.
 func invoiced(ctx context.Context, tx pgx.Tx, period Period, asOf time.Time) ([]invoicedLine, error) {

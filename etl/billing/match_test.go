@@ -57,6 +57,14 @@ func quantity(days [30]*dayFigures, charge string, counts func(day int) bool) *b
 	return sum
 }
 
+// quantityDigits is the burst in ten thousandths of a TiB.
+func quantityDigits(days [30]*dayFigures) (sum int64) {
+	for _, d := range days {
+		sum += d.burst
+	}
+	return sum
+}
+
 func everyDay(int) bool { return true }
 
 // charge adds a line: a quantity at a price, with as much of it printed as the vendor happens to print.
@@ -97,6 +105,15 @@ var madeCauses = map[string]func(*rand.Rand, *bill){
 	"a cent": func(r *rand.Rand, b *bill) {
 		b.charge(r, "committed", quantity(b.now, "committed", everyDay), billPrices[b.item].committed, 1, Rounding)
 		b.charge(r, "burst", quantity(b.now, "burst", everyDay), billPrices[b.item].burst, -1, Rounding)
+	},
+	"two decimals": func(r *rand.Rand, b *bill) { // of the quantity
+		b.item = "Premium"
+		b.right(r, "committed")
+		b.now[3].burst += 10_000 - quantityDigits(b.now)%100 + 37
+		q := rounded(quantity(b.now, "burst", everyDay), 2)
+		b.charge(r, "burst", new(big.Rat).SetFrac(q, big.NewInt(100)), billPrices[b.item].burst, 0, Rounding)
+		l := &b.lines[1]
+		l.Quantity, l.UnitPrice = decimal.NewNullDecimal(decimal.NewFromBigInt(q, -2)), decimal.NewNullDecimal(decimal.RequireFromString(billPrices[b.item].burst))
 	},
 	"restated": func(r *rand.Rand, b *bill) {
 		b.then = b.now
