@@ -16,14 +16,14 @@ import (
 // what months show and what is adjusted of them come to what is computed, line by line.
 func TestClosedPlusAdjustmentsIsNow(t *testing.T) {
 	t.Parallel()
-	seeds := 2
+	seeds := 1 // METERHOUSE_TEST_CLOSES asks for more
 	if n, err := strconv.Atoi(os.Getenv("METERHOUSE_TEST_CLOSES")); err == nil {
 		seeds = n
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			runClosing(t, uint64(seed), 14)
+			runClosing(t, uint64(seed), 12)
 		})
 	}
 }
