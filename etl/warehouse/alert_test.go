@@ -588,9 +588,9 @@ func TestClosedDayAlert(t *testing.T) {
 		select 1, 1, '2026-05-01', '2026-05-01', 'keystone', c.customer_id, c.account, s.subscription_number, s.discriminator, l.service_level, l.level_ordinal, '', 'committed', false, '2026-05-01', 1, 1, 'observed'
 		from dw.dim_service_level as l join dw.dim_subscription as s using (subscription_key) join dw.dim_customer as c on c.customer_key = l.customer_key;
 		insert into billing.close (link, period, version, closed_at, closed_by, database_user, lines, adjustments, days, totals, adjustment_totals)
-		values (1, '2026-05', 1, '`+w.now.Format(time.RFC3339)+`', 'jane', 'x', 0, 0, 1, '', '');
+		values (1, '2026-05', 1, '` + w.now.Format(time.RFC3339) + `', 'jane', 'x', 0, 0, 1, '', '');
 		insert into billing.chain (link, kind, period, at, previous_hash, hash)
-		values (1, 'close', '2026-05', '`+w.now.Format(time.RFC3339)+`', decode(repeat('00', 32), 'hex'), billing.link_hash(1));
+		values (1, 'close', '2026-05', '` + w.now.Format(time.RFC3339) + `', decode(repeat('00', 32), 'hex'), billing.link_hash(1));
 		commit`)
 	wantLook()
 	w.now = w.now.Add(time.Hour)
