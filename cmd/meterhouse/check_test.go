@@ -50,7 +50,7 @@ func TestCheck(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	o := w.must(exitDone, "check")
-	wantContains(t, "check", o.stdout, "ok    config: 1 keystone account, 1 wolkvox account\n", "ok    database: PostgreSQL ", "ok    rights: role ", "ok    bi_reader: ",
+	wantContains(t, "check", o.stdout, "ok    config: 1 keystone account, 1 wolkvox account\n", "ok    database: PostgreSQL ", "ok    rights: role ", "ok    bi_reader: ", "ok    closed months: they belong to meterhouse_owner",
 		"ok    connections: there is room for the ", "ok    clock: the database's clock differs by ",
 		"answers (status 401 to a call without a token); the credential was not tested, because that would spend the refresh token: the next run shows",
 		"ok    keystone acme: the first run starts the chain", "ok    wolkvox calls: the token is accepted; 24999 of 25000", "there 2026-05-20 07:30:00 -05:00")

@@ -16,14 +16,14 @@ import (
 // what months show and what is adjusted of them come to what is computed, line by line.
 func TestClosedPlusAdjustmentsIsNow(t *testing.T) {
 	t.Parallel()
-	seeds := 2
+	seeds := 1 // METERHOUSE_TEST_CLOSES asks for more
 	if n, err := strconv.Atoi(os.Getenv("METERHOUSE_TEST_CLOSES")); err == nil {
 		seeds = n
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			runClosing(t, uint64(seed), 14)
+			runClosing(t, uint64(seed), 12)
 		})
 	}
 }
@@ -114,9 +114,10 @@ func runClosing(t *testing.T, seed uint64, steps int) {
 				o.close(m, "whatever stands against it")
 			}
 		}
-		if step == 2 && len(shape()) == 0 { // not all seeds get to it by themselves
-			did += ", close 2026-02"
-			o.close("2026-02", "whatever stands against it")
+		// Not all seeds get to it early by themselves.
+		if m := map[int]string{1: "2026-02", 4: "2026-03"}[step]; m != "" && o.rows(`select billing.is_closed($1)::text`, m)[0] == "false" {
+			did += ", close " + m
+			o.close(m, "whatever stands against it")
 		}
 		now := shape()
 		for link, text := range frozen {

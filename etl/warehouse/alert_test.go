@@ -570,6 +570,40 @@ func TestRestatedInvoicedDays(t *testing.T) {
 	wantLook("opened warn restated_invoiced restated:C-1:2026-05")
 }
 
+// TestClosedDayAlert: what the vendor changes of a closed month is told once, and what it changes of an open one is not.
+func TestClosedDayAlert(t *testing.T) {
+	t.Parallel()
+	w := newWatch(t)
+	span := window("2026-05-01", "2026-05-08")
+	w.mustHistory(span, extreme(sample("2026-05-01T00:00:00Z", "110"), sample("2026-05-02T00:00:00Z", "110")))
+	w.exec(`update ops.watermark set next_due_at = 'infinity'`)
+	wantLook := func(want ...string) {
+		t.Helper()
+		wantLines(t, slices.DeleteFunc(w.look(), func(line string) bool { return strings.Contains(line, "days_missing") }), want...)
+	}
+	// The first is closed, the second is not.
+	w.exec(`begin;
+		insert into billing.closed_day (link, day_no, period_start, period_end, source, customer_id, account, subscription_number, discriminator, item, level_ordinal,
+			description, charge, is_waiver, day, quantity, scale, basis)
+		select 1, 1, '2026-05-01', '2026-05-01', 'keystone', c.customer_id, c.account, s.subscription_number, s.discriminator, l.service_level, l.level_ordinal, '', 'committed', false, '2026-05-01', 1, 1, 'observed'
+		from dw.dim_service_level as l join dw.dim_subscription as s using (subscription_key) join dw.dim_customer as c on c.customer_key = l.customer_key;
+		insert into billing.close (link, period, version, closed_at, closed_by, database_user, lines, adjustments, days, totals, adjustment_totals)
+		values (1, '2026-05', 1, '` + w.now.Format(time.RFC3339) + `', 'jane', 'x', 0, 0, 1, '', '');
+		insert into billing.chain (link, kind, period, at, previous_hash, hash)
+		values (1, 'close', '2026-05', '` + w.now.Format(time.RFC3339) + `', decode(repeat('00', 32), 'hex'), billing.link_hash(1));
+		commit`)
+	wantLook()
+	w.now = w.now.Add(time.Hour)
+	w.mustHistory(span, extreme(sample("2026-05-01T00:00:00Z", "110"), sample("2026-05-02T00:00:00Z", "111")))
+	wantLook()
+	w.now = w.now.Add(time.Hour)
+	w.mustHistory(span, extreme(sample("2026-05-01T00:00:00Z", "112"), sample("2026-05-02T00:00:00Z", "111")))
+	wantLook("opened warn closed_day_changed closed_day_changed:C-1:2026-05")
+	w.want(`select detail like '1 changes, counted by service level, between 2026-05-01 and 2026-05-01, the last met by run 3. The closed month stays%' from mart.alert where kind = 'closed_day_changed'`, "true")
+	w.now = w.now.Add(8 * days)
+	wantLook()
+}
+
 // TestQuarantineAlert: told when it appears, again when it grew but once a day at most, and when it is empty.
 func TestQuarantineAlert(t *testing.T) {
 	t.Parallel()

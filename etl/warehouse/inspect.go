@@ -263,8 +263,9 @@ func (i *inspection) books(ctx context.Context) error {
 	err := i.conn.QueryRow(ctx, `
 		select r.rolname, r.rolcanlogin, pg_has_role(c.relowner, 'member'), (select rolsuper from pg_roles where rolname = current_user)
 		from pg_class as c
+		join pg_namespace as n on n.oid = c.relnamespace
 		join pg_roles as r on r.oid = c.relowner
-		where c.oid = to_regclass('billing.chain')`).Scan(&owner, &canLogin, &isOwner, &isSuperuser)
+		where n.nspname = 'billing' and c.relname = 'chain'`).Scan(&owner, &canLogin, &isOwner, &isSuperuser)
 	const about = "closed months"
 	switch {
 	case errors.Is(err, pgx.ErrNoRows): // not migrated so far
