@@ -78,17 +78,16 @@ func (l *loader) repeated() (*etl.Report, error) {
 }
 
 // foundNothing notes a reading that can be repeated: whole, without a doubt that time or a person may
-// settle, and without a trace. quiet says that the load itself had nothing to warn of.
+// settle, without a trace, and without a look at stored samples, which the hash does not tell. quiet says that the load itself had nothing to warn of.
 func (l *loader) foundNothing(report etl.Report, quiet bool) {
 	o := &l.out
-	switch {
-	case !l.mayRepeat() || l.history == nil || o.SameAs != 0,
-		!quiet || len(l.rejects) > 0 || l.landed != 0 || report.Mismatch,
-		o.Inserted+o.Restated+o.Quarantined+o.Absent > 0:
-		l.reading = nil
-	case l.reading == nil:
-		l.reading = l.readingSum()
+	l.reading = nil
+	if !l.mayRepeat() || l.history == nil || l.history.sawSamples || o.SameAs != 0 ||
+		!quiet || len(l.rejects) > 0 || l.landed != 0 || report.Mismatch ||
+		o.Inserted+o.Restated+o.Quarantined+o.Absent > 0 {
+		return
 	}
+	l.reading = l.readingSum() // as it is now: the answer may have ended an absence, or a doubt
 }
 
 // readingSum hashes all that reading the answer depends on.

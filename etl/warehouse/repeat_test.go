@@ -240,8 +240,13 @@ func TestRepeatedAnswer(t *testing.T) {
 	}{
 		"nothing":                  {func(*scene) {}, true},
 		"an accepted deviation":    {func(sc *scene) { sc.speech.trimmed = true }, true},
-		"a flag that nobody tells": {func(sc *scene) { first(sc).Invoiced = etl.Unknown }, true},
-		"coverage is lost":         {func(sc *scene) { sc.before = func() { sc.exec(`delete from ops.coverage`) } }, true},
+		"a flag that nobody tells": {func(sc *scene) { first(sc).Invoiced = etl.Unknown }, false}, // the stored one counts
+		"flags that nobody tells": {func(sc *scene) {
+			for i := range sc.speech.levels[0].Samples {
+				sc.speech.levels[0].Samples[i].Invoiced = etl.Unknown
+			}
+		}, true},
+		"coverage is lost": {func(sc *scene) { sc.before = func() { sc.exec(`delete from ops.coverage`) } }, true},
 		"the vendor says something else": {func(sc *scene) {
 			sc.before = func() { first(sc).ConsumedTiB = etl.NewDecimal(7) }
 		}, false},
