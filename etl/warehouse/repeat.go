@@ -66,13 +66,13 @@ func (l *loader) repeated() (*etl.Report, error) {
 	}); err != nil || last == 0 {
 		return nil, err
 	}
-	if _, err := l.theHistory(); err != nil {
+	if _, err := l.theCustomer(); err != nil {
 		return nil, err
 	}
 	if l.reading = l.readingSum(); string(l.reading) != string(sum) {
 		return nil, nil
 	}
-	l.history, l.reading = nil, nil // nothing is delivered or missing that was not so before
+	l.reading = nil // nothing is delivered or missing that was not so before
 	l.out.Unchanged, l.out.SameAs = unchanged, last
 	return report, nil
 }
@@ -100,8 +100,8 @@ func (l *loader) readingSum() []byte {
 	h.text(l.run.job.Scope)
 	h.number(int64(l.ans.Request.Window.From))
 	h.number(int64(l.ans.Request.Window.Until))
-	h.number(int64(len(l.history.running)))
-	for _, month := range slices.Sorted(maps.Keys(l.history.running)) {
+	h.number(int64(len(l.running)))
+	for _, month := range slices.Sorted(maps.Keys(l.running)) {
 		h.number(int64(month))
 	}
 	h.number(int64(len(l.customer.subscriptions)))
@@ -116,7 +116,7 @@ func (l *loader) readingSum() []byte {
 			h.number(v.key)
 			h.text(v.name)
 			h.number(int64(v.ordinal))
-			h.days(l.history.stored[v.key])
+			h.days(l.days[v.key])
 		}
 	}
 	return h.Sum(nil)

@@ -375,3 +375,40 @@ func (h *house) gone() {
 	h.mustHistory(oneDay, extreme(sample(may14, "112.5"), sample(noon, "113")), etl.LevelHistory{Level: "Value", Samples: []etl.Sample{sample(may14, "1")}})
 	h.now = was
 }
+
+// An answer all of whose records are refused says nothing about absence, whether an earlier one might have
+// been repeated or not.
+func TestAnswerOfRefusedRecordsIsNoRepeat(t *testing.T) {
+	h := newHouse(t)
+	second := subscription1()
+	second.Number = "A-S2"
+	good := func(sink etl.Sink) (etl.Report, error) {
+		for _, sub := range []etl.Subscription{subscription1(), second} {
+			if err := sink.History(etl.History{Subscription: sub, Levels: []etl.LevelHistory{extreme(sample(may14, "112.5"))}}); err != nil {
+				return etl.Report{}, err
+			}
+		}
+		return etl.Report{Records: 2, Received: 2, Warnings: etl.Warnings{}}, nil
+	}
+	refused := func(sink etl.Sink) (etl.Report, error) {
+		return etl.Report{Records: 1, Received: 1, Quarantined: 1, Warnings: etl.Warnings{}},
+			sink.Reject(etl.Reject{Path: "/results/records/0/levels", Reason: "value_missing", Subscription: "A-S1"})
+	}
+	var told []string
+	for _, content := range []string{"", "told"} {
+		for i, feed := range []func(etl.Sink) (etl.Report, error){good, good, refused} {
+			h.now = h.now.Add(24 * time.Hour)
+			if h.content = nil; content != "" {
+				h.content = fmt.Appendf(nil, "%s %d", content, i/2)
+			}
+			out, err := h.load(etl.Job{Dataset: "keystone.history", Scope: "C-1" + content, Expected: day("2026-05-14")}, oneDay, feed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told = append(told, fmt.Sprint(out.Absent))
+		}
+	}
+	if !slices.Equal(told[:3], told[3:]) {
+		t.Errorf("absent days: got %v, want %v as without a source that tells what is the same", told[3:], told[:3])
+	}
+}
