@@ -332,10 +332,10 @@ func (d Decimal) Quo(n int64, places int32) Decimal {
 		hi, lo := bits.Mul64(magnitude(d.coef), uint64(powers[up]))
 		if hi < uint64(n) {
 			q, r := bits.Div64(hi, lo, uint64(n))
-			if 2*r >= uint64(n) {
-				q++
-			}
-			if q <= math.MaxInt64 {
+			if q < math.MaxInt64 { // rounded up it fits as well
+				if 2*r >= uint64(n) {
+					q++
+				}
 				if d.coef < 0 {
 					return Decimal{coef: -int64(q), scale: places}.canonical()
 				}

@@ -52,6 +52,27 @@ func TestDecimalAgreesWithRationals(t *testing.T) {
 	})
 }
 
+// A quotient that is rounded up to 2^64 needs one bit more than the digits it is made of.
+func TestQuotientAtTheBordersOf64Bits(t *testing.T) {
+	for _, c := range []struct {
+		text   string
+		n      int64
+		places int32
+		want   string
+	}{
+		{"350488137.4004814807", 19, 12, "18446744.073709551616"},
+		{"-350488137.4004814807", 19, 12, "-18446744.073709551616"},
+		{"9223372036854775807", 1, 0, "9223372036854775807"},
+		{"922337203685477580.7", 1, 1, "922337203685477580.7"},
+		{"1844674407370955161.3", 2, 1, "922337203685477580.7"}, // rounded up to the greatest int64
+		{"1844674407370955161.5", 2, 1, "922337203685477580.8"},
+	} {
+		if got := etl.MustDecimal(c.text).Quo(c.n, c.places).String(); got != c.want {
+			t.Errorf("%s / %d to %d places: got %s, want %s", c.text, c.n, c.places, got, c.want)
+		}
+	}
+}
+
 func roundHalfAway(r *big.Rat, places int64) *big.Rat {
 	shift := new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(places), nil))
 	x := new(big.Rat).Mul(new(big.Rat).Abs(r), shift)

@@ -153,7 +153,7 @@ func TestStopEnds(t *testing.T) {
 	}
 	p := w.start(clock, "serve")
 	w.eventually("waits", "true", func() string {
-		return w.value(`select (count(*) > 0)::text from pg_stat_activity where wait_event_type = 'Lock' and query like '%insert into raw.payload%'`)
+		return w.value(`select (count(*) > 0)::text from pg_stat_activity where wait_event_type = 'Lock' and query like 'copy raw.payload %'`)
 	})
 	time.Sleep(time.Second)
 	began := time.Now()

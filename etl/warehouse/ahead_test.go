@@ -125,3 +125,20 @@ func (s *daySource) Transform(ans *etl.Answer, sink etl.Sink) (etl.Report, error
 	}
 	return report, err
 }
+
+// A month that cannot be made, such as one that somebody took out and keeps, is the failure of the windows that touch
+// it, not of the first window, which asks for the newest days.
+func TestBadMonthFailsItsOwnWindowOnly(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	if err := h.makePartitions(t.Context(), window("2026-03-01", "2026-03-02")); err != nil {
+		t.Fatal(err)
+	}
+	h.exec(`alter table dw.fact_consumption_sample detach partition dw.fact_consumption_sample_2026_03`)
+	windows := []etl.Window{window("2026-04-20", "2026-05-15"), window("2026-03-01", "2026-03-20"), window("2026-01-10", "2026-01-20")}
+	out, err := h.pipe(h.Warehouse, &daySource{w: h.Warehouse, now: h.now}, windows)
+	if err == nil || out.Inserted != 25+10 {
+		t.Errorf("got %+v, %v; want the failure of the second window and the days of the others", out, err)
+	}
+	h.want(`select window_from, status from ops.run order by run_id`, "2026-04-20|ok", "2026-03-01|failed", "2026-01-10|ok")
+}

@@ -102,6 +102,7 @@ func (h *historyLoad) readBack(days []revisit) error {
 	if len(days) == 0 {
 		return nil
 	}
+	h.sawSamples = true
 	levels := make([]int64, len(days))
 	from := make([]time.Time, len(days))
 	for i := range days {

@@ -18,6 +18,8 @@ type historyLoad struct {
 	samples *copyBuffer
 	daily   *copyBuffer
 	current revisit // here, so that no day costs memory
+	// sawSamples tells that stored samples had their say, not only the stored days.
+	sawSamples bool
 	changes
 }
 

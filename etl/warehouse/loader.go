@@ -110,10 +110,11 @@ func (l *loader) payload() (int64, error) {
 		}
 		l.landed = id
 		if l.packing == nil {
-			l.packing = make(chan packed, 1)
+			body, packing := l.ans.Body, make(chan packed, 1) // a restart makes the loader anew meanwhile
+			l.packing = packing
 			go func() {
-				frame, err := l.ans.Body.Zstd()
-				l.packing <- packed{frame, err}
+				frame, err := body.Zstd()
+				packing <- packed{frame, err}
 			}()
 		}
 	}

@@ -140,3 +140,20 @@ func TestManyCopies(t *testing.T) {
 		t.Errorf("read again: got %+v, want all unchanged", out)
 	}
 }
+
+// A body that is being compressed when the transform begins anew is landed all the same, once. What is shared
+// with that is for the race detector to tell.
+func TestRestartWhileTheBodyIsCompressed(t *testing.T) {
+	h := newHouse(t)
+	for i := range 5 {
+		out, err := h.load(etl.Job{Dataset: "keystone.history", Scope: fmt.Sprint("C-", i), Expected: day("2026-05-14")}, oneDay, func(sink etl.Sink) (etl.Report, error) {
+			rec := etl.History{Subscription: subscription1(), Levels: []etl.LevelHistory{extreme(sample(may14, "1"))}}
+			return etl.Report{Records: 1, Received: 1, Warnings: etl.Warnings{}}, errors.Join(sink.History(rec), sink.Restart(), sink.History(rec))
+		})
+		if err != nil || out.Inserted != 1 {
+			t.Fatalf("got %+v, %v", out, err)
+		}
+	}
+	h.want(`select count(*), count(distinct p.payload_id) from dw.fact_daily_consumption as d join raw.payload as p using (payload_id)`, "5|5")
+	h.want(`select count(*) from raw.payload`, "5")
+}

@@ -403,6 +403,9 @@ func (w *Warehouse) dropMonth(ctx context.Context, conn *pgx.Conn, before time.T
 			steps = []string{"truncate table " + table}
 		}
 		var err error
+		if !m.detaching && !m.isPart {
+			steps, err = nil, onlyDoomed(ctx, conn, table, "lock table "+table+" in access exclusive mode", steps[0])
+		}
 		for _, sql := range steps {
 			if err == nil {
 				_, err = conn.Exec(ctx, sql)
@@ -425,20 +428,38 @@ func (w *Warehouse) dropMonth(ctx context.Context, conn *pgx.Conn, before time.T
 			return err
 		}
 		m = left[0]
+		if m.loading && m.isPart && !m.detaching { // since we looked
+			return fmt.Errorf("%w (%s)", ErrLocked, staysLoading)
+		}
 	}
+}
+
+// onlyDoomed does something to a table once it has the lock, provided that the table is still the one that is to go: a
+// load that needs the month meanwhile puts another one in its place.
+func onlyDoomed(ctx context.Context, conn *pgx.Conn, table, lock, then string) error {
+	return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, lock); err != nil {
+			return err
+		}
+		var isDoomed bool
+		if err := tx.QueryRow(ctx, `
+			select exists (
+				select from pg_class as c
+				where c.oid = to_regclass($1) and obj_description(c.oid, 'pg_class') = $2
+					and not exists (select from pg_inherits where inhrelid = c.oid)
+			)`, table, doomed).Scan(&isDoomed); err != nil || !isDoomed {
+			return err
+		}
+		_, err := tx.Exec(ctx, then)
+		return err
+	})
 }
 
 // dropShell drops an emptied table. That locks the dimensions too, against readers even, who would queue up behind a
 // lock that is waited for. So it is taken at a moment when it is free; where none comes, the next Prune drops the shell.
 func (w *Warehouse) dropShell(ctx context.Context, conn *pgx.Conn, table string) error {
 	for range 10 * lockAttempts {
-		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(ctx, "lock table dw.dim_customer, dw.dim_service_level in access exclusive mode nowait"); err != nil {
-				return err
-			}
-			_, err := tx.Exec(ctx, "drop table if exists "+table)
-			return err
-		})
+		err := onlyDoomed(ctx, conn, table, "lock table dw.dim_customer, dw.dim_service_level in access exclusive mode nowait", "drop table "+table)
 		if !isLocked(err) {
 			return err
 		}

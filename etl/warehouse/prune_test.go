@@ -489,6 +489,33 @@ func TestPruneLeavesAMonthThatIsBeingLoaded(t *testing.T) {
 	h.wantPruned(Retention{Samples: 100 * days}, "samples 2025-01")
 }
 
+// TestPruneSparesAMonthMadeAnew: while Prune was waiting for locks a load put a month of its own in the place of what is
+// on its way out. Nothing happens to that.
+func TestPruneSparesAMonthMadeAnew(t *testing.T) {
+	h := newHouse(t)
+	h.months(1)
+	const rows = `select count(*) > 0 from dw.fact_consumption_sample`
+	h.want(rows, "true")
+	ctx := t.Context()
+	job := etl.Job{Source: "keystone", Dataset: "keystone.history", Scope: "C-1", Account: "acme"}
+	lease, err := h.Lease(ctx, job.Dataset, job.Scope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.StartRun(ctx, lease, job, window("2025-01-30", "2025-01-31"), h.now); err != nil {
+		t.Fatal(err)
+	}
+	conn := warehousetest.Connect(t, h.url)
+	for _, seen := range []month{{table: "fact_consumption_sample_2025_01"}, {table: "fact_consumption_sample_2025_01", isShell: true}} {
+		err := h.dropMonth(ctx, conn, h.now.Add(-100*days), seen)
+		if err != nil && !errors.Is(err, ErrLocked) {
+			t.Error(err)
+		}
+		h.want(partitions, "fact_consumption_sample_2025_01")
+		h.want(rows, "true")
+	}
+}
+
 func TestTwoPrunesAtOnce(t *testing.T) {
 	h := newHouse(t)
 	lease, err := h.Lease(t.Context(), "prune", "warehouse")

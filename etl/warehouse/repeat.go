@@ -66,29 +66,28 @@ func (l *loader) repeated() (*etl.Report, error) {
 	}); err != nil || last == 0 {
 		return nil, err
 	}
-	if _, err := l.theHistory(); err != nil {
+	if _, err := l.theCustomer(); err != nil {
 		return nil, err
 	}
 	if l.reading = l.readingSum(); string(l.reading) != string(sum) {
 		return nil, nil
 	}
-	l.history, l.reading = nil, nil // nothing is delivered or missing that was not so before
+	l.reading = nil // nothing is delivered or missing that was not so before
 	l.out.Unchanged, l.out.SameAs = unchanged, last
 	return report, nil
 }
 
 // foundNothing notes a reading that can be repeated: whole, without a doubt that time or a person may
-// settle, and without a trace. quiet says that the load itself had nothing to warn of.
+// settle, without a trace, and without a look at stored samples, which the hash does not tell. quiet says that the load itself had nothing to warn of.
 func (l *loader) foundNothing(report etl.Report, quiet bool) {
 	o := &l.out
-	switch {
-	case !l.mayRepeat() || l.history == nil || o.SameAs != 0,
-		!quiet || len(l.rejects) > 0 || l.landed != 0 || report.Mismatch,
-		o.Inserted+o.Restated+o.Quarantined+o.Absent > 0:
-		l.reading = nil
-	case l.reading == nil:
-		l.reading = l.readingSum()
+	l.reading = nil
+	if !l.mayRepeat() || l.history == nil || l.history.sawSamples || o.SameAs != 0 ||
+		!quiet || len(l.rejects) > 0 || l.landed != 0 || report.Mismatch ||
+		o.Inserted+o.Restated+o.Quarantined+o.Absent > 0 {
+		return
 	}
+	l.reading = l.readingSum() // as it is now: the answer may have ended an absence, or a doubt
 }
 
 // readingSum hashes all that reading the answer depends on.
@@ -101,8 +100,8 @@ func (l *loader) readingSum() []byte {
 	h.text(l.run.job.Scope)
 	h.number(int64(l.ans.Request.Window.From))
 	h.number(int64(l.ans.Request.Window.Until))
-	h.number(int64(len(l.history.running)))
-	for _, month := range slices.Sorted(maps.Keys(l.history.running)) {
+	h.number(int64(len(l.running)))
+	for _, month := range slices.Sorted(maps.Keys(l.running)) {
 		h.number(int64(month))
 	}
 	h.number(int64(len(l.customer.subscriptions)))
@@ -117,7 +116,7 @@ func (l *loader) readingSum() []byte {
 			h.number(v.key)
 			h.text(v.name)
 			h.number(int64(v.ordinal))
-			h.days(l.history.stored[v.key])
+			h.days(l.days[v.key])
 		}
 	}
 	return h.Sum(nil)

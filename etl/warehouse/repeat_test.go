@@ -240,8 +240,13 @@ func TestRepeatedAnswer(t *testing.T) {
 	}{
 		"nothing":                  {func(*scene) {}, true},
 		"an accepted deviation":    {func(sc *scene) { sc.speech.trimmed = true }, true},
-		"a flag that nobody tells": {func(sc *scene) { first(sc).Invoiced = etl.Unknown }, true},
-		"coverage is lost":         {func(sc *scene) { sc.before = func() { sc.exec(`delete from ops.coverage`) } }, true},
+		"a flag that nobody tells": {func(sc *scene) { first(sc).Invoiced = etl.Unknown }, false}, // the stored one counts
+		"flags that nobody tells": {func(sc *scene) {
+			for i := range sc.speech.levels[0].Samples {
+				sc.speech.levels[0].Samples[i].Invoiced = etl.Unknown
+			}
+		}, true},
+		"coverage is lost": {func(sc *scene) { sc.before = func() { sc.exec(`delete from ops.coverage`) } }, true},
 		"the vendor says something else": {func(sc *scene) {
 			sc.before = func() { first(sc).ConsumedTiB = etl.NewDecimal(7) }
 		}, false},
@@ -369,4 +374,41 @@ func (h *house) gone() {
 	h.now = was.Add(-24 * time.Hour)
 	h.mustHistory(oneDay, extreme(sample(may14, "112.5"), sample(noon, "113")), etl.LevelHistory{Level: "Value", Samples: []etl.Sample{sample(may14, "1")}})
 	h.now = was
+}
+
+// An answer all of whose records are refused says nothing about absence, whether an earlier one might have
+// been repeated or not.
+func TestAnswerOfRefusedRecordsIsNoRepeat(t *testing.T) {
+	h := newHouse(t)
+	second := subscription1()
+	second.Number = "A-S2"
+	good := func(sink etl.Sink) (etl.Report, error) {
+		for _, sub := range []etl.Subscription{subscription1(), second} {
+			if err := sink.History(etl.History{Subscription: sub, Levels: []etl.LevelHistory{extreme(sample(may14, "112.5"))}}); err != nil {
+				return etl.Report{}, err
+			}
+		}
+		return etl.Report{Records: 2, Received: 2, Warnings: etl.Warnings{}}, nil
+	}
+	refused := func(sink etl.Sink) (etl.Report, error) {
+		return etl.Report{Records: 1, Received: 1, Quarantined: 1, Warnings: etl.Warnings{}},
+			sink.Reject(etl.Reject{Path: "/results/records/0/levels", Reason: "value_missing", Subscription: "A-S1"})
+	}
+	var told []string
+	for _, content := range []string{"", "told"} {
+		for i, feed := range []func(etl.Sink) (etl.Report, error){good, good, refused} {
+			h.now = h.now.Add(24 * time.Hour)
+			if h.content = nil; content != "" {
+				h.content = fmt.Appendf(nil, "%s %d", content, i/2)
+			}
+			out, err := h.load(etl.Job{Dataset: "keystone.history", Scope: "C-1" + content, Expected: day("2026-05-14")}, oneDay, feed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told = append(told, fmt.Sprint(out.Absent))
+		}
+	}
+	if !slices.Equal(told[:3], told[3:]) {
+		t.Errorf("absent days: got %v, want %v as without a source that tells what is the same", told[3:], told[:3])
+	}
 }

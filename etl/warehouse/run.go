@@ -72,8 +72,11 @@ func (w *Warehouse) StartRun(ctx context.Context, l etl.Lease, job etl.Job, wind
 		return nil, err
 	}
 	if !havePartitions {
-		if err := w.makePartitions(ctx, windows...); err != nil {
+		if err := w.makePartitions(ctx, window); err != nil {
 			return nil, errors.Join(err, r.Fail(ctx, nil, err))
+		}
+		if err := w.makePartitions(ctx, windows...); err != nil { // it is for the runs of those windows to fail of it
+			w.cfg.Log.Warn("months of later windows not made yet", "run", r.id, "error", err)
 		}
 	}
 	return r, nil
