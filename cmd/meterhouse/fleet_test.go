@@ -96,7 +96,15 @@ func TestThreeReplicasForAWeek(t *testing.T) {
 	if want := fmt.Sprint(w.slotsBetween(from, until)); slots != want {
 		t.Errorf("%s slots in the queue, want %s", slots, want)
 	}
-	for _, odd := range column(`select format('%s %s %s', args->>'dataset', args->>'scope', args->>'slot') from river.river_job where kind = 'load' and state <> 'completed'`) {
+	// A process may die between the end of a load and saying so: what its job comes to after its slot's end
+	// does not matter then.
+	for _, odd := range column(`
+		select format('%s %s %s: %s', args->>'dataset', args->>'scope', args->>'slot', state) from river.river_job
+		where kind = 'load' and state <> 'completed' and not exists (
+			select from ops.run as r
+			where r.dataset = args->>'dataset' and r.scope = args->>'scope' and r.status = 'ok'
+				and r.business_at >= (args->>'slot')::timestamptz and r.business_at < (args->>'slot')::timestamptz + interval '10 minutes'
+		)`) {
 		t.Errorf("slot not worked to its end: %s", odd)
 	}
 	// A window of a slot is loaded by one run, what a killed process had landed beside it, as a replay.
