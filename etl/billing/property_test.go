@@ -1001,6 +1001,9 @@ func (w *world) countDay(lines map[lineKey]*wantLine, c *madeTenant, s *madeSubs
 
 func TestStatementOfManyTenants(t *testing.T) {
 	tenants, seed := 1000, uint64(20261122)
+	if testing.Short() {
+		tenants = 150
+	}
 	if text := os.Getenv("METERHOUSE_TENANTS"); text != "" {
 		var err error
 		if tenants, err = strconv.Atoi(text); err != nil {
