@@ -328,9 +328,8 @@ func (h *historyLoad) write() error {
 			return nil
 		})
 	}
-	if s := &h.superseded; true {
-		each("supersede days", supersedeDays, s.levels, s.days, s.kinds, s.until, l.run.id)
-	}
+	s := &h.superseded
+	each("supersede days", supersedeDays, s.levels, s.days, s.kinds, s.until, l.run.id)
 	window := l.ans.Request.Window
 	if len(h.gone.levels) > 0 || len(h.flags.levels) > 0 { // as plannedAnew
 		batch.Queue("set local plan_cache_mode = force_custom_plan")
@@ -346,9 +345,8 @@ func (h *historyLoad) write() error {
 		each("write figures", writeFigures, r.levels, r.days, r.counts, r.steps, r.committed, r.average, r.maximum, r.last, r.burst, r.over, r.sums, r.lastSums,
 			r.isInvoiced, r.invoiced, r.uninvoiced, r.digests, r.restated, l.ans.FetchedAt, payload, l.run.id)
 	}
-	if r := &h.flagged; true {
-		each("write flags", writeDayFlags, r.levels, r.days, r.isInvoiced, r.invoiced, r.uninvoiced, r.takenBack, l.ans.FetchedAt, l.run.id)
-	}
+	d := &h.flagged
+	each("write flags", writeDayFlags, d.levels, d.days, d.isInvoiced, d.invoiced, d.uninvoiced, d.takenBack, l.ans.FetchedAt, l.run.id)
 	if f := &h.flags; len(f.levels) > 0 {
 		batch.Queue(writeSampleFlags, l.customer.key, f.levels, f.from, f.until, f.flags, window.From.Time(), window.Until.Time())
 	}
