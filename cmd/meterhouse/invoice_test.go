@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -194,6 +195,18 @@ func TestMatch(t *testing.T) {
 	}
 	out := w.must(exitDone, "match", "2026-05").stdout
 	wantContains(t, "people", out, "Invoices and statement of 2026-05\n", "equal: ", " 0.00 USD\n", "difference 0.00\n", "with a provisional statement: see `meterhouse statement 2026-05`")
+
+	// People see what differs, and how much is equal; programs see everything.
+	priced := strings.Count(keystone+wolkvox, "\n")
+	listed := func(args ...string) int {
+		out := w.must(exitDone, append([]string{"match", "2026-05"}, args...)...).stdout
+		return len(regexp.MustCompile(`(?m)( equal|,equal,.*)$`).FindAllString(out, -1))
+	}
+	for args, want := range map[string]int{"": 0, "--all": priced, "--format csv": priced} {
+		if got := listed(strings.Fields(args)...); got < want || want == 0 && got > 0 {
+			t.Errorf("match %s lists %d equal comparisons, want %d", args, got, want)
+		}
+	}
 
 	wrong := strings.Replace(keystone, "\n", "7\n", 1) // the amount of the first line
 	if o := w.runWith(head+wrong, "invoice", "import", "-"); o.code != exitDone {

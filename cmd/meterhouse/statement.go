@@ -133,9 +133,12 @@ func printStatement(w io.Writer, f format, s billing.Statement) error {
 		}
 		f.line(w, text)
 	}
-	provisional, unpriced := 0, 0
+	provisional, unpriced, assumed := 0, 0, 0
 	var unclassified []string
 	for _, l := range s.Lines {
+		if strings.Contains(l.Note, calendarAssumed) {
+			assumed++
+		}
 		if l.State == "provisional" {
 			provisional++
 		}
@@ -150,7 +153,10 @@ func printStatement(w io.Writer, f format, s billing.Statement) error {
 		f.line(w, count(provisional, "provisional line")+": the note says why")
 	}
 	if unpriced > 0 {
-		f.line(w, count(unpriced, "line")+" without a price, in no total: see `meterhouse rates list`")
+		f.line(w, count(unpriced, "line")+" without a price, in no total: see `meterhouse report unpriced_lines --param month="+s.Period.String()+"`")
+	}
+	if assumed > 0 {
+		f.line(w, count(assumed, "line")+" by calendar month, since the subscription has no calendar: see `meterhouse calendar import --help`")
 	}
 	if len(unclassified) > 0 {
 		f.line(w, "unclassified levels, priced by name only: "+strings.Join(unclassified, ", ")+": see `meterhouse levels import --help`")
@@ -187,18 +193,29 @@ func statementTable(s billing.Statement) warehouse.Table {
 	return t
 }
 
+// calendarAssumed is the note of most lines of most houses: people read it once, below the lines.
+const calendarAssumed = "calendar assumed"
+
 // shortStatement is what people see of the lines.
 func shortStatement(s billing.Statement) warehouse.Table {
 	t := warehouse.Table{
 		Columns: []string{"customer", "subscription", "item", "charge", "days", "quantity", "unit", "unit_price", "amount", "currency", "state", "note"},
 		Numeric: []bool{false, false, false, false, false, true, false, true, true, false, false, false},
 	}
+	descriptions := map[[2]string]map[string]bool{}
+	for _, l := range s.Lines {
+		product := [2]string{l.Account, l.Item}
+		if descriptions[product] == nil {
+			descriptions[product] = map[string]bool{}
+		}
+		descriptions[product][l.Description] = true
+	}
 	for _, l := range s.Lines {
 		customer, item, charge := l.CustomerID, l.Item, l.Charge
 		if l.Source == "wolkvox" {
 			customer = l.Account
 		}
-		if l.Description != "" {
+		if len(descriptions[[2]string{l.Account, l.Item}]) > 1 {
 			item += ": " + l.Description
 		}
 		if l.IsWaiver {
@@ -208,7 +225,12 @@ func shortStatement(s billing.Statement) warehouse.Table {
 		if l.PeriodStart != s.Period.First() || l.PeriodEnd != s.Period.Last() || l.SegmentFrom != l.PeriodStart || l.SegmentTo != l.PeriodEnd {
 			days += fmt.Sprintf(" %s..%s", l.SegmentFrom, l.SegmentTo)
 		}
-		t.Rows = append(t.Rows, []string{customer, l.Subscription(), item, charge, days, digits(l.Quantity), l.Unit, digits(l.UnitPrice), digits(l.Amount), l.Currency, l.State, l.Note})
+		price := ""
+		if l.UnitPrice.Valid {
+			price = money(l.UnitPrice.Decimal, l.Currency)
+		}
+		notes := slices.DeleteFunc(strings.Split(l.Note, "; "), func(note string) bool { return note == calendarAssumed })
+		t.Rows = append(t.Rows, []string{customer, l.Subscription(), item, charge, days, digits(l.Quantity), l.Unit, price, digits(l.Amount), l.Currency, l.State, strings.Join(notes, "; ")})
 	}
 	return t
 }
