@@ -22,6 +22,7 @@ func TestClose(t *testing.T) {
 	wantContains(t, "plan", plan.stdout, "against it: missing: ", "would close 2026-05, version 1: 22 lines, 420 days, 0 adjustments")
 	wantContains(t, "plan", plan.stderr, "close 2026-05 would be refused: 3 obstacles")
 	wantContains(t, "nothing closed", at(exitDone, "close", "verify").stdout, "nothing was closed\n")
+	wantContains(t, "a month not closed", at(exitDone, "close", "verify", "2026-05").stdout, "2026-05 was not closed\n")
 	wantContains(t, "reopen an open month", at(exitDifference, "reopen", "2026-05", "--reason", "x").stderr, "the month is not closed")
 	wantContains(t, "plan of what would be accepted", at(exitDone, "close", "2026-05", "--plan", "--accept-gaps", "--reason", reason).stdout, "would be accepted: missing: ")
 

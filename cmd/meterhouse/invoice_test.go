@@ -175,6 +175,7 @@ func TestMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	keystone, wolkvox := "", ""
+	wantContains(t, "no invoice", w.must(exitDone, "match", "2026-05").stdout, "no imported invoice charges for this month: see `meterhouse invoice import --help`\n")
 	head := "vendor,number,invoice_date,currency,subscription_number,item,charge,period_start,period_end,amount\n"
 	for _, l := range lines[1:] {
 		if l[12] == "" || l[19] == "true" {

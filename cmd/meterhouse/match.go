@@ -130,6 +130,9 @@ func printMatch(w io.Writer, f format, m billing.Match, all bool) error {
 	for _, sum := range matchSums(m) {
 		f.line(w, sum)
 	}
+	if !slices.ContainsFunc(m.Lines, func(l billing.MatchLine) bool { return l.InvoiceLines > 0 }) {
+		f.line(w, "no imported invoice charges for this month: see `meterhouse invoice import --help`")
+	}
 	if provisional > 0 {
 		f.line(w, count(provisional, "comparison")+" with a provisional statement: see `meterhouse statement "+m.Period.String()+"`")
 	}
