@@ -283,13 +283,15 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 	if m == nil {
 		return err
 	}
-	switch cmd.Flag(m[2]).Value.Type() {
+	flag := cmd.Flag(m[2]).Value
+	if form, is := flag.(formatValue); is {
+		return usagef("--%s %s: want %s", m[2], m[1], oneOf(form.forms))
+	}
+	switch flag.Type() {
 	case "int", "int64":
 		return usagef("--%s %s: want a whole number", m[2], m[1])
 	case "uint64":
 		return usagef("--%s %s: want a whole number from 0 on", m[2], m[1])
-	case "format":
-		return usagef("--%s %s: want %s", m[2], m[1], oneOf(formats))
 	}
 	return err
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/shopspring/decimal"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"meterhouse/etl/billing"
 	"meterhouse/etl/warehouse"
@@ -29,20 +29,28 @@ func (a *app) statementCommand() *cobra.Command {
 accrued burst of each service level, licences and usage of wolkvox, with quantity, price and amount.
 A line is provisional until its period is over and all its days are there; its note says what is
 missing, estimated or in doubt. A line without a price has a quantity and no amount, and is in no
-total. With --as-of it is told as it was known then: figures, prices, calendar and decisions.`,
+total. With --as-of it is told as it was known then: figures, prices, calendar and decisions.
+
+--format xlsx makes a workbook to hand over: summary, lines, the days behind each line with the run
+that told them, restatements, coverage, the match with invoices and adjustments, all of one moment; of
+a closed month the frozen lines and days. Exit code 4 when a line is not what its days come to.`,
 		Example: "  meterhouse statement 2026-10\n" +
-			"  meterhouse statement 2026-10 --as-of 2026-11-03T09:00:00Z --format csv --out october.csv",
+			"  meterhouse statement 2026-10 --as-of 2026-11-03T09:00:00Z --format csv --out october.csv\n" +
+			"  meterhouse statement 2026-10 --format xlsx --out october.xlsx",
 		Args: oneArgument("a month such as 2026-10"),
 	}
 	cmd.Flags().StringVar(&asOf, "as-of", "", "what was known at this RFC 3339 `time` (default now)")
 	cmd.Flags().StringVar(&only.CustomerID, "customer", "", "only this customer `id`")
 	cmd.Flags().StringVar(&only.Account, "account", "", "only this configured `account`")
 	cmd.Flags().StringVar(&out, "out", "", "write to this `file` instead of stdout")
-	formatFlag(cmd, &f)
+	formatFlag(cmd, &f, formatXLSX)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		period, err := billing.ParsePeriod(args[0])
 		if err != nil {
 			return usagef("statement: %w", err)
+		}
+		if f == formatXLSX && out == "" && a.isTerminal() {
+			return usagef("statement: --format xlsx is no text for a terminal: want --out FILE")
 		}
 		then, err := readAsOf(asOf)
 		if err != nil {
@@ -53,7 +61,19 @@ total. With --as-of it is told as it was known then: figures, prices, calendar a
 			return err
 		}
 		defer s.close(&err)
-		statement, err := billing.New(s.wh.Pool(), a.now).Statement(cmd.Context(), period, then, only)
+		finance := billing.New(s.wh.Pool(), a.now)
+		if f == formatXLSX {
+			var made billing.Workbook
+			err := a.writeTo(out, func(w io.Writer) (err error) {
+				made, err = finance.WriteWorkbook(cmd.Context(), w, period, then, only)
+				return err
+			})
+			if n := len(made.Differs); err == nil && n > 0 {
+				err = &exitError{exitDifference, fmt.Errorf("statement %s: %s not what the days come to: see column check of sheet Lines, and `meterhouse close verify`", period, count(n, "line"))}
+			}
+			return err
+		}
+		statement, err := finance.Statement(cmd.Context(), period, then, only)
 		if err != nil {
 			return err
 		}
@@ -74,14 +94,21 @@ func readAsOf(text string) (time.Time, error) {
 	return at, nil
 }
 
-// writeTo lets write fill a file, which is there whole or not at all; without a name it is stdout.
+// isTerminal tells whether stdout is a screen.
+func (a *app) isTerminal() bool {
+	w, _ := a.stdout.(*watchedWriter)
+	if w == nil {
+		return false
+	}
+	f, ok := w.Writer.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// writeTo lets write fill a file, which is there whole or not at all; one of that name is replaced. Without a
+// name it is stdout.
 func (a *app) writeTo(name string, write func(io.Writer) error) (err error) {
 	if name == "" {
 		return write(a.stdout)
-	}
-	var b bytes.Buffer
-	if err := write(&b); err != nil {
-		return err
 	}
 	file, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
 	if err != nil {
@@ -92,10 +119,11 @@ func (a *app) writeTo(name string, write func(io.Writer) error) (err error) {
 			_ = os.Remove(file.Name())
 		}
 	}()
-	_, err = file.Write(b.Bytes())
-	if closed := file.Close(); err == nil {
-		err = closed
+	if err = write(file); err != nil {
+		_ = file.Close()
+		return err
 	}
+	err = file.Close()
 	if err == nil {
 		err = os.Chmod(file.Name(), 0o644)
 	}
