@@ -77,10 +77,33 @@ a closed month the frozen lines and days. Exit code 4 when a line is not what it
 		if err != nil {
 			return err
 		}
-		return a.writeTo(out, func(w io.Writer) error { return printStatement(w, f, statement) })
+		var onTop warehouse.Table
+		if f.isForPeople() && then.IsZero() {
+			if onTop, err = s.wh.Query(cmd.Context(), adjustmentsOf, period.String(), only.CustomerID, only.Account); err != nil {
+				return err
+			}
+		}
+		return a.writeTo(out, func(w io.Writer) error {
+			if err := printStatement(w, f, statement); err != nil {
+				return err
+			}
+			for _, row := range onTop.Rows {
+				f.line(w, fmt.Sprintf("adjustments of closed months, on top of this: %s: see `meterhouse report adjustments_by_reason`",
+					or(strings.TrimSpace(row[1]+" "+row[0]), "quantities without a price")))
+			}
+			return nil
+		})
 	}
 	return cmd
 }
+
+// adjustmentsOf sums what a month adjusts of earlier ones, and is asked for on top of its lines.
+const adjustmentsOf = `
+	select currency, sum(amount) as amount
+	from mart.adjustment
+	where period = $1 and ($2 = '' or customer_id = $2) and ($3 = '' or account = $3)
+	group by currency
+	order by currency`
 
 // readAsOf reads the value of --as-of; empty is the zero time, which is now.
 func readAsOf(text string) (time.Time, error) {
