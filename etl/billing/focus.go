@@ -111,7 +111,7 @@ var focusKinds = map[string]focusKind{
 }
 
 var focusColumns = []FOCUSColumn{
-	{"BilledCost", "DECIMAL", func(c focusCharge) string { return plain(c.amount) }},
+	{"BilledCost", "DECIMAL", func(c focusCharge) string { return focusDecimal(c.amount) }},
 	{"BillingAccountId", "STRING", focusCharge.billingAccount},
 	{"BillingAccountName", "STRING", focusCharge.billingAccountName},
 	{"BillingCurrency", "STRING", func(c focusCharge) string { return c.currency }},
@@ -130,16 +130,16 @@ var focusColumns = []FOCUSColumn{
 	{"CommitmentDiscountStatus", "STRING", null},
 	{"CommitmentDiscountType", "STRING", null},
 	{"CommitmentDiscountUnit", "STRING", null},
-	{"ConsumedQuantity", "DECIMAL", func(c focusCharge) string { return when(c.isUsage(), plain(c.Quantity)) }},
+	{"ConsumedQuantity", "DECIMAL", func(c focusCharge) string { return when(c.isUsage(), focusDecimal(c.Quantity)) }},
 	{"ConsumedUnit", "STRING", func(c focusCharge) string { return when(c.isUsage(), c.unit()) }},
 	{"ContractedCost", "DECIMAL", focusCharge.contractedCost},
-	{"ContractedUnitPrice", "DECIMAL", func(c focusCharge) string { return plain(c.unitPrice) }},
-	{"EffectiveCost", "DECIMAL", func(c focusCharge) string { return plain(c.amount) }},
+	{"ContractedUnitPrice", "DECIMAL", func(c focusCharge) string { return focusDecimal(c.unitPrice) }},
+	{"EffectiveCost", "DECIMAL", func(c focusCharge) string { return focusDecimal(c.amount) }},
 	{"InvoiceId", "STRING", null}, // invoices are compared with the statement, not made from it
 	{"InvoiceIssuerName", "STRING", func(c focusCharge) string { return c.issuer }},
-	{"ListCost", "DECIMAL", func(c focusCharge) string { return plain(c.amount) }},
+	{"ListCost", "DECIMAL", func(c focusCharge) string { return focusDecimal(c.amount) }},
 	{"PricingCategory", "STRING", func(focusCharge) string { return "Standard" }},
-	{"PricingQuantity", "DECIMAL", func(c focusCharge) string { return plain(c.Quantity) }},
+	{"PricingQuantity", "DECIMAL", func(c focusCharge) string { return focusDecimal(c.Quantity) }},
 	{"PricingUnit", "STRING", focusCharge.unit},
 	{"ProviderName", "STRING", func(c focusCharge) string { return focusVendors[c.Source].provider }},
 	{"PublisherName", "STRING", func(c focusCharge) string { return focusVendors[c.Source].provider }},
@@ -163,19 +163,19 @@ var focusColumns = []FOCUSColumn{
 	{"x_AdjustmentReason", "STRING", func(c focusCharge) string { return c.why }},
 	{"x_AdjustsPeriod", "STRING", func(c focusCharge) string { return c.AdjustsPeriod }},
 	{"x_Charge", "STRING", func(c focusCharge) string { return c.Charge }},
-	{"x_CloseLink", "INTEGER", func(c focusCharge) string { return whole(c.link) }},
-	{"x_DaysEstimated", "INTEGER", func(c focusCharge) string { return whole(c.estimated) }},
-	{"x_DaysExpected", "INTEGER", func(c focusCharge) string { return whole(c.expected) }},
-	{"x_DaysObserved", "INTEGER", func(c focusCharge) string { return whole(c.observed) }},
+	{"x_CloseLink", "INTEGER", func(c focusCharge) string { return focusInteger(c.link) }},
+	{"x_DaysEstimated", "INTEGER", func(c focusCharge) string { return focusInteger(c.estimated) }},
+	{"x_DaysExpected", "INTEGER", func(c focusCharge) string { return focusInteger(c.expected) }},
+	{"x_DaysObserved", "INTEGER", func(c focusCharge) string { return focusInteger(c.observed) }},
 	{"x_Description", "STRING", func(c focusCharge) string { return c.Description }},
 	{"x_IsWaiver", "STRING", func(c focusCharge) string { return strconv.FormatBool(c.IsWaiver) }},
 	{"x_Item", "STRING", func(c focusCharge) string { return c.Item }},
 	{"x_KnownSince", "DATETIME", func(c focusCharge) string { return focusTime(c.knownSince) }},
 	{"x_LevelClass", "STRING", func(c focusCharge) string { return c.levelClass }},
-	{"x_LineNumber", "INTEGER", func(c focusCharge) string { return whole(c.lineNo) }},
+	{"x_LineNumber", "INTEGER", func(c focusCharge) string { return focusInteger(c.lineNo) }},
 	{"x_Note", "STRING", func(c focusCharge) string { return c.note }},
 	{"x_Period", "STRING", func(c focusCharge) string { return c.period }},
-	{"x_RateId", "INTEGER", func(c focusCharge) string { return whole(c.rate) }},
+	{"x_RateId", "INTEGER", func(c focusCharge) string { return focusInteger(c.rate) }},
 	{"x_State", "STRING", func(c focusCharge) string { return c.state }},
 }
 
@@ -241,7 +241,7 @@ func (c focusCharge) unit() string {
 // one price.
 func (c focusCharge) contractedCost() string {
 	if !c.unitPrice.Valid {
-		return plain(c.amount)
+		return focusDecimal(c.amount)
 	}
 	product := c.unitPrice.Decimal.Mul(c.Quantity.Decimal).String() // without zeros at its end
 	return product + when(!strings.Contains(product, "."), ".0")
@@ -332,16 +332,16 @@ func scanFOCUSCharge(row pgx.CollectableRow) (c focusCharge, err error) {
 	return c, nil
 }
 
-// plain are the digits of a number, one behind the point at least: programs that infer types from a month
+// focusDecimal are the digits of a number, one behind the point at least: programs that infer types from a month
 // of whole numbers shall find decimals too. Nothing when it is unknown.
-func plain(d decimal.NullDecimal) string {
+func focusDecimal(d decimal.NullDecimal) string {
 	if !d.Valid {
 		return ""
 	}
 	return d.Decimal.StringFixed(max(1, -d.Decimal.Exponent()))
 }
 
-func whole(n *int64) string {
+func focusInteger(n *int64) string {
 	if n == nil {
 		return ""
 	}

@@ -67,7 +67,7 @@ var focusMandatory = strings.Fields(`BilledCost BillingAccountId BillingAccountN
 	ChargePeriodEnd ChargePeriodStart ContractedCost EffectiveCost InvoiceIssuerName ListCost PricingQuantity PricingUnit ProviderName PublisherName ServiceCategory ServiceName`)
 
 var focusFormats = map[string]*regexp.Regexp{
-	"Numeric":   regexp.MustCompile(`^-?(0|[1-9][0-9]*)\.[0-9]+$`), // with a point: see plain
+	"Numeric":   regexp.MustCompile(`^-?(0|[1-9][0-9]*)\.[0-9]+$`), // with a point: see focusDecimal
 	"Date/Time": regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$`),
 	"Currency":  regexp.MustCompile(`^[A-Z]{3}$`),
 	"Unit":      regexp.MustCompile(`^(TiB-Months|[A-Z][a-z]+s)$`), // <singular>-<plural>, or capitalised plural
