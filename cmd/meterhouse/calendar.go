@@ -326,13 +326,13 @@ func (a *app) draft(contracts []billing.Contract, terms billing.Terms, clocks []
 		name := fmt.Sprintf("customer %s, subscription %s", c.CustomerID, c.SubscriptionNumber)
 		switch {
 		case c.Start == nil:
-			a.log.Warn(name + ": left out, the vendor does not tell its start: want --start")
+			a.warn("%s: left out, the vendor does not tell its start: want --start", name)
 			continue
 		case *c.Start >= terms.Until:
-			a.log.Warn(fmt.Sprintf("%s: left out, it starts on %s, not before --until", name, c.Start))
+			a.warn("%s: left out, it starts on %s, not before --until", name, c.Start)
 			continue
 		case c.Instances > 1:
-			a.log.Warn(fmt.Sprintf("%s: %d subscriptions share the number and its calendar, which is anchored to the earliest start, %s", name, c.Instances, c.Start))
+			a.warn("%s: %d subscriptions share the number and its calendar, which is anchored to the earliest start, %s", name, c.Instances, c.Start)
 		}
 		terms.Start = *c.Start
 		for _, clock := range clocks {

@@ -93,7 +93,7 @@ func TestCalendarImportRefusesTheWholeFile(t *testing.T) {
 		wantContains(t, c.name, o.stderr, c.want...)
 	}
 	o := w.runWith(calendarHead+"C-9,A-9,burst,2026-01-01,2026-01-31,monthly\n", "calendar", "import", "-")
-	wantContains(t, "a stranger", o.stderr, `customer_id \"C-9\" is not known yet`, `subscription_number \"A-9\" is not known yet`)
+	wantContains(t, "a stranger", o.stderr, `customer_id "C-9" is not known yet`, `subscription_number "A-9" is not known yet`)
 	if o.code != exitDone || w.value(`select count(*)::text from billing.period`) != "1" {
 		t.Errorf("exit code %d, want the stranger alone imported", o.code)
 	}

@@ -174,6 +174,11 @@ func (f *csvFile) add(line int, header, record []string) {
 	}
 }
 
+// warn tells the person who hands in a file what may be meant otherwise; nothing is refused for it.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintln(a.progress, printable("warning: "+fmt.Sprintf(format, args...)))
+}
+
 // bad notes what is wrong with a value.
 func (f *csvFile) bad(row csvRow, column, format string, args ...any) {
 	f.badLine(row.line, fmt.Errorf("%s: %w", column, fmt.Errorf(format, args...)))

@@ -58,7 +58,7 @@ items:
 	file := writeFile(t, "mai.csv", latin)
 	plan := w.must(exitDone, "invoice", "import", file, "--mapping", mapping, "--plan")
 	wantContains(t, "plan", plan.stdout, "12357.35 EUR = 1234.5 × 10.01", "\nwould be: invoices added 1, changed 0, unchanged 0; lines added 3, changed 0, removed 0, unchanged 0\n")
-	wantContains(t, "strangers", plan.stderr, `subscription_number \"A-1\" is not known yet`)
+	wantContains(t, "strangers", plan.stderr, `subscription_number "A-1" is not known yet`)
 	if got := w.value(`select count(*)::text from billing.invoice`); got != "0" {
 		t.Errorf("--plan stored %s invoices", got)
 	}

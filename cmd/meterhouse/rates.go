@@ -193,7 +193,7 @@ func (s *unknowns) warn(row csvRow, column, format string, args ...any) {
 	place := [2]string{column, row.get(column)}
 	if !s.met[place] {
 		s.met[place] = true
-		s.app.log.Warn(fmt.Sprintf("%s: %s %q%s", s.file.source(row), column, row.get(column), fmt.Sprintf(format, args...)))
+		s.app.warn("%s: %s %q%s", s.file.source(row), column, row.get(column), fmt.Sprintf(format, args...))
 	}
 }
 
