@@ -394,6 +394,11 @@ func TestWorkbook(t *testing.T) {
 	if len(rows) != 1 || made.Lines != 1 || rows[0][0] != "8" || rows[0][7] != "'@SUM(1)" || rows[0][13] != "28" || made.Days != 31 {
 		t.Errorf("the lines of an account: %+v %q", made, rows)
 	}
+	for _, row := range table(t, reopened(t, part), "Match", matchSheet) {
+		if row[2] != "calls" {
+			t.Errorf("a comparison of another account: %q", row)
+		}
+	}
 	if got := len(table(t, reopened(t, part), "Restatements", restatementSheet)) + len(table(t, reopened(t, part), "Adjustments", adjustmentSheet)); got != 0 {
 		t.Errorf("%d rows of other accounts", got)
 	}
@@ -489,7 +494,12 @@ func TestWorkbookOfAClosedMonth(t *testing.T) {
 	if got := facts(t, reopened(t, bad))["check"]; got != "3 lines are not what their days come to: see column check of Lines" {
 		t.Errorf("got %q", got)
 	}
-	o.exec(`update billing.closed_line set item = 'gone' where link = $1 and line_no = 3`, c.Link)
+	o.exec(`update billing.closed_line set line_no = 100 - line_no where link = $1 and kind = 'statement'`, c.Link)
+	renumbered, _ := o.workbook("2026-03", "infinity", Selection{})
+	if rows := table(t, reopened(t, renumbered), "Lines", lineSheet); rows[0][0] != "92" || rows[0][6] != "chat_licenses" {
+		t.Errorf("lines do not have the numbers that they were frozen with: %q", rows[0])
+	}
+	o.exec(`update billing.closed_line set item = 'gone' where link = $1 and line_no = 97`, c.Link)
 	if _, err := o.WriteWorkbook(t.Context(), io.Discard, month("2026-03"), time.Time{}, Selection{}); err == nil || !strings.Contains(err.Error(), "is of no line") {
 		t.Errorf("days without a line: got %v", err)
 	}
@@ -640,5 +650,61 @@ func TestLongTexts(t *testing.T) {
 		if n := utf16Length(got); n > cellLength || strings.HasSuffix(got, "characters in all]") != c.cut {
 			t.Errorf("%d units of %d, cut %v", n, utf16Length(c.text), !c.cut)
 		}
+	}
+}
+
+// A line is what its days come to, or it says what is not.
+func TestProofOfALine(t *testing.T) {
+	t.Parallel()
+	null := func(text string) (d decimal.NullDecimal) {
+		if text != "" {
+			d = decimal.NewNullDecimal(decimal.RequireFromString(text))
+		}
+		return d
+	}
+	for _, c := range []struct{ parts, quantity, price, amount, comes, differs string }{
+		{"125860", "0.333333333333", "3", "1.00", "0.333333333333", ""},
+		{"-188790", "-0.5", "0.01", "-0.01", "-0.5", ""}, // half away from zero
+		{"125860", "0.333333333333", "", "", "0.333333333333", ""},
+		{"", "", "3", "", "", ""},
+		{"0", "0", "3", "0", "0", ""},
+		{"125860", "0.333333333334", "3", "1.00", "0.333333333333", "quantity differs"},
+		{"0", "", "3", "", "0", "quantity differs"},
+		{"", "0", "3", "", "", "quantity differs"},
+		{"125860", "0.333333333333", "3", "0.99", "0.333333333333", "amount differs"},
+		{"125860", "0.333333333333", "3", "", "0.333333333333", "amount differs"},
+		{"125860", "0.333333333333", "", "1.00", "0.333333333333", "amount differs"},
+		{"0", "0", "3", "", "0", "amount differs"},
+		{"", "", "3", "0", "", "amount differs"},
+	} {
+		l := workLine{Line: Line{Quantity: null(c.quantity), UnitPrice: null(c.price), Amount: null(c.amount), Currency: "USD"}, parts: null(c.parts), scale: 377580}
+		quantity, differs := l.proof()
+		comes := ""
+		if quantity.Valid {
+			comes = plain(quantity.Decimal)
+		}
+		if comes != c.comes || differs != c.differs {
+			t.Errorf("%+v: comes to %q, %q", c, comes, differs)
+		}
+	}
+}
+
+func TestStretchesOfDays(t *testing.T) {
+	t.Parallel()
+	var h handover
+	all := map[instance]*series{}
+	for _, d := range []StatementDay{
+		{Item: "a", Day: 1, Basis: "observed"}, {Item: "b", Day: 1, Basis: "observed"}, {Item: "a", Day: 2, Basis: "observed"}, {Item: "a", Day: 3, Basis: "observed", Doubt: "partial"},
+		{Item: "a", Day: 4, Basis: "missing", Doubt: "partial"}, {Item: "a", Day: 6, Basis: "missing", Doubt: "partial"}, {Item: "a", Day: 6, Basis: "missing", LevelOrdinal: 1},
+	} {
+		h.cover(all, d)
+	}
+	var got []string
+	for _, of := range h.series {
+		got = append(got, fmt.Sprintf("%s%d %v", of.item, of.ordinal, of.stretches))
+	}
+	want := []string{"a0 [{1 2 observed } {3 3 observed partial} {4 4 missing partial} {6 6 missing partial}]", "b0 [{1 1 observed }]", "a1 [{6 6 missing }]"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
