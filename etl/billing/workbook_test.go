@@ -3,6 +3,7 @@ package billing
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/shopspring/decimal"
 	"github.com/xuri/excelize/v2"
 
@@ -373,6 +375,11 @@ func TestWorkbook(t *testing.T) {
 			}
 		}
 	}
+	if p, err := archive.Open("xl/styles.xml"); err != nil {
+		t.Error(err)
+	} else if text, err := io.ReadAll(p); err != nil || bytes.Count(text, []byte(`quotePrefix="true"`)) != 1 {
+		t.Errorf("the apostrophe of a text is not marked as its own: %v", err)
+	}
 	summary := facts(t, f)
 	for label, want := range map[string]string{"check": "every line is what its days come to, to the last digit", "state": "open: 4 of 8 lines are provisional, their notes say why",
 		"selection": "all customers and accounts", "days": "2026-03-01 to 2026-03-31, UTC; of wolkvox in the zone of the operation", "loaded up to": "run 9 of 2026-04-01 10:00:00Z", "link": ""} {
@@ -401,6 +408,56 @@ func TestWorkbook(t *testing.T) {
 	}
 	if got := len(table(t, reopened(t, part), "Restatements", restatementSheet)) + len(table(t, reopened(t, part), "Adjustments", adjustmentSheet)); got != 0 {
 		t.Errorf("%d rows of other accounts", got)
+	}
+}
+
+// meddler changes figures when the days of a statement are asked for, and before invoices are compared.
+type meddler struct {
+	meddle func()
+}
+
+func (m meddler) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(q.SQL, "dw.fact_license_reading") || strings.Contains(q.SQL, "from billing.invoice as i") {
+		m.meddle()
+	}
+	return ctx
+}
+
+func (meddler) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// All sheets are of one moment, whatever is loaded meanwhile.
+func TestWorkbookIsOfOneMoment(t *testing.T) {
+	t.Parallel()
+	o := manyfold(t)
+	if _, err := o.ImportInvoices(t.Context(), []Invoice{{Vendor: "keystone", Number: "1", Date: day("2026-04-02"), Currency: "USD", Lines: []InvoiceLine{
+		{Number: 1, SubscriptionNumber: "A-1", Item: "Extreme", Charge: "committed", PeriodStart: day("2026-03-01"), PeriodEnd: day("2026-03-31"), Amount: decimal.RequireFromString("1"), Source: "test:1"},
+	}}}, false); err != nil {
+		t.Fatal(err)
+	}
+	calm, _ := o.workbook("2026-03", "infinity", Selection{})
+	config, err := pgxpool.ParseConfig(o.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meddled := 0
+	config.ConnConfig.Tracer = meddler{func() {
+		meddled++
+		o.exec(`update dw.fact_daily_consumption set committed_tib = committed_tib + 50 where usage_date >= '2026-02-20'`)
+	}}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	var restless bytes.Buffer
+	if _, err := New(pool, func() time.Time { return o.now }).WriteWorkbook(t.Context(), &restless, month("2026-03"), time.Time{}, Selection{}); err != nil {
+		t.Fatal(err)
+	}
+	if meddled < 3 || !bytes.Equal(calm, restless.Bytes()) {
+		t.Errorf("what was loaded meanwhile, %d times, is in the file", meddled)
+	}
+	if after, _ := o.workbook("2026-03", "infinity", Selection{}); bytes.Equal(calm, after) {
+		t.Error("what was loaded is not in the next file")
 	}
 }
 
