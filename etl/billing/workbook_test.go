@@ -395,6 +395,15 @@ func TestWorkbook(t *testing.T) {
 		}
 	}
 
+	// Of before the invoice was imported there is no match.
+	past, _ := o.workbook("2026-03", "2026-04-02T12:59:00Z", Selection{})
+	if rows := table(t, reopened(t, past), "Match", matchSheet); rows != nil {
+		t.Errorf("an invoice that was not known: %q", rows)
+	}
+	if note, _ := reopened(t, past).GetCellValue("Match", "A2"); !strings.HasPrefix(note, "No invoice with a line of this month is imported") {
+		t.Errorf("the sheet says %q", note)
+	}
+
 	// A part of it has the numbers of the whole.
 	part, made := o.workbook("2026-03", "infinity", Selection{Account: "calls"})
 	rows := table(t, reopened(t, part), "Lines", lineSheet)
@@ -521,13 +530,22 @@ func TestWorkbookOfAClosedMonth(t *testing.T) {
 		t.Error("what was accepted is not told")
 	}
 
+	if p, err := f.GetDocProps(); err != nil || p.Created != "2026-04-02T13:00:00Z" {
+		t.Errorf("the file is of %s, the month was closed at 13:00: %v", p.Created, err)
+	}
+
 	// As it was known before.
+	o.exec(`insert into ops.run (run_id, source, dataset, scope, account, status, owner, fence, business_at, started_at, finished_at)
+		overriding system value values (10, 'keystone', 'keystone.history', 'C-1', 'acme', 'ok', 'test', 1, '2026-04-03T10:00:00Z', now(), now())`)
 	again, _ := o.workbook("2026-03", "2026-04-02T12:15:00Z", Selection{})
 	f = reopened(t, again)
 	o.same(f, "Lines", lineSheet, wantOpenLines, "2026-03", "2026-04-02T12:15:00Z")
 	o.same(f, "Daily evidence", daySheet, wantOpenDays, "2026-03", "2026-04-02T12:15:00Z")
 	if n := o.same(f, "Restatements", restatementSheet, wantRestatements, "2026-03", "2026-04-02T12:15:00Z", ""); n != 0 {
 		t.Errorf("%d values had been restated by then", n)
+	}
+	if got := facts(t, f)["loaded up to"]; got != "run 9 of 2026-04-01 10:00:00Z" {
+		t.Errorf("loaded up to %s", got)
 	}
 	for _, sheet := range []string{"Lines", "Daily evidence", "Restatements"} {
 		if a, b := sheetText(t, reopened(t, before), sheet), sheetText(t, f, sheet); a != b {
