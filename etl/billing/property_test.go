@@ -145,7 +145,7 @@ type madePeriod struct {
 
 type madeAbsence struct {
 	spell
-	level       string // customer/number/name/ordinal
+	level       string // customer/number/discriminator/name/ordinal
 	first, last date
 	decision    string
 }
@@ -223,7 +223,7 @@ func (w *world) makeSubscription(t *madeTenant) {
 	}
 	t.subs = append(t.subs, s)
 	begin, over := dateOf("2026-01-04"), dateOf("2026-04-11")
-	switch w.r.IntN(4) {
+	switch w.r.IntN(5) {
 	case 0: // long before
 		s.start = ptrTo(dateOf("2025-03-17").at(0))
 	case 1:
@@ -231,6 +231,18 @@ func (w *world) makeSubscription(t *madeTenant) {
 		s.start = ptrTo(begin.at(w.r.IntN(24)))
 	case 2:
 		s.start = ptrTo(w.between(dateOf("2025-11-01"), dateOf("2026-01-03")).at(7))
+	}
+	if w.chance(12) { // in use before it starts, as when it was renewed
+		s.start = ptrTo((begin + date(1+w.r.IntN(95))).at(7))
+	}
+	if s.disc != "" && s.number == "S1" && w.chance(70) { // it renews the other, or nearly so
+		begin = w.between(dateOf("2026-01-20"), dateOf("2026-03-10"))
+		other := t.subs[0]
+		other.end = ptrTo(begin.at(w.r.IntN(24)))
+		for i := range other.terms {
+			other.terms[i].end = other.end
+		}
+		s.start = ptrTo((begin + date(w.r.IntN(6)-2)).at(7))
 	}
 	last := over
 	if w.chance(20) {
@@ -244,9 +256,12 @@ func (w *world) makeSubscription(t *madeTenant) {
 			next := told.Add(time.Duration(1+w.r.IntN(20)) * 24 * time.Hour)
 			former := terms
 			former.until = &next
-			if w.chance(50) {
+			switch {
+			case w.chance(40):
 				former.end = ptrTo(w.between(begin+5, over+30).at(0))
-			} else {
+			case w.chance(40) && s.start != nil:
+				former.start = ptrTo(s.start.AddDate(0, 0, -[]int{1, 30, 59, 60, 61, 365}[w.r.IntN(6)]))
+			default:
 				former.start = nil
 			}
 			s.terms, terms.from = append(s.terms, former), next
@@ -376,13 +391,10 @@ func (w *world) makeDays(t *madeTenant, l *madeLevel, from, last date) {
 }
 
 func (w *world) decide(t *madeTenant, s *madeSubscription, l *madeLevel, begin, over date) {
-	if s.disc != "" || len(t.subs) > 1 {
-		return // decisions do not tell subscriptions of one number apart
-	}
 	day := begin
 	for w.chance(25) {
 		a := madeAbsence{first: day + date(w.r.IntN(20)), decision: []string{"keep", "drop"}[w.r.IntN(2)]}
-		a.level = fmt.Sprintf("%s/%s/%s/%d", t.customer, s.number, l.name, l.ordinal)
+		a.level = fmt.Sprintf("%s/%s/%s/%s/%d", t.customer, s.number, s.disc, l.name, l.ordinal)
 		a.last = a.first + date(w.r.IntN(40))
 		a.from = w.between(begin+20, over).at(9)
 		if w.chance(20) {
@@ -564,8 +576,8 @@ func (w *world) store(t *testing.T, o *office) {
 	}
 	for _, a := range w.absences {
 		k := strings.Split(a.level, "/")
-		ordinal, _ := strconv.Atoi(k[3])
-		absences = append(absences, []any{k[0], k[1], k[2], ordinal, a.first.at(0), a.last.at(0), a.decision, "test", a.from, a.until})
+		ordinal, _ := strconv.Atoi(k[4])
+		absences = append(absences, []any{k[0], k[1], k[2], k[3], ordinal, a.first.at(0), a.last.at(0), a.decision, "test", a.from, a.until})
 	}
 	for i, q := range w.refusals {
 		var day, from, until, resolution any
@@ -599,7 +611,7 @@ func (w *world) store(t *testing.T, o *office) {
 	copyTo("dw", "fact_daily_consumption", figures+"known_since absent_since invoiced_samples uninvoiced_samples payload_id run_id", days)
 	copyTo("dw", "restatement", figures+"known_from known_until kind payload_id run_id", former)
 	copyTo("billing", "period", "customer_id subscription_number clock period_start period_end schedule source known_since superseded_at", periods)
-	copyTo("billing", "absence", "customer_id subscription_number service_level level_ordinal first_day last_day decision reason known_since superseded_at", absences)
+	copyTo("billing", "absence", "customer_id subscription_number discriminator service_level level_ordinal first_day last_day decision reason known_since superseded_at", absences)
 	copyTo("ops", "quarantine", "run_id source dataset scope window_from window_until path reason excerpt subscription_number service_level day fingerprint quarantined_at resolved_at resolution", refusals)
 	copyTo("billing", "rate", "rate_id vendor account customer_id subscription_number item charge is_waiver unit_price currency valid_from valid_to source known_since superseded_at", rates)
 	for k := range w.readings {
@@ -746,9 +758,58 @@ func (s *madeSubscription) termsThen(asOf *time.Time) (start, end *time.Time) {
 
 func dateAt(t *time.Time) date { return date(t.Unix() / 86400) }
 
+// began is the day on which a subscription began to be used or was to be: a start that lies 60 days or more after
+// its use began, or after a start told before, is that of a renewal.
+func (s *madeSubscription) began(asOf *time.Time) *date {
+	start, _ := s.termsThen(asOf)
+	var toldFirst, usedFirst *date
+	for _, v := range s.terms {
+		if v.start != nil && (asOf == nil || !v.from.After(*asOf)) && (toldFirst == nil || dateAt(v.start) < *toldFirst) {
+			toldFirst = ptrTo(dateAt(v.start))
+		}
+	}
+	for _, l := range s.levels {
+		if first, _, seen := l.observed(asOf); seen && (usedFirst == nil || first < *usedFirst) {
+			usedFirst = &first
+		}
+	}
+	if start == nil {
+		return toldFirst
+	}
+	told := dateAt(start)
+	if usedFirst == nil || *usedFirst >= told {
+		return &told
+	}
+	before := *usedFirst
+	if toldFirst != nil && *toldFirst < before {
+		before = *toldFirst
+	}
+	if told-before >= 60 {
+		return &before
+	}
+	return &told
+}
+
+// waivedBefore is the first day whose burst is charged.
+func (t *madeTenant) waivedBefore(s *madeSubscription, asOf *time.Time) *date {
+	began := s.began(asOf)
+	if began == nil {
+		return nil
+	}
+	from := *began
+	for _, other := range t.subs {
+		_, end := other.termsThen(asOf)
+		if b := other.began(asOf); other != s && other.number == s.number && b != nil && *b < *began && end != nil && dateAt(end)-*began >= -2 && dateAt(end)-*began <= 1 {
+			from = min(from, *b)
+		}
+	}
+	return ptrTo(from + 60)
+}
+
 // expected are the days on which a level should have figures.
 func (w *world) expected(s *madeSubscription, l *madeLevel, asOf *time.Time) (first, last date, ok bool) {
-	start, end := s.termsThen(asOf)
+	_, end := s.termsThen(asOf)
+	start := s.began(asOf)
 	subscriptionFirst, metered := date(0), false
 	for _, other := range s.levels {
 		if f, _, seen := other.observed(asOf); seen {
@@ -764,8 +825,8 @@ func (w *world) expected(s *madeSubscription, l *madeLevel, asOf *time.Time) (fi
 		last = dateAt(end)
 	}
 	if f, latest, seen := l.observed(asOf); seen {
-		if f == subscriptionFirst && start != nil && dateAt(start) >= w.horizon && dateAt(start) < f {
-			f = dateAt(start)
+		if f == subscriptionFirst && start != nil {
+			f = min(f, max(*start, w.horizon))
 		}
 		return f, max(last, latest), true
 	}
@@ -779,7 +840,7 @@ func (w *world) expected(s *madeSubscription, l *madeLevel, asOf *time.Time) (fi
 		if !ok {
 			first, ok = dateAt(&c.from), true
 			if start != nil {
-				first = max(dateAt(start), w.horizon)
+				first = max(*start, w.horizon)
 			}
 		}
 		if c.until == nil && c.absent != nil && (asOf == nil || !c.absent.After(*asOf)) {
@@ -875,7 +936,7 @@ func (w *world) statement(month string, asOf *time.Time) []string {
 	lines := map[lineKey]*wantLine{}
 	for _, c := range w.tenants {
 		for _, s := range c.subs {
-			start, _ := s.termsThen(asOf)
+			waived := c.waivedBefore(s, asOf)
 			type extent struct {
 				first, last date
 				ok          bool
@@ -892,7 +953,7 @@ func (w *world) statement(month string, asOf *time.Time) []string {
 							continue
 						}
 						for d := max(extents[i].first, span[0]); d <= min(extents[i].last, span[1]); d++ {
-							w.countDay(lines, c, s, l, charge, span, d, start, now, asOf, byCustomer)
+							w.countDay(lines, c, s, l, charge, span, d, waived, now, asOf, byCustomer)
 						}
 					}
 				}
@@ -916,8 +977,6 @@ func (w *world) statement(month string, asOf *time.Time) []string {
 				places = 2
 			}
 			amount, currency = written(new(big.Rat).Mul(l.scaled, r.price.rat()), places, false), r.cur
-		} else if priced {
-			currency = r.cur
 		}
 		state := "final"
 		if l.provisional || now.Before((k.end + 1).at(0).Add(settle)) {
@@ -939,9 +998,9 @@ func (w *world) statement(month string, asOf *time.Time) []string {
 }
 
 func (w *world) countDay(lines map[lineKey]*wantLine, c *madeTenant, s *madeSubscription, l *madeLevel, charge string, span [2]date, d date,
-	start *time.Time, now time.Time, asOf *time.Time, byCustomer map[string][]madeRate) {
+	waived *date, now time.Time, asOf *time.Time, byCustomer map[string][]madeRate) {
 	k := lineKey{customer: c.customer, account: c.account, number: s.number, disc: s.disc, item: l.name, charge: charge, start: span[0], end: span[1]}
-	k.waiver = charge == "burst" && start != nil && d < dateAt(start)+60
+	k.waiver = charge == "burst" && waived != nil && d < *waived
 	if r := w.rate(k, l.class, d, asOf, byCustomer); r != nil {
 		k.rate = r.id
 	}
@@ -963,7 +1022,7 @@ func (w *world) countDay(lines map[lineKey]*wantLine, c *madeTenant, s *madeSubs
 	v := l.known(d, asOf)
 	gone := v != nil && v.absent != nil && (asOf == nil || !v.absent.After(*asOf))
 	decision := ""
-	for _, a := range w.instances[fmt.Sprintf("%s/%s/%s/%d", c.customer, s.number, l.name, l.ordinal)] {
+	for _, a := range w.instances[fmt.Sprintf("%s/%s/%s/%s/%d", c.customer, s.number, s.disc, l.name, l.ordinal)] {
 		if a.holds(asOf) && a.first <= d && d <= a.last {
 			decision = a.decision
 		}

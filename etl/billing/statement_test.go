@@ -74,7 +74,7 @@ func TestStatementByHand(t *testing.T) {
 		"A-1 Extreme committed 2026-04-01 2026-04-30 112.5 1126.13 USD provisional 30/30 (calendar assumed; days absent and neither kept nor dropped: 1)",
 		"A-1 Extreme burst 2026-04-01 2026-04-30 5 62 JPY final 10/10 (calendar assumed)",
 		"A-1 Extreme burst 2026-04-01 2026-04-30 10 10.001 KWD provisional 20/20 (calendar assumed; days absent and neither kept nor dropped: 1)")
-	absence := Absence{"C-1", "A-1", "Extreme", 0, day("2026-04-15"), day("2026-04-17"), "keep", "they told us by mail"}
+	absence := Absence{"C-1", "A-1", "", "Extreme", 0, day("2026-04-15"), day("2026-04-17"), "keep", "they told us by mail"}
 	decide := func(a Absence) {
 		t.Helper()
 		if err := o.DecideAbsence(t.Context(), a); err != nil {
@@ -106,7 +106,7 @@ func TestStatementByHand(t *testing.T) {
 	wantLines(t, "back again", o.lines("2026-04", "infinity")[:1],
 		"A-1 Extreme committed 2026-04-01 2026-04-30 112.5 1126.13 USD final 30/30 (calendar assumed)")
 
-	err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-2", "Extreme", 0, 1, 2, "keep", "r"})
+	err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-2", "", "Extreme", 0, 1, 2, "keep", "r"})
 	if err == nil || !strings.Contains(err.Error(), "no such level was loaded") {
 		t.Errorf("an unknown level: got %v", err)
 	}
