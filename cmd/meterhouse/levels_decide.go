@@ -101,7 +101,7 @@ can be dropped too, as of a level that has ended. --from and --to are the first 
 	}
 	cmd.Flags().StringVar(&d.CustomerID, "customer", "", "customer `id`")
 	cmd.Flags().StringVar(&d.SubscriptionNumber, "subscription", "", "subscription `number`")
-	cmd.Flags().StringVar(&d.Discriminator, "discriminator", "", "which of several subscriptions that share the number, as the `list` tells (default the first)")
+	cmd.Flags().StringVar(&d.Discriminator, "discriminator", "", "which `one` of those that share the number (default the first)")
 	cmd.Flags().StringVar(&d.ServiceLevel, "level", "", "`name` of the service level")
 	cmd.Flags().IntVar(&d.LevelOrdinal, "ordinal", 0, "`number` of the instance, from 0, among levels of one name")
 	cmd.Flags().StringVar(&from, "from", "", "first `day`, YYYY-MM-DD")
@@ -160,8 +160,8 @@ const absentDays = `
 		from absent
 	)
 
-	select customer_id, subscription_number, discriminator, service_level, level_ordinal, min(usage_date) as first_day, max(usage_date) as last_day, count(*) as days,
-		date_trunc('second', absent_since) as absent_since, coalesce(decision, 'undecided') as decision, reason
+	select customer_id, subscription_number, service_level, level_ordinal, min(usage_date) as first_day, max(usage_date) as last_day, count(*) as days,
+		date_trunc('second', absent_since) as absent_since, coalesce(decision, 'undecided') as decision, reason, discriminator
 	from numbered
 	group by customer_id, subscription_number, discriminator, service_level, level_ordinal, absent_since, decision, reason, island
-	order by 1, 2, 3, 4, 5, 6`
+	order by 1, 2, discriminator, 3, 4, 5`
