@@ -37,6 +37,7 @@ returns table (
 language sql stable
 set search_path = pg_catalog
 set enable_nestloop = off -- the planner cannot tell how many rows the steps have, and joining them row by row takes minutes
+set enable_mergejoin = off -- nor that they would have to be sorted first
 set jit = off
 set work_mem = '64MB'
 as $$
@@ -204,9 +205,17 @@ level_span as materialized (
     ) as numbered
 ),
 
+-- The days that spans of a level reach over, from the first of a month on: a running total begins there.
+reach as materialized (
+    select customer_key, service_level_key, account, date_trunc('month', min(period_start))::date as first_day, max(period_end) as last_day
+    from level_span
+    group by customer_key, service_level_key, account
+),
+
 daily as materialized (
     select
         r.service_level_key, d.usage_date, d.committed_tib, d.known_since, d.is_partial, d.absent_since is not null as is_absent,
+        coalesce(lead(d.usage_date) over (partition by r.service_level_key order by d.usage_date), 'infinity') as next_date,
         case
             when a.reading = 'running' then d.accrued_last_tib - coalesce(
                 lag(d.accrued_last_tib) over (
@@ -214,11 +223,7 @@ daily as materialized (
                 ), 0)
             else d.accrued_sum_tib
         end as accrued_burst_tib
-    from (
-        select customer_key, service_level_key, account, date_trunc('month', min(period_start))::date as first_day, max(period_end) as last_day
-        from level_span
-        group by customer_key, service_level_key, account
-    ) as r
+    from reach as r
     cross join lateral (
         select d.*
         from dw.daily_consumption_as_of(statement_part.as_of) as d
@@ -261,8 +266,7 @@ slot as materialized (
         s.service_level_key in (select q.service_level_key from level_refused as q) and exists (
             select from level_refused as q
             where q.service_level_key = s.service_level_key and days.day >= q.first_day and days.day <= q.last_day
-        ) as is_refused,
-        count(d.committed_tib) over (partition by s.span_key order by days.day) as told
+        ) as is_refused
     from level_span as s
     cross join clock
     cross join lateral (select s.day_from + i as day from generate_series(0, s.day_until - s.day_from) as i) as days
@@ -272,48 +276,44 @@ slot as materialized (
 
 -- A day without figures has the last commitment that was known before it: of the days before, else of the contract.
 gap as materialized (
-    select e.span_key, e.day, e.told, s.customer_key, s.service_level_key
+    select e.span_key, e.day, s.customer_key, s.service_level_key, d.committed_tib
     from slot as e
     join level_span as s using (span_key)
+    left join daily as d on d.service_level_key = s.service_level_key and d.usage_date < e.day and d.next_date > e.day
     where not e.is_there and not e.is_not_due and e.charge = 'committed'
 ),
 
--- What the days before a period tell is the same for all of its days.
 before as materialized (
-    select g.span_key, b.committed_tib
-    from (
-        select g.span_key, g.customer_key, g.service_level_key, min(g.day) as day
-        from gap as g
-        where g.told = 0
-        group by g.span_key, g.customer_key, g.service_level_key
-    ) as g
+    select r.service_level_key, b.committed_tib
+    from reach as r
     cross join lateral (
         select x.committed_tib
         from (
             (
                 select d.usage_date, d.committed_tib from dw.fact_daily_consumption as d
-                where d.customer_key = g.customer_key and d.service_level_key = g.service_level_key and d.usage_date < g.day
+                where d.customer_key = r.customer_key and d.service_level_key = r.service_level_key and d.usage_date < r.first_day
                     and d.known_since <= statement_part.as_of
                 order by d.usage_date desc limit 1
             )
             union all
             (
-                select r.usage_date, r.committed_tib from dw.restatement as r
-                where r.customer_key = g.customer_key and r.service_level_key = g.service_level_key and r.usage_date < g.day
-                    and statement_part.as_of < 'infinity' and r.known_from <= statement_part.as_of and statement_part.as_of < r.known_until
-                order by r.usage_date desc limit 1
+                select f.usage_date, f.committed_tib from dw.restatement as f
+                where f.customer_key = r.customer_key and f.service_level_key = r.service_level_key and f.usage_date < r.first_day
+                    and statement_part.as_of < 'infinity' and f.known_from <= statement_part.as_of and statement_part.as_of < f.known_until
+                order by f.usage_date desc limit 1
             )
         ) as x
         order by x.usage_date desc
         limit 1
     ) as b
+    where r.service_level_key in (select g.service_level_key from gap as g where g.committed_tib is null)
 ),
 
 estimate as materialized (
     select
         g.span_key, g.day,
         coalesce(
-            n.committed_tib,
+            g.committed_tib,
             b.committed_tib,
             (
                 select f.committed_tib
@@ -325,11 +325,10 @@ estimate as materialized (
             )
         ) as estimate_tib
     from gap as g
-    left join slot as n on n.span_key = g.span_key and n.told = g.told and n.is_there
-    left join before as b on b.span_key = g.span_key and g.told = 0
+    left join before as b using (service_level_key)
 ),
 
-judged as materialized (
+judged as (
     select
         e.span_key, e.day, e.known_since, e.is_partial, e.is_absent, e.is_refused,
         case e.charge when 'committed' then coalesce(e.committed_tib, g.estimate_tib) else e.accrued_burst_tib end as reading,
@@ -495,7 +494,7 @@ license_part as (
     ) as d on d.operation_key = l.operation_key and d.product_key = l.product_key and d.description = l.description and d.day = days.day
 ),
 
-part as materialized (
+part as (
     select * from level_part
     union all
     select * from license_part
@@ -588,6 +587,7 @@ returns table (
 language sql stable security definer
 set search_path = pg_catalog
 set enable_nestloop = off
+set enable_mergejoin = off
 set jit = off
 set work_mem = '64MB'
 as $$

@@ -187,6 +187,14 @@ func (w *world) chance(percent int) bool { return w.r.IntN(100) < percent }
 func (w *world) between(a, b date) date  { return a + date(w.r.IntN(int(b-a)+1)) }
 func (w *world) key() int64              { w.nextKey++; return w.nextKey }
 
+// when is a time on one of some days, at which statements are asked for rather often: to the instant.
+func (w *world) when(a, b date, hour int) time.Time {
+	if asked := at([]string{"2026-02-17T10:00:00Z", "2026-03-09T10:00:00Z"}[w.r.IntN(2)]); w.chance(30) && !asked.Before(a.at(0)) && asked.Before((b + 1).at(0)) {
+		return asked
+	}
+	return w.between(a, b).at(hour)
+}
+
 func ptrTo[T any](v T) *T { return &v }
 
 var settle = 2 * time.Hour
@@ -206,7 +214,7 @@ func makeWorld(seed uint64, tenants int) *world {
 	for i := range tenants {
 		t := &madeTenant{key: w.key(), customer: fmt.Sprintf("C%05d", i), account: fmt.Sprintf("a%d", w.r.IntN(4))}
 		w.tenants = append(w.tenants, t)
-		for range 1 + w.r.IntN(8)/7 {
+		for range 1 + w.r.IntN(4)/3 {
 			w.makeSubscription(t)
 		}
 	}
@@ -250,10 +258,10 @@ func (w *world) makeSubscription(t *madeTenant) {
 		s.end = ptrTo((last + date(w.r.IntN(5)-2)).at(w.r.IntN(2) * 23))
 	}
 	if w.chance(60) { // terms of their own, maybe told twice
-		told := w.between(dateOf("2026-01-01"), dateOf("2026-03-20")).at(5)
+		told := w.when(dateOf("2026-01-01"), dateOf("2026-03-20"), 5)
 		terms := madeTerms{spell{told, nil}, s.start, s.end}
 		if w.chance(40) {
-			next := told.Add(time.Duration(1+w.r.IntN(20)) * 24 * time.Hour)
+			next := w.when(date(told.Unix()/86400)+1, date(told.Unix()/86400)+20, 5)
 			former := terms
 			former.until = &next
 			switch {
@@ -291,9 +299,9 @@ func (w *world) makeSubscription(t *madeTenant) {
 	w.makeCalendar(t, s)
 	for w.chance(12) {
 		q := madeRefusal{customer: t.customer, first: w.between(begin, over), hasAny: true}
-		q.from = (q.first + 1).at(3)
+		q.from = w.when(q.first+1, q.first+10, 3)
 		if w.chance(50) {
-			q.until = ptrTo(q.from.Add(time.Duration(1+w.r.IntN(40)) * 24 * time.Hour))
+			q.until = ptrTo(w.when(q.first+11, q.first+40, 3))
 		}
 		q.last, q.hasDay = q.first, w.chance(60)
 		if !q.hasDay {
@@ -313,17 +321,17 @@ func (w *world) makeContracts(l *madeLevel, always bool) {
 	if !always && w.chance(50) {
 		return
 	}
-	from := w.between(dateOf("2025-12-20"), dateOf("2026-02-20")).at(w.r.IntN(24))
+	from := w.when(dateOf("2025-12-20"), dateOf("2026-02-20"), w.r.IntN(24))
 	for {
 		c := madeContract{spell{from, nil}, figure{int64(w.r.IntN(40000)), 2}, nil}
 		if w.chance(60) {
 			if w.chance(20) {
-				c.absent = ptrTo(from.Add(50 * 24 * time.Hour))
+				c.absent = ptrTo(w.when(date(from.Unix()/86400)+1, date(from.Unix()/86400)+60, 4))
 			}
 			l.contracts = append(l.contracts, c)
 			return
 		}
-		from = from.Add(time.Duration(1+w.r.IntN(30)) * 24 * time.Hour)
+		from = w.when(date(from.Unix()/86400)+1, date(from.Unix()/86400)+30, 6)
 		c.until = ptrTo(from)
 		l.contracts = append(l.contracts, c)
 	}
@@ -368,7 +376,7 @@ func (w *world) makeDays(t *madeTenant, l *madeLevel, from, last date) {
 			v.from = v.from.Add(time.Duration(w.r.IntN(30)) * 24 * time.Hour)
 		}
 		for w.chance(6) { // restated
-			next := v.from.Add(time.Duration(1+w.r.IntN(20)) * 24 * time.Hour)
+			next := w.when(date(v.from.Unix()/86400)+1, date(v.from.Unix()/86400)+20, 3)
 			if next.After(w.now) {
 				break
 			}
@@ -381,7 +389,7 @@ func (w *world) makeDays(t *madeTenant, l *madeLevel, from, last date) {
 			v.from = w.now
 		}
 		if w.chance(2) {
-			v.absent = ptrTo(v.from.Add(time.Duration(1+w.r.IntN(10)) * 24 * time.Hour))
+			v.absent = ptrTo(w.when(date(v.from.Unix()/86400)+1, date(v.from.Unix()/86400)+10, 3))
 			if v.absent.After(w.now) {
 				v.absent = &w.now
 			}
@@ -396,9 +404,9 @@ func (w *world) decide(t *madeTenant, s *madeSubscription, l *madeLevel, begin, 
 		a := madeAbsence{first: day + date(w.r.IntN(20)), decision: []string{"keep", "drop"}[w.r.IntN(2)]}
 		a.level = fmt.Sprintf("%s/%s/%s/%s/%d", t.customer, s.number, s.disc, l.name, l.ordinal)
 		a.last = a.first + date(w.r.IntN(40))
-		a.from = w.between(begin+20, over).at(9)
+		a.from = w.when(begin+20, over-5, 9)
 		if w.chance(20) {
-			a.until = ptrTo(a.from.Add(5 * 24 * time.Hour))
+			a.until = ptrTo(w.when(date(a.from.Unix()/86400)+1, date(a.from.Unix()/86400)+5, 9))
 		}
 		w.absences, w.instances[a.level] = append(w.absences, a), append(w.instances[a.level], a)
 		day = a.last + 1
@@ -417,7 +425,7 @@ func (w *world) makeCalendar(t *madeTenant, s *madeSubscription) {
 		// What was imported first is replaced later by something else.
 		known := spell{dateOf("2026-01-02").at(0), nil}
 		if w.chance(30) {
-			changed := w.between(dateOf("2026-02-01"), dateOf("2026-04-01")).at(8)
+			changed := w.when(dateOf("2026-02-01"), dateOf("2026-04-01"), 8)
 			w.tile(name, clock, spell{known.from, &changed})
 			known.from = changed
 		}
@@ -484,7 +492,7 @@ func (w *world) price(r madeRate, currencies []string) {
 		}
 		r.spell = spell{dateOf("2026-01-02").at(1), nil}
 		if w.chance(15) {
-			changed := w.between(dateOf("2026-02-01"), dateOf("2026-04-05")).at(2)
+			changed := w.when(dateOf("2026-02-01"), dateOf("2026-04-05"), 2)
 			former := r
 			former.price.n += 7
 			former.until, former.id = &changed, int64(len(w.rates)+1)
@@ -1084,6 +1092,7 @@ func TestStatementOfManyTenants(t *testing.T) {
 	for _, c := range []struct{ month, asOf string }{
 		{"2026-01", ""}, {"2026-02", ""}, {"2026-03", ""}, {"2026-04", ""}, {"2026-05", ""},
 		{"2026-02", "2026-02-17T10:00:00Z"}, {"2026-02", "2026-03-09T10:00:00Z"}, {"2026-03", "2026-03-31T23:30:00Z"},
+		{"2026-01", "2026-02-17T10:00:00Z"}, {"2026-03", "2026-04-01T01:59:59.999999Z"}, {"2026-03", "2026-04-01T02:00:00Z"},
 	} {
 		var asOf *time.Time
 		then := "infinity"
