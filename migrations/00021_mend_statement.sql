@@ -215,7 +215,6 @@ reach as materialized (
 daily as materialized (
     select
         r.service_level_key, d.usage_date, d.committed_tib, d.known_since, d.is_partial, d.absent_since is not null as is_absent,
-        coalesce(lead(d.usage_date) over (partition by r.service_level_key order by d.usage_date), 'infinity') as next_date,
         case
             when a.reading = 'running' then d.accrued_last_tib - coalesce(
                 lag(d.accrued_last_tib) over (
@@ -276,11 +275,18 @@ slot as materialized (
 
 -- A day without figures has the last commitment that was known before it: of the days before, else of the contract.
 gap as materialized (
-    select e.span_key, e.day, s.customer_key, s.service_level_key, d.committed_tib
+    select e.span_key, e.day, s.customer_key, s.service_level_key
     from slot as e
     join level_span as s using (span_key)
-    left join daily as d on d.service_level_key = s.service_level_key and d.usage_date < e.day and d.next_date > e.day
     where not e.is_there and not e.is_not_due and e.charge = 'committed'
+),
+
+told as materialized (
+    select
+        d.service_level_key, d.usage_date, d.committed_tib,
+        coalesce(lead(d.usage_date) over (partition by d.service_level_key order by d.usage_date), 'infinity') as next_date
+    from daily as d
+    where d.service_level_key in (select g.service_level_key from gap as g)
 ),
 
 before as materialized (
@@ -306,14 +312,14 @@ before as materialized (
         order by x.usage_date desc
         limit 1
     ) as b
-    where r.service_level_key in (select g.service_level_key from gap as g where g.committed_tib is null)
+    where r.service_level_key in (select g.service_level_key from gap as g)
 ),
 
 estimate as materialized (
     select
         g.span_key, g.day,
         coalesce(
-            g.committed_tib,
+            t.committed_tib,
             b.committed_tib,
             (
                 select f.committed_tib
@@ -325,7 +331,8 @@ estimate as materialized (
             )
         ) as estimate_tib
     from gap as g
-    left join before as b using (service_level_key)
+    left join told as t on t.service_level_key = g.service_level_key and t.usage_date < g.day and t.next_date > g.day
+    left join before as b on b.service_level_key = g.service_level_key
 ),
 
 judged as (
@@ -665,6 +672,131 @@ left join billing.rate as r on r.rate_id = l.rate_id
 $$;
 -- +goose StatementEnd
 
+-- +goose StatementBegin
+create or replace function billing.recomputed_burst(month date, as_of timestamptz default 'infinity', interval_minutes numeric default null)
+returns table (
+    month date, account text, customer_id text, subscription_number text, discriminator text, service_level text, level_ordinal integer,
+    vendor_tib numeric, recomputed_tib numeric, difference_tib numeric, within_tolerance boolean, reading text, interval_minutes numeric,
+    samples bigint, samples_expected bigint, days_observed integer, days_from_samples integer, days_from_daily_rows integer
+)
+language sql stable security definer
+set search_path = pg_catalog
+set enable_nestloop = off
+set enable_mergejoin = off
+set jit = off
+set work_mem = '64MB'
+as $$
+with bounds as materialized (
+    select m.month_start, m.month_start + interval '1 month' as month_until, extract(day from m.month_start + interval '1 month - 1 day')::integer as days
+    from (select date_trunc('month', recomputed_burst.month::timestamp) as month_start) as m
+),
+
+daily as materialized (
+    select l.customer_key, l.subscription_key, l.service_level_key, l.service_level, l.level_ordinal, d.*
+    from dw.dim_service_level as l
+    cross join bounds
+    cross join lateral (
+        select
+            d.usage_date as day, d.sample_count, d.step_seconds, d.over_committed_avg_tib, d.accrued_sum_tib, d.accrued_last_tib, d.is_current
+        from dw.daily_consumption_as_of(recomputed_burst.as_of) as d
+        where d.customer_key = l.customer_key and d.service_level_key = l.service_level_key
+            and d.usage_date >= bounds.month_start::date and d.usage_date < bounds.month_until::date
+        offset 0
+    ) as d
+),
+
+sampled as materialized (
+    select
+        f.customer_key, f.service_level_key, (f.sampled_at at time zone 'UTC')::date as day, count(*) as samples,
+        sum(greatest(f.consumed_tib - f.committed_tib, 0)) as over_tib, extract(epoch from max(f.sampled_at) - min(f.sampled_at)) as spread
+    from dw.fact_consumption_sample as f
+    cross join bounds
+    where f.sampled_at >= bounds.month_start at time zone 'UTC' and f.sampled_at < bounds.month_until at time zone 'UTC'
+    group by f.customer_key, f.service_level_key, (f.sampled_at at time zone 'UTC')::date
+),
+
+-- The samples speak where they are all there and what was known of the day then is what is known now; else the daily row does.
+paired as materialized (
+    select d.*, s.samples, s.over_tib, s.spread
+    from daily as d
+    left join sampled as s on s.service_level_key = d.service_level_key and s.day = d.day and d.is_current and s.samples = d.sample_count
+),
+
+-- The daily row has the median step in whole seconds. Where samples lie that far apart from the first to the last it
+-- need not be looked for again.
+uneven as materialized (
+    select p.service_level_key, p.day, m.step
+    from paired as p
+    cross join lateral (
+        select (array_agg(s.step order by s.step))[count(s.step) / 2 + 1] as step
+        from (
+            select extract(epoch from f.sampled_at - lag(f.sampled_at) over (order by f.sampled_at)) as step
+            from dw.fact_consumption_sample as f
+            where f.customer_key = p.customer_key and f.service_level_key = p.service_level_key
+                and f.sampled_at >= p.day::timestamp at time zone 'UTC' and f.sampled_at < (p.day + 1)::timestamp at time zone 'UTC'
+        ) as s
+    ) as m
+    where p.samples > 1 and p.spread is distinct from (p.samples - 1) * p.step_seconds
+),
+
+day_sum as materialized (
+    select
+        p.customer_key, p.subscription_key, p.service_level_key, p.service_level, p.level_ordinal, p.day, p.sample_count, p.accrued_sum_tib, p.accrued_last_tib,
+        p.samples is not null as is_from_samples,
+        coalesce(u.step, p.step_seconds) as step,
+        coalesce(p.over_tib, p.over_committed_avg_tib * p.sample_count) as over_tib
+    from paired as p
+    left join uneven as u using (service_level_key, day)
+),
+
+-- A day with a single sample has no step: that of the other days of the month, else the sample stands for the day.
+usual as materialized (
+    select service_level_key, (array_agg(step order by step))[count(step) / 2 + 1] as step
+    from day_sum
+    where step is not null
+    group by service_level_key
+),
+
+timed as (
+    select d.*, coalesce(recomputed_burst.interval_minutes * 60, d.step, u.step, 86400) as seconds
+    from day_sum as d
+    left join usual as u using (service_level_key)
+),
+
+level_month as (
+    select
+        t.customer_key, t.subscription_key, t.service_level, t.level_ordinal,
+        billing.divide_rounded(sum(t.over_tib * t.seconds), bounds.days * 86400, 12) as recomputed_tib,
+        case when count(t.accrued_sum_tib) = count(*) then sum(t.accrued_sum_tib) end as increment_tib,
+        case when count(t.accrued_last_tib) = count(*) then (array_agg(t.accrued_last_tib order by t.day desc))[1] end as running_tib,
+        (array_agg(t.seconds order by t.seconds))[count(*) / 2 + 1] as seconds,
+        sum(t.sample_count) as samples,
+        sum(div(86400, t.seconds))::bigint as samples_expected,
+        count(*)::integer as days_observed,
+        (count(*) filter (where t.is_from_samples))::integer as days_from_samples
+    from timed as t
+    cross join bounds
+    group by t.customer_key, t.subscription_key, t.service_level_key, t.service_level, t.level_ordinal, bounds.days
+)
+
+select
+    bounds.month_start::date, c.account, c.customer_id, s.subscription_number, s.discriminator, m.service_level, m.level_ordinal,
+    v.vendor_tib, trim_scale(m.recomputed_tib), trim_scale(v.vendor_tib - m.recomputed_tib), abs(v.vendor_tib - m.recomputed_tib) <= 0.01,
+    v.reading, trim_scale(billing.divide_rounded(m.seconds, 60, 12)), m.samples, m.samples_expected,
+    m.days_observed, m.days_from_samples, m.days_observed - m.days_from_samples
+from level_month as m
+cross join bounds
+join dw.dim_customer as c using (customer_key)
+join dw.dim_subscription as s using (subscription_key)
+left join billing.accrued_reading_as_of(recomputed_burst.as_of) as a on a.account = c.account and a.month = bounds.month_start::date
+cross join lateral (
+    select
+        coalesce(a.reading, 'increment') as reading,
+        trim_scale(case when a.reading = 'running' then m.running_tib else m.increment_tib end) as vendor_tib
+) as v
+$$;
+-- +goose StatementEnd
+
 comment on function billing.statement_day(text, timestamptz) is 'The days of a statement''s lines, as known at an instant (infinity: now). quantity / scale is the day''s part of its line''s quantity, exact; NULL where unknown. basis: observed, estimated (the last commitment known before), absent_kept, dropped, missing. reading is the figure of the day itself: TiB committed, accrued burst, items. doubt says what keeps the line from being final: absent, partial, quarantine, estimated, missing, fell (a counter), not closed.';
 comment on column mart.statement.currency is 'ISO 4217 code; NULL without an amount. Never sum across currencies.';
 comment on column mart.statement.is_waiver is 'Whether it is burst of the first 60 days of the subscription; a renewal does not start them anew.';
@@ -682,6 +814,113 @@ $$;
 comment on function billing.statement_day(text, timestamptz) is 'The days of a statement''s lines, as known at an instant (infinity: now). quantity / scale is the day''s part of its line''s quantity, exact; NULL where unknown. basis: observed, estimated (the last commitment known before), absent_kept, dropped, missing. reading is the figure of the day itself: TiB committed, accrued burst, items. doubt says what keeps the line from being final: absent, partial, quarantine, estimated, missing, not closed.';
 comment on column mart.statement.currency is 'ISO 4217 code; NULL without a rate. Never sum across currencies.';
 comment on column mart.statement.is_waiver is 'Whether it is burst of the first 60 days of the subscription.';
+
+-- +goose StatementBegin
+create or replace function billing.recomputed_burst(month date, as_of timestamptz default 'infinity', interval_minutes numeric default null)
+returns table (
+    month date, account text, customer_id text, subscription_number text, discriminator text, service_level text, level_ordinal integer,
+    vendor_tib numeric, recomputed_tib numeric, difference_tib numeric, within_tolerance boolean, reading text, interval_minutes numeric,
+    samples bigint, samples_expected bigint, days_observed integer, days_from_samples integer, days_from_daily_rows integer
+)
+language sql stable security definer
+set search_path = pg_catalog
+set enable_nestloop = off
+set jit = off
+as $$
+with bounds as materialized (
+    select m.month_start, m.month_start + interval '1 month' as month_until, extract(day from m.month_start + interval '1 month - 1 day')::integer as days
+    from (select date_trunc('month', recomputed_burst.month::timestamp) as month_start) as m
+),
+
+daily as materialized (
+    select l.customer_key, l.subscription_key, l.service_level_key, l.service_level, l.level_ordinal, d.*
+    from dw.dim_service_level as l
+    cross join bounds
+    cross join lateral (
+        select
+            d.usage_date as day, d.sample_count, d.step_seconds, d.over_committed_avg_tib, d.accrued_sum_tib, d.accrued_last_tib, d.is_current
+        from dw.daily_consumption_as_of(recomputed_burst.as_of) as d
+        where d.customer_key = l.customer_key and d.service_level_key = l.service_level_key
+            and d.usage_date >= bounds.month_start::date and d.usage_date < bounds.month_until::date
+        offset 0
+    ) as d
+),
+
+sampled as materialized (
+    select
+        s.service_level_key, s.day, count(*) as samples, sum(s.over_tib) as over_tib,
+        (array_agg(s.step order by s.step))[count(s.step) / 2 + 1] as step
+    from (
+        select
+            f.service_level_key, (f.sampled_at at time zone 'UTC')::date as day, greatest(f.consumed_tib - f.committed_tib, 0) as over_tib,
+            extract(epoch from f.sampled_at - lag(f.sampled_at) over (
+                partition by f.customer_key, f.service_level_key, (f.sampled_at at time zone 'UTC')::date order by f.sampled_at
+            )) as step
+        from dw.fact_consumption_sample as f
+        cross join bounds
+        where f.sampled_at >= bounds.month_start at time zone 'UTC' and f.sampled_at < bounds.month_until at time zone 'UTC'
+    ) as s
+    group by s.service_level_key, s.day
+),
+
+-- The samples speak where they are all there and what was known of the day then is what is known now; else the daily row does.
+day_sum as materialized (
+    select
+        d.*,
+        s.samples is not null as is_from_samples,
+        coalesce(s.step, d.step_seconds) as step,
+        coalesce(s.over_tib, d.over_committed_avg_tib * d.sample_count) as over_tib
+    from daily as d
+    left join sampled as s on s.service_level_key = d.service_level_key and s.day = d.day and d.is_current and s.samples = d.sample_count
+),
+
+-- A day with a single sample has no step: that of the other days of the month, else the sample stands for the day.
+usual as materialized (
+    select service_level_key, (array_agg(step order by step))[count(step) / 2 + 1] as step
+    from day_sum
+    where step is not null
+    group by service_level_key
+),
+
+timed as (
+    select d.*, coalesce(recomputed_burst.interval_minutes * 60, d.step, u.step, 86400) as seconds
+    from day_sum as d
+    left join usual as u using (service_level_key)
+),
+
+level_month as (
+    select
+        t.customer_key, t.subscription_key, t.service_level, t.level_ordinal,
+        billing.divide_rounded(sum(t.over_tib * t.seconds), bounds.days * 86400, 12) as recomputed_tib,
+        case when count(t.accrued_sum_tib) = count(*) then sum(t.accrued_sum_tib) end as increment_tib,
+        case when count(t.accrued_last_tib) = count(*) then (array_agg(t.accrued_last_tib order by t.day desc))[1] end as running_tib,
+        (array_agg(t.seconds order by t.seconds))[count(*) / 2 + 1] as seconds,
+        sum(t.sample_count) as samples,
+        sum(div(86400, t.seconds))::bigint as samples_expected,
+        count(*)::integer as days_observed,
+        (count(*) filter (where t.is_from_samples))::integer as days_from_samples
+    from timed as t
+    cross join bounds
+    group by t.customer_key, t.subscription_key, t.service_level_key, t.service_level, t.level_ordinal, bounds.days
+)
+
+select
+    bounds.month_start::date, c.account, c.customer_id, s.subscription_number, s.discriminator, m.service_level, m.level_ordinal,
+    v.vendor_tib, trim_scale(m.recomputed_tib), trim_scale(v.vendor_tib - m.recomputed_tib), abs(v.vendor_tib - m.recomputed_tib) <= 0.01,
+    v.reading, trim_scale(billing.divide_rounded(m.seconds, 60, 12)), m.samples, m.samples_expected,
+    m.days_observed, m.days_from_samples, m.days_observed - m.days_from_samples
+from level_month as m
+cross join bounds
+join dw.dim_customer as c using (customer_key)
+join dw.dim_subscription as s using (subscription_key)
+left join billing.accrued_reading_as_of(recomputed_burst.as_of) as a on a.account = c.account and a.month = bounds.month_start::date
+cross join lateral (
+    select
+        coalesce(a.reading, 'increment') as reading,
+        trim_scale(case when a.reading = 'running' then m.running_tib else m.increment_tib end) as vendor_tib
+) as v
+$$;
+-- +goose StatementEnd
 
 -- +goose StatementBegin
 create or replace function billing.computed_statement(period text, as_of timestamptz)

@@ -79,6 +79,25 @@ func TestConstantBurstOfAWholeMonth(t *testing.T) {
 	}
 }
 
+// Intervals that are no whole seconds, and days with a hole, are weighted by the median of their own samples.
+func TestBurstOfUnevenSamples(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.level("2024-06")
+	o.samples("2024-06-01T00:00:00Z", "2024-06-01T23:59:59Z", "299.7 seconds") // 289 of them
+	o.exec(`update dw.fact_daily_consumption set step_seconds = 299`)
+	const check = `select format('%s %s %s %s', recomputed_tib, interval_minutes, samples, days_from_samples) from billing.recomputed_burst('2024-06-01')`
+	o.want(check, "0.6683125 4.995 289 1") // 20 * 289 * 299.7 / (30 * 86400)
+	o.exec(`truncate dw.fact_consumption_sample, dw.fact_daily_consumption`)
+	o.samples("2024-06-01T00:00:00Z", "2024-06-02T00:00:00Z", "5 minutes")
+	o.exec(`delete from dw.fact_consumption_sample where sampled_at >= '2024-06-01T06:00:00Z' and sampled_at < '2024-06-01T07:00:00Z'`)
+	o.exec(`update dw.fact_daily_consumption set sample_count = 276, step_seconds = 1`) // the hole makes it look for the step
+	o.want(check, "0.638888888889 5 276 1")                                             // 20 * 23 / 24 / 30
+	// One sample less than were known: the daily row speaks.
+	o.exec(`update dw.fact_daily_consumption set sample_count = 288, step_seconds = 300`)
+	o.want(check, "0.666666666667 5 288 0")
+}
+
 // The vendor's figure is told beside ours and judged by its reading, and evidence says which reading it is.
 func TestEvidenceForTheAccruedColumn(t *testing.T) {
 	t.Parallel()

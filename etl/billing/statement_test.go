@@ -182,6 +182,11 @@ func TestWaiverIsNotStartedAnew(t *testing.T) {
 	o.exec(`update dw.dim_subscription set start_at = '2025-12-01T23:59:59Z'`)
 	wantLines(t, "a start late in the day", o.burst("2026-01", "infinity"), "waived 2026-01-01 2026-01-29 29", "charged 2026-01-30 2026-01-31 2")
 
+	o.exec(`update dw.dim_subscription set start_at = '2026-01-29'`) // 59 days after its use began
+	wantLines(t, "used before it starts", o.burst("2026-02", "infinity"), "waived 2026-02-01 2026-02-28 28")
+	o.exec(`update dw.dim_subscription set start_at = '2026-01-30'`)
+	wantLines(t, "used for 60 days before it starts", o.burst("2026-02", "infinity"), "charged 2026-02-01 2026-02-28 28")
+
 	o.terms(1, "2025-12-01T05:00:00Z", "2026-01-20T05:00:00Z", "2025-12-01T00:00:00Z", "2026-12-01T00:00:00Z")
 	o.terms(1, "2026-01-20T05:00:00Z", "2026-02-10T05:00:00Z", "2025-12-15T00:00:00Z", "2026-12-15T00:00:00Z")
 	wantLines(t, "before the correction", o.burst("2026-01", "2026-01-20T04:00:00Z"), "waived 2026-01-01 2026-01-19 19")
@@ -196,6 +201,16 @@ func TestWaiverIsNotStartedAnew(t *testing.T) {
 	o.exec(`insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 2, 'Extreme', 'base')`)
 	o.exec(`update dw.fact_daily_consumption set service_level_key = 2 where usage_date >= '2026-03-01'`)
 	wantLines(t, "another record", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-02 2", "2026-03-01 charged 2026-03-01 2026-03-31 31")
+	for end, waived := range map[string]bool{"2026-02-26": true, "2026-02-27": false, "2026-03-02": false, "2026-03-03": true} {
+		o.exec(`update dw.fact_subscription set end_at = $1::text::timestamptz where valid_to is null`, end)
+		if got := o.burst("2026-03", "infinity"); strings.Contains(strings.Join(got, "\n"), "2026-03-01 waived") != waived {
+			t.Errorf("the other ends on %s: got %q, want waived to be %v", end, got, waived)
+		}
+	}
+	o.exec(`update dw.fact_subscription set end_at = '2026-03-01' where valid_to is null`)
+	o.exec(`update dw.dim_subscription set subscription_number = 'A-2' where subscription_key = 2`)
+	wantLines(t, "of another number", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-01 1", "2026-03-01 waived 2026-03-01 2026-03-31 31")
+	o.exec(`update dw.dim_subscription set subscription_number = 'A-1' where subscription_key = 2`)
 	// One that runs beside it is another subscription.
 	o.exec(`update dw.fact_subscription set end_at = '2026-12-31' where valid_to is null`)
 	wantLines(t, "another subscription", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-31 31", "2026-03-01 waived 2026-03-01 2026-03-31 31")
@@ -256,15 +271,56 @@ func TestCommittedAcrossMonths(t *testing.T) {
 	wantLines(t, "January", o.lines("2026-01", "infinity")[:1], "A-1 Extreme committed 2026-01-01 2026-01-31 102 - final 31/31 (no rate; calendar assumed)")
 	wantLines(t, "February", o.lines("2026-02", "infinity")[:1], "A-1 Extreme committed 2026-02-01 2026-02-28 131 - provisional 24/28 (no rate; calendar assumed; days estimated: 4)")
 	o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since)
-		select 'C-1', 'A-1', c, '2026-01-01', '2026-03-31', 'quarterly', 'test', '2026-01-01' from unnest(array['committed', 'burst']) as c`)
+		select 'C-1', 'A-1', c, '2026-01-01', '2026-03-31', 'quarterly', 'test', '2026-03-01' from unnest(array['committed', 'burst']) as c`)
 	wantLines(t, "the quarter", o.lines("2026-03", "infinity")[:1], "A-1 Extreme committed 2026-01-01 2026-03-31 333 - provisional 86/90 (no rate; days estimated: 4)")
-	// What was known before the gap then, not now.
+	// What was known before the gap then, not now: nothing yet of the last of January, later another figure.
+	o.exec(`update dw.fact_daily_consumption set known_since = '2026-02-05T03:00:00Z' where usage_date = '2026-01-31'`)
 	o.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
 			over_committed_avg_tib, digest, known_from, known_until, payload_id, run_id)
-		values (1, 1, '2026-01-31', 'restated', 1, 324, 1, 1, 1, 0, 'd', '2026-02-01T03:00:00Z', '2026-02-05T03:00:00Z', 1, 1)`)
-	o.exec(`update dw.fact_daily_consumption set known_since = '2026-02-05T03:00:00Z' where usage_date = '2026-01-31'`)
-	o.want(`select string_agg(concat_ws(' ', day, reading, basis), ', ' order by day) from billing.statement_day('2026-03', '2026-02-04T12:00:00Z') where charge = 'committed' and day between '2026-01-30' and '2026-02-03'`,
-		"2026-01-30 100 observed, 2026-01-31 324 observed, 2026-02-01 324 estimated, 2026-02-02 324 estimated, 2026-02-03 324 estimated")
+		values (1, 1, '2026-01-31', 'restated', 1, 324, 1, 1, 1, 0, 'd', '2026-02-04T03:00:00Z', '2026-02-05T03:00:00Z', 1, 1)`)
+	for asOf, want := range map[string]string{"2026-02-04T02:59:59Z": "100", "2026-02-04T03:00:00Z": "324", "2026-02-05T03:00:00Z": "162", "infinity": "162"} {
+		for _, month := range []string{"2026-02", "2026-03"} { // by itself, and in the quarter
+			got := o.rows(`select concat_ws(' ', reading, basis) from billing.statement_day($1, $2::text::timestamptz) where charge = 'committed' and day = '2026-02-01'`, month, asOf)
+			if inQuarter := asOf == "infinity"; inQuarter != (month == "2026-03") {
+				wantLines(t, month+" as of "+asOf, got)
+				continue
+			}
+			wantLines(t, month+" as of "+asOf, got, want+" estimated")
+		}
+	}
+}
+
+// Refused records keep the days that they are about from being final, and no others; a window ends before its end.
+func TestRefusedRecordsInTheStatement(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.samples("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	read := o.calls("America/Bogota")
+	read(2, "IVR", "2026-05-01T04:50:00Z", "10")
+	o.exec(`insert into ops.run (run_id, source, dataset, scope, account, status, owner, fence, business_at, started_at, finished_at) overriding system value
+		values (1, 'keystone', 'keystone.history', 'C-1', 'acme', 'ok', 'test', 1, now(), now(), now())`)
+	refuse := func(source, dataset, scope, product, from, until, day string) {
+		t.Helper()
+		o.exec(`insert into ops.quarantine (run_id, source, dataset, scope, product, window_from, window_until, day, path, reason, excerpt, fingerprint, quarantined_at)
+			values (1, $1, $2, $3, $4, nullif($5, '')::date, nullif($6, '')::date, nullif($7, '')::date, '/', 'test', '', $8, '2026-05-01')`,
+			source, dataset, scope, product, from, until, day, []byte(source+dataset+scope+product+from+day))
+	}
+	const doubts = `select string_agg(distinct concat_ws(' ', item, charge, day), ', ') from billing.statement_day('2026-04', 'infinity') where doubt = 'quarantine' and charge <> 'burst'`
+	refuse("keystone", "keystone.history", "C-2", "", "2026-04-01", "2026-05-01", "")
+	refuse("keystone", "keystone.current", "C-1", "", "", "", "")
+	refuse("wolkvox", "wolkvox.billing", "C-1", "", "2026-04-01", "2026-05-01", "")
+	refuse("keystone", "keystone.history", "calls", "ivr_minutes", "2026-04-01", "2026-05-01", "")
+	refuse("wolkvox", "wolkvox.billing", "calls", "chat_licenses", "2026-04-01", "2026-05-01", "")
+	o.want(`select coalesce((`+doubts+`), 'none')`, "none")
+	refuse("keystone", "keystone.history", "C-1", "", "2026-04-10", "2026-04-12", "")
+	refuse("keystone", "keystone.history", "C-1", "", "2026-04-10", "2026-04-30", "2026-04-20")
+	refuse("wolkvox", "wolkvox.billing", "calls", "ivr_minutes", "", "", "2026-04-30")
+	o.want(doubts, "Extreme committed 2026-04-10, Extreme committed 2026-04-11, Extreme committed 2026-04-20, ivr_minutes usage 2026-04-30")
+	o.exec(`update ops.quarantine set resolved_at = '2026-05-02T11:00:00Z', resolution = 'dismissed'`)
+	o.want(`select coalesce((`+doubts+`), 'none')`, "none")
+	o.want(strings.ReplaceAll(doubts, "infinity", "2026-05-02T10:59:59Z"), "Extreme committed 2026-04-10, Extreme committed 2026-04-11, Extreme committed 2026-04-20, ivr_minutes usage 2026-04-30")
 }
 
 // Subscriptions that share a number are decided about apart.
