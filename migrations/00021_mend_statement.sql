@@ -797,9 +797,98 @@ cross join lateral (
 $$;
 -- +goose StatementEnd
 
+-- +goose StatementBegin
+create or replace function billing.accrued_evidence(month date)
+returns table (
+    account text, month date, reading text, decided_by text, reason text, decided_at timestamptz, series bigint, non_decreasing_share numeric, resets bigint,
+    increment_error_tib numeric, running_error_tib numeric, proposal text, is_contradicted boolean
+)
+language sql stable security definer
+set search_path = pg_catalog
+set enable_nestloop = off
+set jit = off
+as $$
+with daily as materialized (
+    select l.customer_key, l.service_level_key, d.*,
+        lag(d.accrued_last_tib) over (partition by l.service_level_key order by d.usage_date) as former_tib,
+        row_number() over (partition by l.service_level_key order by d.usage_date) as nth,
+        extract(day from date_trunc('month', accrued_evidence.month::timestamp) + interval '1 month - 1 day')::integer as days
+    from dw.dim_service_level as l
+    cross join lateral (
+        select f.usage_date, f.sample_count, f.step_seconds, f.over_committed_avg_tib, f.accrued_sum_tib, f.accrued_last_tib
+        from dw.fact_daily_consumption as f
+        where f.customer_key = l.customer_key and f.service_level_key = l.service_level_key
+            and f.usage_date >= date_trunc('month', accrued_evidence.month::timestamp)::date
+            and f.usage_date < (date_trunc('month', accrued_evidence.month::timestamp) + interval '1 month')::date
+        offset 0
+    ) as d
+),
+
+usual as materialized (
+    select service_level_key, (array_agg(step_seconds order by step_seconds))[count(step_seconds) / 2 + 1] as step_seconds
+    from daily
+    where step_seconds is not null
+    group by service_level_key
+),
+
+series as (
+    select
+        d.customer_key, d.service_level_key,
+        sum(d.accrued_sum_tib) as increment_tib,
+        (array_agg(d.accrued_last_tib order by d.usage_date desc))[1] as running_tib,
+        sum(d.over_committed_avg_tib * d.sample_count * coalesce(d.step_seconds, u.step_seconds, 86400)) / (max(d.days) * 86400) as recomputed_tib,
+        count(*) filter (where d.accrued_last_tib >= d.former_tib) as rises,
+        count(*) filter (where d.nth > 1) as pairs,
+        -- A total starts anew with the month.
+        bool_or(d.nth = 1 and d.accrued_last_tib < (
+            select f.accrued_last_tib
+            from dw.fact_daily_consumption as f
+            where f.customer_key = d.customer_key and f.service_level_key = d.service_level_key
+                and f.usage_date < d.usage_date and f.usage_date >= d.usage_date - 31
+            order by f.usage_date desc
+            limit 1
+        )) as is_reset
+    from daily as d
+    left join usual as u using (service_level_key)
+    group by d.customer_key, d.service_level_key
+    having count(d.accrued_sum_tib) = count(*) and count(d.accrued_last_tib) = count(*)
+),
+
+judged as (
+    select
+        c.account, count(*) as series, sum(s.rises) as rises, sum(s.pairs) as pairs, count(*) filter (where s.is_reset) as resets,
+        sum(abs(s.increment_tib - s.recomputed_tib)) as increment_error_tib,
+        sum(abs(s.running_tib - s.recomputed_tib)) as running_error_tib,
+        sum(s.recomputed_tib) as recomputed_tib
+    from series as s
+    join dw.dim_customer as c using (customer_key)
+    group by c.account
+),
+
+proposed as (
+    select j.*, date_trunc('month', accrued_evidence.month::timestamp)::date as month,
+        -- What fits better and still is far off is neither: as a total that runs on through a quarter.
+        case
+            when 4 * least(j.increment_error_tib, j.running_error_tib) > j.recomputed_tib then null
+            when j.running_error_tib > 0.01 and 4 * j.increment_error_tib <= j.running_error_tib then 'increment'
+            when j.increment_error_tib > 0.01 and 4 * j.running_error_tib <= j.increment_error_tib and j.rises = j.pairs then 'running'
+        end as proposal
+    from judged as j
+)
+
+select
+    p.account, p.month, coalesce(a.reading, 'increment'), a.decided_by, a.reason, a.decided_at, p.series,
+    round(p.rises / nullif(p.pairs, 0), 4), p.resets, round(p.increment_error_tib, 6), round(p.running_error_tib, 6),
+    p.proposal, coalesce(p.proposal <> coalesce(a.reading, 'increment'), false)
+from proposed as p
+left join dw.accrued_reading as a on a.account = p.account and a.month = p.month
+$$;
+-- +goose StatementEnd
+
 comment on function billing.statement_day(text, timestamptz) is 'The days of a statement''s lines, as known at an instant (infinity: now). quantity / scale is the day''s part of its line''s quantity, exact; NULL where unknown. basis: observed, estimated (the last commitment known before), absent_kept, dropped, missing. reading is the figure of the day itself: TiB committed, accrued burst, items. doubt says what keeps the line from being final: absent, partial, quarantine, estimated, missing, fell (a counter), not closed.';
 comment on column mart.statement.currency is 'ISO 4217 code; NULL without an amount. Never sum across currencies.';
 comment on column mart.statement.is_waiver is 'Whether it is burst of the first 60 days of the subscription; a renewal does not start them anew.';
+comment on column mart.accrued_evidence.proposal is 'The reading that fits at least four times better, and within a quarter of the burst; NULL when the figures do not tell, as without burst.';
 
 -- +goose Down
 -- +goose StatementBegin
@@ -814,6 +903,92 @@ $$;
 comment on function billing.statement_day(text, timestamptz) is 'The days of a statement''s lines, as known at an instant (infinity: now). quantity / scale is the day''s part of its line''s quantity, exact; NULL where unknown. basis: observed, estimated (the last commitment known before), absent_kept, dropped, missing. reading is the figure of the day itself: TiB committed, accrued burst, items. doubt says what keeps the line from being final: absent, partial, quarantine, estimated, missing, not closed.';
 comment on column mart.statement.currency is 'ISO 4217 code; NULL without a rate. Never sum across currencies.';
 comment on column mart.statement.is_waiver is 'Whether it is burst of the first 60 days of the subscription.';
+comment on column mart.accrued_evidence.proposal is 'The reading that fits at least four times better; NULL when the figures do not tell, as without burst.';
+
+-- +goose StatementBegin
+create or replace function billing.accrued_evidence(month date)
+returns table (
+    account text, month date, reading text, decided_by text, reason text, decided_at timestamptz, series bigint, non_decreasing_share numeric, resets bigint,
+    increment_error_tib numeric, running_error_tib numeric, proposal text, is_contradicted boolean
+)
+language sql stable security definer
+set search_path = pg_catalog
+set enable_nestloop = off
+set jit = off
+as $$
+with daily as materialized (
+    select l.customer_key, l.service_level_key, d.*,
+        lag(d.accrued_last_tib) over (partition by l.service_level_key order by d.usage_date) as former_tib,
+        row_number() over (partition by l.service_level_key order by d.usage_date) as nth,
+        extract(day from date_trunc('month', accrued_evidence.month::timestamp) + interval '1 month - 1 day')::integer as days
+    from dw.dim_service_level as l
+    cross join lateral (
+        select f.usage_date, f.sample_count, f.step_seconds, f.over_committed_avg_tib, f.accrued_sum_tib, f.accrued_last_tib
+        from dw.fact_daily_consumption as f
+        where f.customer_key = l.customer_key and f.service_level_key = l.service_level_key
+            and f.usage_date >= date_trunc('month', accrued_evidence.month::timestamp)::date
+            and f.usage_date < (date_trunc('month', accrued_evidence.month::timestamp) + interval '1 month')::date
+        offset 0
+    ) as d
+),
+
+usual as materialized (
+    select service_level_key, (array_agg(step_seconds order by step_seconds))[count(step_seconds) / 2 + 1] as step_seconds
+    from daily
+    where step_seconds is not null
+    group by service_level_key
+),
+
+series as (
+    select
+        d.customer_key, d.service_level_key,
+        sum(d.accrued_sum_tib) as increment_tib,
+        (array_agg(d.accrued_last_tib order by d.usage_date desc))[1] as running_tib,
+        sum(d.over_committed_avg_tib * d.sample_count * coalesce(d.step_seconds, u.step_seconds, 86400)) / (max(d.days) * 86400) as recomputed_tib,
+        count(*) filter (where d.accrued_last_tib >= d.former_tib) as rises,
+        count(*) filter (where d.nth > 1) as pairs,
+        -- A total starts anew with the month.
+        bool_or(d.nth = 1 and d.accrued_last_tib < (
+            select f.accrued_last_tib
+            from dw.fact_daily_consumption as f
+            where f.customer_key = d.customer_key and f.service_level_key = d.service_level_key
+                and f.usage_date < d.usage_date and f.usage_date >= d.usage_date - 31
+            order by f.usage_date desc
+            limit 1
+        )) as is_reset
+    from daily as d
+    left join usual as u using (service_level_key)
+    group by d.customer_key, d.service_level_key
+    having count(d.accrued_sum_tib) = count(*) and count(d.accrued_last_tib) = count(*)
+),
+
+judged as (
+    select
+        c.account, count(*) as series, sum(s.rises) as rises, sum(s.pairs) as pairs, count(*) filter (where s.is_reset) as resets,
+        sum(abs(s.increment_tib - s.recomputed_tib)) as increment_error_tib,
+        sum(abs(s.running_tib - s.recomputed_tib)) as running_error_tib
+    from series as s
+    join dw.dim_customer as c using (customer_key)
+    group by c.account
+),
+
+proposed as (
+    select j.*, date_trunc('month', accrued_evidence.month::timestamp)::date as month,
+        case
+            when j.running_error_tib > 0.01 and 4 * j.increment_error_tib <= j.running_error_tib then 'increment'
+            when j.increment_error_tib > 0.01 and 4 * j.running_error_tib <= j.increment_error_tib and j.rises = j.pairs then 'running'
+        end as proposal
+    from judged as j
+)
+
+select
+    p.account, p.month, coalesce(a.reading, 'increment'), a.decided_by, a.reason, a.decided_at, p.series,
+    round(p.rises / nullif(p.pairs, 0), 4), p.resets, round(p.increment_error_tib, 6), round(p.running_error_tib, 6),
+    p.proposal, coalesce(p.proposal <> coalesce(a.reading, 'increment'), false)
+from proposed as p
+left join dw.accrued_reading as a on a.account = p.account and a.month = p.month
+$$;
+-- +goose StatementEnd
 
 -- +goose StatementBegin
 create or replace function billing.recomputed_burst(month date, as_of timestamptz default 'infinity', interval_minutes numeric default null)

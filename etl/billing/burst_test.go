@@ -149,6 +149,23 @@ func TestEvidenceForTheAccruedColumn(t *testing.T) {
 	}
 }
 
+// A total that runs on from the month before fits neither reading: nobody is told to count it twice.
+func TestTotalThatRunsThroughAQuarter(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.level("2024-04")
+	o.samples("2024-04-01T00:00:00Z", "2024-05-01T00:00:00Z", "1 day")
+	set := func(from string) []string {
+		o.exec(`update dw.fact_daily_consumption set accrued_last_tib = $1::text::numeric + 20 * extract(day from usage_date) / 30, accrued_sum_tib = $1::text::numeric + 20 * extract(day from usage_date) / 30`, from)
+		return o.rows(`select format('%s %s', coalesce(proposal, 'none'), is_contradicted) from mart.accrued_evidence where month = '2024-04-01'`)
+	}
+	for from, want := range map[string]string{"0": "running t", "4.9": "running t", "5.1": "none f", "20": "none f"} {
+		if got := set(from); len(got) != 1 || got[0] != want {
+			t.Errorf("beginning with %s: got %q, want %q", from, got, want)
+		}
+	}
+}
+
 // A decision that somebody recorded by hand was in force at all times before the first of ours.
 func TestReadingRecordedByHand(t *testing.T) {
 	t.Parallel()

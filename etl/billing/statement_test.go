@@ -422,6 +422,7 @@ func TestStatementOfWolkvox(t *testing.T) {
 	wantLines(t, "max", o.lines("2026-04", "infinity"),
 		"chat_licenses Chat license 2026-04-01 2026-04-30 17 51.00 USD provisional 3/30 (days missing: 27)",
 		"ivr_minutes IVR usage 2026-04-01 2026-04-30 900.5 13.51 COP provisional 2/29 (days missing: 27; no closing reading)")
+	told := map[string]string{}
 	for rule, want := range map[string]string{"last": "11 33.00 USD", "average": "11 33.00 USD", "max": "17 51.00 USD"} {
 		o.now = o.now.Add(time.Minute)
 		if _, err := o.SetProductRule(t.Context(), "chat_licenses", rule, "test"); err != nil {
@@ -430,6 +431,10 @@ func TestStatementOfWolkvox(t *testing.T) {
 		// Its last reading is there, and what the others would have been does not matter; the greatest or the mean may be on a day that nobody saw.
 		state := map[bool]string{true: "final", false: "provisional"}[rule == "last"]
 		wantLines(t, rule, o.lines("2026-04", "infinity")[:1], "chat_licenses Chat license 2026-04-01 2026-04-30 "+want+" "+state+" 3/30 (days missing: 27)")
+		told[o.now.Format(time.RFC3339)] = o.lines("2026-04", "infinity")[0]
+	}
+	for asOf, line := range told {
+		wantLines(t, "by the rule of then, "+asOf, o.lines("2026-04", asOf)[:1], line)
 	}
 	// A figure of the last day that was imported closes the month; before the import nobody knew it.
 	read(2, "IVR", "2026-04-30", "2026-05-01T04:59:59Z", "1000", true)
