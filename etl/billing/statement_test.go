@@ -495,6 +495,15 @@ func TestStatementOfBrokenReadings(t *testing.T) {
 		wantLines(t, "before its end", o.lines("2026-04", "2026-04-30T11:59:59Z"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 300 - provisional 30/30 (no rate; period is not over)")
 		wantLines(t, "at its end", o.lines("2026-04", "2026-04-30T12:00:00Z"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 300 - final 30/30 (no rate)")
 	})
+	t.Run("the closing reading", func(t *testing.T) {
+		o, read := start(t)
+		o.everyDay(2, "IVR", "10")
+		o.exec(`delete from dw.fact_license_reading where reading_date = '2026-04-30'`)
+		read(2, "IVR", "2026-04-30T11:04:59Z", "301") // 23:04:59: an hour of it is left
+		wantLines(t, "too early", o.lines("2026-04", "infinity"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 301 - provisional 30/30 (no rate; no closing reading)")
+		read(2, "IVR", "2026-04-30T11:05:00Z", "302")
+		wantLines(t, "in time", o.lines("2026-04", "infinity"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 302 - final 30/30 (no rate)")
+	})
 	t.Run("a counter falls", func(t *testing.T) {
 		o, read := start(t)
 		o.everyDay(2, "IVR", "10")
