@@ -355,7 +355,7 @@ begin
         cross join lateral (
             select case
                 when c.relkind = 'S' then 'usage'
-                when n.nspname = 'mart' or n.nspname = 'billing' and c.relname = any (` + booksOf + `) then 'select'
+                when n.nspname = 'mart' or n.nspname = 'billing' and c.relname = any (` + booksOf + ` || 'settled'::text) then 'select'
                 when n.nspname = 'billing' then 'select, insert, update'
                 else 'select, insert, update, delete'
             end as privileges

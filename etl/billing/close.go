@@ -111,8 +111,11 @@ func (b *Billing) Close(ctx context.Context, period Period, o CloseOptions) (c C
 			from billing.closed_line where link = $1 and kind = 'statement'`, link).Scan(&c.Unpriced, &c.Provisional); err != nil {
 			return nil, err
 		}
-		hash, err = appendLink(ctx, tx, link, "close", period, now)
+		if hash, err = appendLink(ctx, tx, link, "close", period, now); err != nil {
+			return nil, err
+		}
 		c.Hash = hex.EncodeToString(hash)
+		_, err = tx.Exec(ctx, `select billing.settle($1)`, link)
 		return hash, err
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -51,8 +52,26 @@ func (o *office) whole(what string) {
 	if err != nil || len(v.Differences) > 0 {
 		o.t.Fatalf("%s: verify: %v %q", what, err, v.Differences)
 	}
-	for _, line := range o.rows(identity) {
+	for _, line := range append(o.rows(identity), o.rows(unlike)...) {
 		o.t.Errorf("%s: %s", what, line)
+	}
+}
+
+// What is told without computing settled months, and what is not told of them.
+const unlike = `
+	select format('adjustments of %s, settled %s: %s %s', m.period, billing.is_settled(m.period), d.side, d.row)
+	from billing.adjusted_months() as m
+	cross join lateral (
+		select 'too much' as side, x::text as row from (select * from billing.adjustment(m.period) except all select * from billing.computed_adjustment(m.period)) as x
+		union all
+		select 'missed', x::text from (select * from billing.computed_adjustment(m.period) except all select * from billing.adjustment(m.period)) as x
+	) as d`
+
+// wantSettled demands which of the months that can have adjustments are not computed, for nothing changed.
+func (o *office) wantSettled(want string) {
+	o.t.Helper()
+	if got := strings.Join(o.rows(`select period from billing.adjusted_months() where billing.is_settled(period) order by 1`), " "); got != want {
+		o.t.Errorf("settled are %q, want %q", got, want)
 	}
 }
 
@@ -140,6 +159,7 @@ func TestCloseByHand(t *testing.T) {
 	wantLines(t, "closed", closed, strings.Split(strings.ReplaceAll(strings.Join(before, "\n"), "final", "closed"), "\n")...)
 	wantLines(t, "before it was closed", o.lines("2026-02", "2026-04-02T11:59:59Z"), before...)
 	o.whole("closed")
+	o.wantSettled("2026-02")
 	wantLines(t, "nothing changed", o.adjustments())
 	var refused *RefusedError
 	if _, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane", Reason: "again"}); !errors.As(err, &refused) || refused.Obstacles[0].Kind != "closed" {
@@ -158,6 +178,7 @@ func TestCloseByHand(t *testing.T) {
 	}
 	wantLines(t, "restated", o.adjustments(), want...)
 	o.whole("restated")
+	o.wantSettled("")
 
 	// With March they are frozen, and not told again.
 	if c := o.close("2026-03", ""); c.Adjustments != 3 || c.AdjustmentTotals != "USD 10.01" || c.Link != 2 {
@@ -166,6 +187,7 @@ func TestCloseByHand(t *testing.T) {
 	frozen := strings.Split(strings.ReplaceAll(strings.Join(want, "\n"), " open", " closed"), "\n")
 	wantLines(t, "frozen", o.adjustments(), frozen...)
 	o.whole("frozen")
+	o.wantSettled("2026-02 2026-03")
 
 	// A price of a closed month.
 	o.clock("2026-04-04T09:00:00Z")
@@ -175,6 +197,7 @@ func TestCloseByHand(t *testing.T) {
 		t.Errorf("a price: got %s", strings.Join(got, "\n"))
 	}
 	o.whole("price")
+	o.wantSettled("")
 
 	// February is opened: it shows what is now, and what March adjusted is taken back.
 	o.reopen("2026-02")
@@ -189,6 +212,7 @@ func TestCloseByHand(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	o.whole("closed again")
+	o.wantSettled("") // what March adjusted of February is still to be taken back, and its own days have another price
 	o.want(`select concat_ws(' ', link, kind, period) from billing.chain order by link`, "1 close 2026-02", "2 close 2026-03", "3 reopen 2026-02", "4 close 2026-02")
 	o.want(`select format('%s %s %s %s', period, version, reopened_by, reason) from billing.reopen`, "2026-02 1 jane a test")
 }
@@ -307,6 +331,12 @@ func TestVerifyFinds(t *testing.T) {
 		"a day gone":         {`delete from billing.closed_day where day_no = 5 and link = 2`, "its rows come to"},
 		"the header":         {`update billing.close set closed_by = 'joe' where link = 2`, "close 1: its columns say"},
 		"the chain":          {`update billing.chain set hash = sha256('x') where link = 1`, "previous_hash is"},
+		"a month":            {`update billing.chain set period = '2026-01' where link = 1`, "the chain says close of 2026-01"},
+		"an instant":         {`update billing.chain set at = at - interval '1 day' where link = 1`, "its header says close of 2026-02"},
+		"a second header":    {`insert into billing.reopen (link, period, version, reopened_at, reopened_by, database_user, reason, canonical) values (1, '2026-02', 1, '2026-04-02T12:00:00Z', 'x', 'x', 'x', 'x')`, " and reopen of 2026-02"},
+		"for ever":           {`update billing.closed_line set known_since = 'infinity', usage_date = '-infinity' where line_no = 1`, "its columns say"},
+		"another era":        {`update billing.closed_line set period_start = '0044-02-01 BC', canonical = replace(canonical, '2026-02-01', '0044-02-01') where line_no = 1`, "BC"},
+		"adjusted totals":    {`update billing.close set adjustment_totals = 'USD 1.00' where link = 2`, "of adjustments USD 1.00"},
 		"the first link":     {`delete from billing.closed_line where link = 1; delete from billing.closed_day where link = 1; delete from billing.close where link = 1; delete from billing.chain where link = 1`, "one is gone"},
 		"a link's rows":      {`delete from billing.closed_line where link = 2; delete from billing.close where link = 2`, "0 rows in billing.close"},
 		"a row of no link":   {`alter table billing.closed_day drop constraint closed_day_chain_fkey; insert into billing.closed_day select 9, day_no, period_start, period_end, source, customer_id, account, subscription_number, discriminator, item, level_ordinal, description, charge, is_waiver, day, quantity, scale, basis, known_since, reading, doubt, rate_id, canonical, sha256 from billing.closed_day where day_no = 1 and link = 1`, "not in the chain"},
@@ -317,7 +347,7 @@ func TestVerifyFinds(t *testing.T) {
 			o := closable(t)
 			o.close("2026-02", "")
 			o.close("2026-03", "")
-			for _, table := range []string{"chain", "close", "closed_line", "closed_day"} {
+			for _, table := range []string{"chain", "close", "reopen", "closed_line", "closed_day"} {
 				o.exec(`alter table billing.` + table + ` disable trigger user`)
 			}
 			o.exec(c[0])
@@ -423,6 +453,131 @@ func TestRolesOfClosedMonths(t *testing.T) {
 	loader.exec(`update dw.fact_daily_consumption set committed_tib = 101 where usage_date = '2026-02-03'`)
 	reader.want(`select count(*)::text from mart.adjustment`, "1")
 	reader.refused("SQLSTATE 42501", `insert into dw.dim_customer (customer_id, account, first_seen_at, seen_at) values ('C-8', 'acme', now(), now())`)
+}
+
+// Whoever may read cannot have the rights of the owner of the functions that it calls: types of its own, by the
+// names of those that the functions use, are not looked at.
+func TestTemporaryTypesAreNotLookedAt(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.close("2026-02", "")
+	reader := o.as("bi_reader")
+	tx, err := reader.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background())
+	for _, sql := range []string{
+		`create function pg_temp.evil(pg_catalog.date) returns boolean language plpgsql as 'begin grant insert on billing.rate to bi_reader; return true; end'`,
+		`create function pg_temp.evil(pg_catalog.text) returns boolean language plpgsql as 'begin grant insert on billing.rate to bi_reader; return true; end'`,
+		`create domain pg_temp.date as pg_catalog.date check (pg_temp.evil(value))`,
+		`create domain pg_temp.text as pg_catalog.text check (pg_temp.evil(value))`,
+		`select billing.open_period()`,
+		`select * from billing.statement('2026-03', 'infinity')`,
+		`select * from billing.adjustment('2026-02')`,
+		`select * from billing.close_obstacle('2026-03')`,
+	} {
+		if _, err := tx.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	var may bool
+	if err := tx.QueryRow(t.Context(), `select has_table_privilege('bi_reader', 'billing.rate', 'insert')`).Scan(&may); err != nil || may {
+		t.Errorf("a reader gave itself the right to insert prices: %v, %v", may, err)
+	}
+}
+
+// Somebody who may add rows begins before a close and comes to its end after it: nothing gets into the sealed link.
+func TestNothingIsAddedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []string{"read committed", "repeatable read"} {
+		t.Run(isolation, func(t *testing.T) {
+			t.Parallel()
+			o := closable(t)
+			o.close("2026-02", "")
+			other := o.as("meterhouse_closer")
+			tx, err := other.pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback(context.Background())
+			for _, sql := range []string{"set transaction isolation level " + isolation, "select count(*) from billing.chain"} {
+				if _, err := tx.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			closed := make(chan error, 1)
+			sneak := func() error {
+				_, err := tx.Exec(t.Context(), `insert into billing.closed_line (link, line_no, kind, source, customer_id, account, subscription_number, item, charge, unit, discriminator, description, is_waiver)
+					values (2, 99, 'statement', '', '', '', '', '', '', '', '', '', false)`)
+				return err
+			}
+			// Before: the close waits for it, and it cannot commit without a link.
+			if err := sneak(); err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				_, err := o.Close(context.Background(), month("2026-03"), CloseOptions{By: "jane"})
+				closed <- err
+			}()
+			// The close waits for us, or has passed us by.
+			for len(o.rows(`select pid::text from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())`)) == 0 && len(closed) == 0 {
+				runtime.Gosched()
+			}
+			if err := tx.Commit(t.Context()); err == nil {
+				t.Error("a row of no link was committed")
+			}
+			if err := <-closed; err != nil {
+				t.Error(err)
+			}
+			o.whole("after one that began before")
+
+			// After: its snapshot is older than the close.
+			if tx, err = other.pool.Begin(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback(context.Background())
+			for _, sql := range []string{"set transaction isolation level " + isolation, "select count(*) from billing.chain"} {
+				if _, err := tx.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o.reopen("2026-03")
+			if _, err := tx.Exec(t.Context(), `insert into billing.closed_line (link, line_no, kind, source, customer_id, account, subscription_number, item, charge, unit, discriminator, description, is_waiver)
+				values (3, 99, 'statement', '', '', '', '', '', '', '', '', '', false)`); err == nil {
+				err = tx.Commit(t.Context())
+				if err == nil {
+					t.Error("a row was added to a sealed link")
+				}
+			}
+			o.whole("after one whose snapshot is older")
+		})
+	}
+}
+
+// A link tells of itself what its header tells, and no month is remembered as settled but by its close.
+func TestLinksAreWhatTheyTell(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.close("2026-02", "")
+	link := func(kind, period, at, after string) string {
+		return `begin; insert into billing.close (link, period, version, closed_at, closed_by, database_user, lines, adjustments, days, totals, adjustment_totals)
+				values (2, '2026-03', 1, '2026-04-02T12:00:00Z', 'x', 'x', 0, 0, 0, '', '');
+			insert into billing.chain (link, kind, period, at, previous_hash, hash)
+				select 2, '` + kind + `', '` + period + `', '` + at + `', hash, billing.link_hash(2) from billing.chain where link = 1;
+			` + after + `; commit`
+	}
+	const at = "2026-04-02T12:00:00Z"
+	o.refused("its header tells", link("close", "2026-02", at, "select"))
+	o.refused("its header tells", link("reopen", "2026-03", at, "select"))
+	o.refused("its header tells", link("close", "2026-03", "2026-01-01T00:00:00Z", "select"))
+	const refused = "not a close of this transaction"
+	o.refused(refused, link("close", "2026-03", at, "select billing.settle(2)"))                  // not of one snapshot
+	o.refused(refused, "begin isolation level repeatable read; select billing.settle(1); commit") // of another transaction
+	o.refused("never changed or deleted", "update billing.settled set fingerprint = sha256('x')") // of the owner even
+	o.as("meterhouse_closer").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
+	o.as("meterhouse_loader").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
+	o.whole("refused")
 }
 
 // What the vendor changes of a closed month is told, by customer and month, and what it changes of an open one is not.
