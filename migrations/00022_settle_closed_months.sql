@@ -438,14 +438,14 @@ told as materialized (
             and l.service_level = n.item and r.usage_date = s.day and r.known_until > base.at
     ) as k on true
     left join lateral (
-        -- What was imported of a day that is over became known with the import.
+        -- What was imported of days that are over became known with the import; another day may count for the month since.
         select max(r.business_at) as known_since
         from dw.fact_license_snapshot as f
         join dw.dim_operation as o using (operation_key)
         join dw.dim_product as p using (product_key)
         join ops.run as r using (run_id)
         where n.source = 'wolkvox' and f.is_imported and o.account = n.account and o.operation = n.discriminator and p.api = n.item
-            and f.description = n.description and f.snapshot_date = s.day
+            and f.description = n.description and date_trunc('month', f.snapshot_date::timestamp) = date_trunc('month', s.day::timestamp)
     ) as i on true
 )
 

@@ -195,14 +195,26 @@ func (b *Billing) extend(ctx context.Context, plan bool, f func(tx pgx.Tx, link 
 		return fmt.Errorf("%w: run it again", ErrRaced)
 	case errors.As(err, &pgErr) && pgErr.Code == "42501" && pgErr.SchemaName == "": // insufficient_privilege
 		return fmt.Errorf("%w: want the rights of meterhouse_closer: an administrator grants them with `grant meterhouse_closer to …`", err)
-	case pgErr == nil && len(hash) > 0 && ctx.Err() == nil:
-		// The answer to COMMIT may be what was lost.
-		var known bool
-		if asked := b.pool.QueryRow(ctx, `select exists (select from billing.chain where link = $1 and hash = $2)`, link, hash).Scan(&known); asked == nil && known {
+	case (pgErr == nil || strings.HasPrefix(pgErr.Code, "57P")) && len(hash) > 0 && ctx.Err() == nil: // the server may be going down
+		if b.isLinked(ctx, link, hash) {
 			return nil
 		}
 	}
 	return err
+}
+
+// isLinked finds out what became of a COMMIT whose answer was lost: the session that it was sent by holds
+// the lock of the chain until it is done. When it is not done in time, nobody knows.
+func (b *Billing) isLinked(ctx context.Context, link int64, hash []byte) (known bool) {
+	err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
+		for _, sql := range []string{`set local lock_timeout = '10s'`, `select pg_advisory_xact_lock(hashtextextended('billing.chain', 0))`} {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		return tx.QueryRow(ctx, `select exists (select from billing.chain where link = $1 and hash = $2)`, link, hash).Scan(&known)
+	})
+	return err == nil && known
 }
 
 // becomeCloser takes the role that may add to closed months and nothing else, if it is there for us.

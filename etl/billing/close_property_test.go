@@ -17,16 +17,20 @@ import (
 // what months show and what is adjusted of them come to what is computed, line by line.
 func TestClosedPlusAdjustmentsIsNow(t *testing.T) {
 	t.Parallel()
-	seeds := 1 // METERHOUSE_TEST_CLOSES asks for more
-	if n, err := strconv.Atoi(os.Getenv("METERHOUSE_TEST_CLOSES")); err == nil {
-		seeds = n
-	}
-	for seed := range seeds {
+	for seed := range seedsOfCloses() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			runClosing(t, uint64(seed), 12)
 		})
 	}
+}
+
+// seedsOfCloses is one; METERHOUSE_TEST_CLOSES asks for more.
+func seedsOfCloses() int {
+	if n, err := strconv.Atoi(os.Getenv("METERHOUSE_TEST_CLOSES")); err == nil {
+		return n
+	}
+	return 1
 }
 
 func runClosing(t *testing.T, seed uint64, steps int) {
