@@ -75,10 +75,14 @@ level as materialized (
 subscription as materialized (
     select
         s.customer_key, s.subscription_key,
-        (c.customer_id, c.account, s.subscription_number, s.discriminator, s.start_at, s.end_at, f.subscription_key, f.start_at, f.end_at, w.expected_from, w.settle)::text as text
+        (c.customer_id, c.account, s.subscription_number, s.discriminator, s.start_at, s.end_at, f.text, w.expected_from, w.settle)::text as text
     from dw.dim_subscription as s
     join dw.dim_customer as c using (customer_key)
-    left join dw.fact_subscription as f on f.customer_key = s.customer_key and f.subscription_key = s.subscription_key and f.valid_to is null
+    cross join lateral (
+        select min(f.start_at) as start_at, string_agg((f.valid_from, f.valid_to, f.start_at, f.end_at)::text, ',' order by f.valid_from) as text
+        from dw.fact_subscription as f
+        where f.customer_key = s.customer_key and f.subscription_key = s.subscription_key
+    ) as f
     left join ops.watermark as w on w.dataset = 'keystone.history' and w.scope = c.customer_id
     cross join span
     where coalesce((least(s.start_at, f.start_at) at time zone 'UTC')::date, '-infinity') <= span.last_day
@@ -413,7 +417,7 @@ told as materialized (
     left join lateral (
         select max(greatest(a.known_since, a.superseded_at)) as known_since
         from billing.absence as a
-        where a.customer_id = n.customer_id and a.subscription_number = n.subscription_number and a.service_level = n.item
+        where a.customer_id = n.customer_id and a.subscription_number = n.subscription_number and a.discriminator = n.discriminator and a.service_level = n.item
             and s.day >= a.first_day and s.day <= a.last_day
     ) as a on true
     left join lateral (

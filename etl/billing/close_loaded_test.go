@@ -159,7 +159,7 @@ func runLoaded(t *testing.T, seed uint64, steps int) {
 			}
 		case n == 5:
 			did = fmt.Sprint("decided ", level, " ", day)
-			if err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-1", level, 0, day, day, []string{"keep", "drop"}[r.IntN(2)], "test"}); err != nil {
+			if err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-1", "", level, 0, day, day, []string{"keep", "drop"}[r.IntN(2)], "test"}); err != nil {
 				t.Fatal(err)
 			}
 		case closed[m]:

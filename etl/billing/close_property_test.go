@@ -86,7 +86,7 @@ func runClosing(t *testing.T, seed uint64, steps int) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-1", "Extreme", 0, gone, gone, []string{"keep", "drop"}[r.IntN(2)], "test"}); err != nil {
+			if err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-1", "", "Extreme", 0, gone, gone, []string{"keep", "drop"}[r.IntN(2)], "test"}); err != nil {
 				t.Fatal(err)
 			}
 		case 4:

@@ -517,7 +517,7 @@ func TestDecisionsOfClosedMonths(t *testing.T) {
 	decide := func(days, decision string) {
 		t.Helper()
 		first, last, _ := strings.Cut(days, "/")
-		if err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-1", "Extreme", 0, day(first), day(last), decision, "told by mail"}); err != nil {
+		if err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-1", "", "Extreme", 0, day(first), day(last), decision, "told by mail"}); err != nil {
 			t.Fatal(err)
 		}
 	}
