@@ -591,7 +591,7 @@ func TestReadingsOfClosedMonths(t *testing.T) {
 	told := func() []string {
 		return o.rows(`select concat_ws(' ', period, coalesce(nullif(customer_id, ''), '-'), account, changes, first_day, last_day, to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI'), run_id) from billing.closed_day_changed('-infinity')`)
 	}
-	o.close("2026-03", "")
+	o.close("2026-03", "nobody read it")
 	wantLines(t, "nothing yet", told())
 	o.wantSettled("2026-03")
 	o.clock("2026-04-03T09:00:00Z")
