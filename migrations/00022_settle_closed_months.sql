@@ -502,7 +502,7 @@ $$;
 comment on function billing.adjustment(text) is 'What is still to be adjusted of a closed month: its figures as of now, less the closed ones, less what closed months adjusted already. Columns as in mart.adjustment; parts and worth are the exact quantity and amount times billing.exact_scale(). A month that is settled is not computed.';
 
 -- +goose StatementBegin
-create function billing.settle(link bigint) returns bigint
+create function billing.settle(link bigint, periods text[]) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -523,7 +523,7 @@ begin
     select m.period, billing.fingerprint(m.period), c.link
     from billing.chain as c
     cross join billing.adjusted_months() as m
-    where c.link = settle.link
+    where c.link = settle.link and m.period = any (settle.periods)
         and case
             when m.period <> c.period then billing.open_period() = to_char((c.period || '-01')::date + interval '1 month', 'YYYY-MM') -- with the open month all adjustments are frozen
             else not exists (
@@ -539,7 +539,7 @@ begin
 end
 $$;
 -- +goose StatementEnd
-comment on function billing.settle(bigint) is 'Remembers of which months a close leaves nothing to adjust: of the one that it closes, and of those whose adjustments it freezes. Only in the transaction of the close itself.';
+comment on function billing.settle(bigint, text[]) is 'Remembers of which of the given months a close leaves nothing to adjust: of the one that it closes, and of those whose adjustments it freezes. Only in the transaction of the close itself.';
 
 -- +goose StatementBegin
 -- In PL/pgSQL, whose simple expressions cost a tenth of a call of SQL: every frozen row is sealed with it. The path is the caller's.
@@ -691,7 +691,7 @@ as $$
     ),
 
     license_change as materialized (
-        select c.link, c.period, o.account, o.operation, p.api, f.description, f.snapshot_date as day, f.items, f.items_max, f.read_at,
+        select c.link, c.period, o.account, o.operation, p.api, f.description, f.snapshot_date as day, f.items, f.items_max,
             greatest(f.read_at, r.business_at) as known_since, f.run_id
         from closed as c
         cross join horizon
@@ -703,7 +703,7 @@ as $$
     ),
 
     frozen_license as materialized (
-        select d.link, d.account, d.discriminator as operation, d.item as api, d.description, d.day, d.known_since as read_at, d.reading
+        select d.link, d.account, d.discriminator as operation, d.item as api, d.description, d.day, d.reading
         from billing.closed_day as d
         where d.link = any (array(select distinct l.link from license_change as l)) and d.source = 'wolkvox'
     ),
@@ -742,7 +742,7 @@ as $$
             select
             from frozen_license as d
             where d.link = n.link and d.account = n.account and d.operation = n.operation and d.api = n.api and d.description = n.description
-                and d.day = n.day and d.read_at = n.read_at and d.reading in (n.items, n.items_max)
+                and d.day = n.day and d.reading in (n.items, n.items_max)
         )
     )
 
@@ -1189,7 +1189,7 @@ $$;
 -- +goose StatementEnd
 comment on function billing.adjustment(text) is 'What is still to be adjusted of a closed month: its figures as of now, less the closed ones, less what closed months adjusted already. Columns as in mart.adjustment; parts and worth are the exact quantity and amount times billing.exact_scale().';
 comment on function billing.closed_day_changed(timestamptz) is 'Days of closed months, counted by level instance, of which the vendor told other figures than were closed, known since after the instant. What they come to is in mart.adjustment.';
-drop function billing.settle(bigint);
+drop function billing.settle(bigint, text[]);
 drop function billing.is_settled(text);
 drop function billing.computed_adjustment(text);
 drop function billing.fingerprint(text);

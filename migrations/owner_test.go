@@ -90,7 +90,7 @@ func wantBooks(t *testing.T, admin, owner string) {
 		insert into billing.close (link, period, version, closed_at, closed_by, database_user, lines, adjustments, days, totals, adjustment_totals)
 			values (1, '2026-05', 1, '2026-06-02', 'jane', session_user, 1, 0, 0, '', '');
 		insert into billing.chain (link, kind, period, at, previous_hash, hash) values (1, 'close', '2026-05', '2026-06-02', decode(repeat('00', 32), 'hex'), billing.link_hash(1));
-		select billing.settle(1); commit`); err != nil {
+		select billing.settle(1, '{2026-05}'); commit`); err != nil {
 		t.Errorf("who migrated closes: %v", err)
 	}
 	if got := lines(t, ours, `select (hash = billing.link_hash(link))::text from billing.chain`); len(got) != 1 || got[0] != "true" {

@@ -94,8 +94,18 @@ func (b *Billing) Close(ctx context.Context, period Period, o CloseOptions) (c C
 		if len(refused.Obstacles) > 0 && !o.Plan {
 			return nil, refused
 		}
+		// Months that are settled have nothing to adjust: only the others are computed, and settled with this close.
+		rows, err = tx.Query(ctx, `
+			select period from billing.adjusted_months() where period <> $1 and billing.open_period() <= $1 and not billing.is_settled(period)`, period.String())
+		if err != nil {
+			return nil, err
+		}
+		adjusted, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return nil, err
+		}
 		named := pgx.NamedArgs{
-			"link": link, "period": period.String(), "now": now, "by": o.By, "accepted": strings.Join(accepted, "\n"), "reason": o.Reason,
+			"adjusted": adjusted, "link": link, "period": period.String(), "now": now, "by": o.By, "accepted": strings.Join(accepted, "\n"), "reason": o.Reason,
 		}
 		for _, sql := range []string{freezeLines, freezeDays, freezeAdjustments} {
 			if _, err := tx.Exec(ctx, sql, named); err != nil {
@@ -115,7 +125,7 @@ func (b *Billing) Close(ctx context.Context, period Period, o CloseOptions) (c C
 			return nil, err
 		}
 		c.Hash = hex.EncodeToString(hash)
-		_, err = tx.Exec(ctx, `select billing.settle($1)`, link)
+		_, err = tx.Exec(ctx, `select billing.settle($1, $2)`, link, append(adjusted, period.String()))
 		return hash, err
 	})
 	if err != nil {
@@ -275,10 +285,9 @@ const freezeAdjustments = `
 			a.charge desc, a.is_waiver desc, a.usage_date, a.currency),
 		'adjustment', a.usage_date, a.usage_date, a.source, a.customer_id, a.account, a.subscription_number, a.item, a.charge, a.quantity, a.unit, a.amount, a.currency,
 		a.discriminator, a.description, a.is_waiver, m.period, a.usage_date, a.reason, a.known_since, a.parts, a.worth
-	from billing.adjusted_months() as m
-	cross join lateral billing.adjustment(m.period) as a
-	cross join (select count(*) as lines from billing.closed_line where link = @link) as n
-	where billing.open_period() <= @period and m.period <> @period`
+	from unnest(@adjusted::text[]) as m (period)
+	cross join lateral billing.computed_adjustment(m.period) as a
+	cross join (select count(*) as lines from billing.closed_line where link = @link) as n`
 
 const freezeClose = `
 	insert into billing.close (link, period, version, closed_at, closed_by, database_user, accepted, reason, lines, adjustments, days, totals, adjustment_totals)

@@ -878,9 +878,9 @@ func TestLinksAreWhatTheyTell(t *testing.T) {
 	o.refused("its header tells", link("reopen", "2026-03", at, "select"))
 	o.refused("its header tells", link("close", "2026-03", "2026-01-01T00:00:00Z", "select"))
 	const refused = "not a close of this transaction"
-	o.refused(refused, link("close", "2026-03", at, "select billing.settle(2)"))                  // not of one snapshot
-	o.refused(refused, "begin isolation level repeatable read; select billing.settle(1); commit") // of another transaction
-	o.refused("never changed or deleted", "update billing.settled set fingerprint = sha256('x')") // of the owner even
+	o.refused(refused, link("close", "2026-03", at, "select billing.settle(2, '{2026-03}')"))                  // not of one snapshot
+	o.refused(refused, "begin isolation level repeatable read; select billing.settle(1, '{2026-02}'); commit") // of another transaction
+	o.refused("never changed or deleted", "update billing.settled set fingerprint = sha256('x')")              // of the owner even
 	o.as("meterhouse_closer").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
 	o.as("meterhouse_loader").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
 	o.whole("refused")
