@@ -317,3 +317,15 @@ func TestWithoutCreateRole(t *testing.T) {
 		t.Fatalf("as plain owner: %v", err)
 	}
 }
+
+// Whatever has a search path of its own names pg_temp at its end: types and relations of pg_temp come first
+// where it is not named, and some of these functions have the rights of their owner.
+func TestTemporaryObjectsComeLast(t *testing.T) {
+	conn := warehousetest.Connect(t, warehousetest.New(t))
+	none(t, conn, "function that would use a caller's temporary types", `
+		select p.oid::regprocedure || ': ' || coalesce(setting, 'no search_path')
+		from pg_proc as p
+		join pg_namespace as n on n.oid = p.pronamespace
+		left join unnest(p.proconfig) as setting on setting like 'search_path=%'
+		where n.nspname in ('raw', 'ops', 'dw', 'mart', 'billing') and (p.prosecdef or setting is not null) and setting is distinct from 'search_path=pg_catalog, pg_temp'`)
+}

@@ -21,7 +21,7 @@ func (a *app) levelsAccruedCommand() *cobra.Command {
 speaks for it: increment (a day is the sum of its samples; the default) or running (the difference of
 the last samples of neighbouring days). The errors are how far either reading is from what the
 formula gives. With arguments it records a decision for the account and the month PERIOD (YYYY-MM);
-statements of months that are not closed follow, and the former decision is kept.`,
+statements follow, a closed month by adjustments of the open one, and the former decision is kept.`,
 		Example: "  meterhouse levels accrued\n  meterhouse levels accrued acme 2026-10 running --reason 'never falls, starts anew on the 1st'",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 0 && len(args) != 3 {
@@ -88,7 +88,8 @@ func (a *app) levelsAbsentCommand() *cobra.Command {
 		Long: `Without arguments it lists the days that the vendor delivered once and delivers no more, and that
 nobody decided about; their lines in statements stay provisional. keep lets their stored figures
 count, drop lets them count as if nothing had been committed or used. Days that were never delivered
-can be dropped too, as of a level that has ended. --from and --to are the first and last day.`,
+can be dropped too, as of a level that has ended. --from and --to are the first and last day. What a
+decision changes of a closed month is adjusted in the open one.`,
 		Example: "  meterhouse levels absent\n" +
 			"  meterhouse levels absent keep --customer 0042117 --subscription A-S00052993 --level Extreme \\\n" +
 			"    --from 2026-10-03 --to 2026-10-05 --reason 'confirmed by mail, ticket 4711'",

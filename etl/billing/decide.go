@@ -15,17 +15,11 @@ import (
 // AccruedReadings are the ways in which the vendor's accrued column can be read.
 var AccruedReadings = []string{"increment", "running"}
 
-// ErrClosed is a decision about a month that is closed: it has to be reopened first.
-var ErrClosed = errors.New("the month is closed")
-
 // SetAccruedReading records how the vendor's accrued column is read for an account in a month, by whom and
-// why, and returns how it was read before. Statements that were not closed follow; the decision before is
-// kept for what was known until then. The same again changes nothing.
+// why, and returns how it was read before. Statements follow, a closed month by adjustments of the open one;
+// the decision before is kept for what was known until then. The same again changes nothing.
 func (b *Billing) SetAccruedReading(ctx context.Context, account string, month Period, reading, by, reason string) (was string, err error) {
 	err = b.change(ctx, "accrued_decision", false, func(tx pgx.Tx, now time.Time) error {
-		if err := refuseClosed(ctx, tx, month); err != nil {
-			return err
-		}
 		if _, err := tx.Exec(ctx, `lock table dw.accrued_reading in share row exclusive mode`); err != nil {
 			return err
 		}
@@ -77,14 +71,9 @@ type Absence struct {
 }
 
 // DecideAbsence records a decision. It replaces earlier ones about the same days: what they say about
-// other days stays. The same again changes nothing.
+// other days stays. What it changes of a closed month is adjusted in the open one. The same again changes nothing.
 func (b *Billing) DecideAbsence(ctx context.Context, a Absence) error {
 	err := b.change(ctx, "absence", false, func(tx pgx.Tx, now time.Time) error {
-		for month := a.First.Month(); month <= a.Last && month <= etl.DayOf(now); month = month.NextMonth() {
-			if err := refuseClosed(ctx, tx, Period{month}); err != nil {
-				return err
-			}
-		}
 		level := []any{a.CustomerID, a.SubscriptionNumber, a.Discriminator, a.ServiceLevel, a.LevelOrdinal}
 		var known bool
 		if err := tx.QueryRow(ctx, `select exists (
@@ -144,17 +133,6 @@ func (b *Billing) DecideAbsence(ctx context.Context, a Absence) error {
 	})
 	if err != nil {
 		return fmt.Errorf("decide about absent days of %s: %w", a.ServiceLevel, err)
-	}
-	return nil
-}
-
-func refuseClosed(ctx context.Context, tx pgx.Tx, month Period) error {
-	var closed bool
-	if err := tx.QueryRow(ctx, `select billing.is_closed($1)`, month.String()).Scan(&closed); err != nil {
-		return err
-	}
-	if closed {
-		return fmt.Errorf("%s: %w: want `meterhouse reopen %s --reason R` before, or leave it as it was closed", month, ErrClosed, month)
 	}
 	return nil
 }

@@ -110,14 +110,6 @@ func TestStatementByHand(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "no such level was loaded") {
 		t.Errorf("an unknown level: got %v", err)
 	}
-	o.exec(`create or replace function billing.is_closed(period text) returns boolean language sql stable as 'select $1 = ''2026-04'''`)
-	if err := o.DecideAbsence(t.Context(), absence); !errors.Is(err, ErrClosed) {
-		t.Errorf("a closed month: got %v", err)
-	}
-	april, _ := ParsePeriod("2026-04")
-	if _, err := o.SetAccruedReading(t.Context(), "acme", april, "running", "jane", "r"); !errors.Is(err, ErrClosed) {
-		t.Errorf("a closed month: got %v", err)
-	}
 }
 
 // The vendor's own examples of billing periods: a switch from quarters to months in mid-January.
