@@ -3,6 +3,7 @@ package billing
 import (
 	"archive/zip"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/shopspring/decimal"
 	"github.com/xuri/excelize/v2"
 
@@ -373,6 +375,11 @@ func TestWorkbook(t *testing.T) {
 			}
 		}
 	}
+	if p, err := archive.Open("xl/styles.xml"); err != nil {
+		t.Error(err)
+	} else if text, err := io.ReadAll(p); err != nil || bytes.Count(text, []byte(`quotePrefix="true"`)) != 1 {
+		t.Errorf("the apostrophe of a text is not marked as its own: %v", err)
+	}
 	summary := facts(t, f)
 	for label, want := range map[string]string{"check": "every line is what its days come to, to the last digit", "state": "open: 4 of 8 lines are provisional, their notes say why",
 		"selection": "all customers and accounts", "days": "2026-03-01 to 2026-03-31, UTC; of wolkvox in the zone of the operation", "loaded up to": "run 9 of 2026-04-01 10:00:00Z", "link": ""} {
@@ -388,14 +395,78 @@ func TestWorkbook(t *testing.T) {
 		}
 	}
 
+	// Of before the invoice was imported there is no match.
+	past, _ := o.workbook("2026-03", "2026-04-02T12:59:00Z", Selection{})
+	if rows := table(t, reopened(t, past), "Match", matchSheet); rows != nil {
+		t.Errorf("an invoice that was not known: %q", rows)
+	}
+	if note, _ := reopened(t, past).GetCellValue("Match", "A2"); !strings.HasPrefix(note, "No invoice with a line of this month is imported") {
+		t.Errorf("the sheet says %q", note)
+	}
+
 	// A part of it has the numbers of the whole.
 	part, made := o.workbook("2026-03", "infinity", Selection{Account: "calls"})
 	rows := table(t, reopened(t, part), "Lines", lineSheet)
 	if len(rows) != 1 || made.Lines != 1 || rows[0][0] != "8" || rows[0][7] != "'@SUM(1)" || rows[0][13] != "28" || made.Days != 31 {
 		t.Errorf("the lines of an account: %+v %q", made, rows)
 	}
+	for _, row := range table(t, reopened(t, part), "Match", matchSheet) {
+		if row[2] != "calls" {
+			t.Errorf("a comparison of another account: %q", row)
+		}
+	}
 	if got := len(table(t, reopened(t, part), "Restatements", restatementSheet)) + len(table(t, reopened(t, part), "Adjustments", adjustmentSheet)); got != 0 {
 		t.Errorf("%d rows of other accounts", got)
+	}
+}
+
+// meddler changes figures when the days of a statement are asked for, and before invoices are compared.
+type meddler struct {
+	meddle func()
+}
+
+func (m meddler) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(q.SQL, "dw.fact_license_reading") || strings.Contains(q.SQL, "from billing.invoice as i") {
+		m.meddle()
+	}
+	return ctx
+}
+
+func (meddler) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// All sheets are of one moment, whatever is loaded meanwhile.
+func TestWorkbookIsOfOneMoment(t *testing.T) {
+	t.Parallel()
+	o := manyfold(t)
+	if _, err := o.ImportInvoices(t.Context(), []Invoice{{Vendor: "keystone", Number: "1", Date: day("2026-04-02"), Currency: "USD", Lines: []InvoiceLine{
+		{Number: 1, SubscriptionNumber: "A-1", Item: "Extreme", Charge: "committed", PeriodStart: day("2026-03-01"), PeriodEnd: day("2026-03-31"), Amount: decimal.RequireFromString("1"), Source: "test:1"},
+	}}}, false); err != nil {
+		t.Fatal(err)
+	}
+	calm, _ := o.workbook("2026-03", "infinity", Selection{})
+	config, err := pgxpool.ParseConfig(o.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meddled := 0
+	config.ConnConfig.Tracer = meddler{func() {
+		meddled++
+		o.exec(`update dw.fact_daily_consumption set committed_tib = committed_tib + 50 where usage_date >= '2026-02-20'`)
+	}}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	var restless bytes.Buffer
+	if _, err := New(pool, func() time.Time { return o.now }).WriteWorkbook(t.Context(), &restless, month("2026-03"), time.Time{}, Selection{}); err != nil {
+		t.Fatal(err)
+	}
+	if meddled < 3 || !bytes.Equal(calm, restless.Bytes()) {
+		t.Errorf("what was loaded meanwhile, %d times, is in the file", meddled)
+	}
+	if after, _ := o.workbook("2026-03", "infinity", Selection{}); bytes.Equal(calm, after) {
+		t.Error("what was loaded is not in the next file")
 	}
 }
 
@@ -459,13 +530,22 @@ func TestWorkbookOfAClosedMonth(t *testing.T) {
 		t.Error("what was accepted is not told")
 	}
 
+	if p, err := f.GetDocProps(); err != nil || p.Created != "2026-04-02T13:00:00Z" {
+		t.Errorf("the file is of %s, the month was closed at 13:00: %v", p.Created, err)
+	}
+
 	// As it was known before.
+	o.exec(`insert into ops.run (run_id, source, dataset, scope, account, status, owner, fence, business_at, started_at, finished_at)
+		overriding system value values (10, 'keystone', 'keystone.history', 'C-1', 'acme', 'ok', 'test', 1, '2026-04-03T10:00:00Z', now(), now())`)
 	again, _ := o.workbook("2026-03", "2026-04-02T12:15:00Z", Selection{})
 	f = reopened(t, again)
 	o.same(f, "Lines", lineSheet, wantOpenLines, "2026-03", "2026-04-02T12:15:00Z")
 	o.same(f, "Daily evidence", daySheet, wantOpenDays, "2026-03", "2026-04-02T12:15:00Z")
 	if n := o.same(f, "Restatements", restatementSheet, wantRestatements, "2026-03", "2026-04-02T12:15:00Z", ""); n != 0 {
 		t.Errorf("%d values had been restated by then", n)
+	}
+	if got := facts(t, f)["loaded up to"]; got != "run 9 of 2026-04-01 10:00:00Z" {
+		t.Errorf("loaded up to %s", got)
 	}
 	for _, sheet := range []string{"Lines", "Daily evidence", "Restatements"} {
 		if a, b := sheetText(t, reopened(t, before), sheet), sheetText(t, f, sheet); a != b {
@@ -489,7 +569,12 @@ func TestWorkbookOfAClosedMonth(t *testing.T) {
 	if got := facts(t, reopened(t, bad))["check"]; got != "3 lines are not what their days come to: see column check of Lines" {
 		t.Errorf("got %q", got)
 	}
-	o.exec(`update billing.closed_line set item = 'gone' where link = $1 and line_no = 3`, c.Link)
+	o.exec(`update billing.closed_line set line_no = 100 - line_no where link = $1 and kind = 'statement'`, c.Link)
+	renumbered, _ := o.workbook("2026-03", "infinity", Selection{})
+	if rows := table(t, reopened(t, renumbered), "Lines", lineSheet); rows[0][0] != "92" || rows[0][6] != "chat_licenses" {
+		t.Errorf("lines do not have the numbers that they were frozen with: %q", rows[0])
+	}
+	o.exec(`update billing.closed_line set item = 'gone' where link = $1 and line_no = 97`, c.Link)
 	if _, err := o.WriteWorkbook(t.Context(), io.Discard, month("2026-03"), time.Time{}, Selection{}); err == nil || !strings.Contains(err.Error(), "is of no line") {
 		t.Errorf("days without a line: got %v", err)
 	}
@@ -640,5 +725,61 @@ func TestLongTexts(t *testing.T) {
 		if n := utf16Length(got); n > cellLength || strings.HasSuffix(got, "characters in all]") != c.cut {
 			t.Errorf("%d units of %d, cut %v", n, utf16Length(c.text), !c.cut)
 		}
+	}
+}
+
+// A line is what its days come to, or it says what is not.
+func TestProofOfALine(t *testing.T) {
+	t.Parallel()
+	null := func(text string) (d decimal.NullDecimal) {
+		if text != "" {
+			d = decimal.NewNullDecimal(decimal.RequireFromString(text))
+		}
+		return d
+	}
+	for _, c := range []struct{ parts, quantity, price, amount, comes, differs string }{
+		{"125860", "0.333333333333", "3", "1.00", "0.333333333333", ""},
+		{"-188790", "-0.5", "0.01", "-0.01", "-0.5", ""}, // half away from zero
+		{"125860", "0.333333333333", "", "", "0.333333333333", ""},
+		{"", "", "3", "", "", ""},
+		{"0", "0", "3", "0", "0", ""},
+		{"125860", "0.333333333334", "3", "1.00", "0.333333333333", "quantity differs"},
+		{"0", "", "3", "", "0", "quantity differs"},
+		{"", "0", "3", "", "", "quantity differs"},
+		{"125860", "0.333333333333", "3", "0.99", "0.333333333333", "amount differs"},
+		{"125860", "0.333333333333", "3", "", "0.333333333333", "amount differs"},
+		{"125860", "0.333333333333", "", "1.00", "0.333333333333", "amount differs"},
+		{"0", "0", "3", "", "0", "amount differs"},
+		{"", "", "3", "0", "", "amount differs"},
+	} {
+		l := workLine{Line: Line{Quantity: null(c.quantity), UnitPrice: null(c.price), Amount: null(c.amount), Currency: "USD"}, parts: null(c.parts), scale: 377580}
+		quantity, differs := l.proof()
+		comes := ""
+		if quantity.Valid {
+			comes = plain(quantity.Decimal)
+		}
+		if comes != c.comes || differs != c.differs {
+			t.Errorf("%+v: comes to %q, %q", c, comes, differs)
+		}
+	}
+}
+
+func TestStretchesOfDays(t *testing.T) {
+	t.Parallel()
+	var h handover
+	all := map[instance]*series{}
+	for _, d := range []StatementDay{
+		{Item: "a", Day: 1, Basis: "observed"}, {Item: "b", Day: 1, Basis: "observed"}, {Item: "a", Day: 2, Basis: "observed"}, {Item: "a", Day: 3, Basis: "observed", Doubt: "partial"},
+		{Item: "a", Day: 4, Basis: "missing", Doubt: "partial"}, {Item: "a", Day: 6, Basis: "missing", Doubt: "partial"}, {Item: "a", Day: 6, Basis: "missing", LevelOrdinal: 1},
+	} {
+		h.cover(all, d)
+	}
+	var got []string
+	for _, of := range h.series {
+		got = append(got, fmt.Sprintf("%s%d %v", of.item, of.ordinal, of.stretches))
+	}
+	want := []string{"a0 [{1 2 observed } {3 3 observed partial} {4 4 missing partial} {6 6 missing partial}]", "b0 [{1 1 observed }]", "a1 [{6 6 missing }]"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q\nwant %q", got, want)
 	}
 }
