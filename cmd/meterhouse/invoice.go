@@ -61,6 +61,9 @@ is kept. All lines are good and imported, or none is. Repeating is safe.`,
 			}
 		}
 		file, err := a.openForeignCSV(args[0], mapping.dialect(), invoiceColumns...)
+		if err != nil && mappingName == "" {
+			return usagef("%w\n  a file of the vendor's own making wants --mapping", err)
+		}
 		if err != nil {
 			return err
 		}
@@ -105,10 +108,11 @@ func readInvoices(file *csvFile, m *invoiceMapping) ([]billing.Invoice, error) {
 			Quantity: m.optional(file, row, "quantity", m.amount), UnitPrice: m.optional(file, row, "unit_price", m.number), Amount: m.amount(file, row, "amount"),
 			Text: m.cell(row, "text"), Source: file.source(row),
 		}
-		l.Item, l.Charge = m.thing(file, row)
+		var isKnown bool
+		l.Item, l.Charge, isKnown = m.thing(file, row)
 		if !slices.Contains(vendors, vendor) {
 			file.bad(row, "vendor", "%q%s: want %s", vendor, nearest(vendor, vendors), oneOf(vendors))
-		} else if charges := append(slices.Clone(billing.Charges[vendor]), otherCharge); !slices.Contains(charges, l.Charge) {
+		} else if charges := append(slices.Clone(billing.Charges[vendor]), otherCharge); isKnown && !slices.Contains(charges, l.Charge) {
 			file.bad(row, "charge", "%q%s: want %s", l.Charge, nearest(l.Charge, charges), oneOf(charges))
 		}
 		if k.number == "" {

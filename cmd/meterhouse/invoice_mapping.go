@@ -230,15 +230,20 @@ func (m *invoiceMapping) optional(file *csvFile, row csvRow, column string, read
 }
 
 // thing is what a line charges, in our words. A name that the mapping has means what that says; another one
-// is ours when the charge is told.
-func (m *invoiceMapping) thing(file *csvFile, row csvRow) (item, charge string) {
+// is ours when the charge is told. When it is not, nobody knows the charge, and that is said once.
+func (m *invoiceMapping) thing(file *csvFile, row csvRow) (item, charge string, isKnown bool) {
 	name, charge := m.cell(row, "item"), m.cell(row, "charge")
 	if mapped, known := m.Items[name]; known {
-		return mapped.Item, cmp.Or(mapped.Charge, charge)
+		return mapped.Item, cmp.Or(mapped.Charge, charge), true
 	}
-	if len(m.Items) > 0 && charge == "" {
-		names := slices.Sorted(maps.Keys(m.Items))
-		file.bad(row, "item", "%q%s: want it among the items of the mapping, which has %q", name, nearest(name, names), names)
+	if len(m.Items) == 0 || charge != "" {
+		return name, charge, true
 	}
-	return name, charge
+	names := slices.Sorted(maps.Keys(m.Items))
+	hint := nearest(name, names)
+	if hint == "" {
+		hint = fmt.Sprintf(", which has %q", names)
+	}
+	file.bad(row, "item", "%q is not among the items of the mapping%s", name, hint)
+	return name, charge, false
 }

@@ -145,7 +145,7 @@ func TestInvoiceImportRefusesTheWholeFile(t *testing.T) {
 			"Number,Net,D,I\n1,2,3,4\n", []string{`stdin:1: no column "Nr" (did you mean "Net"?) for number: the file has ["Number" "Net" "D" "I"]`}},
 		{"unknown items and wrong thousands", "thousands: ','\ncolumns: {number: Nr, amount: Net, invoice_date: D, period_start: D, period_end: D, item: I}\nconstants: {vendor: wolkvox, currency: COP}\nitems: {Chat: {item: chat_licenses, charge: license}}\n",
 			"Nr,Net,D,I\n1,\"12,34\",2026-05-01,Chat\n1,\"1,234.50\",2026-05-01,Chatt\n", []string{
-				`stdin:2: amount: "12,34": want a number such as 1234.56 or 1,234.56`, `stdin:3: item: "Chatt" (did you mean "Chat"?): want it among the items of the mapping`,
+				`stdin:2: amount: "12,34": want a number such as 1234.56 or 1,234.56`, `stdin:3: item: "Chatt" is not among the items of the mapping (did you mean "Chat"?)`,
 			}},
 	} {
 		o := w.runWith(c.text, "invoice", "import", "-", "--mapping", writeFile(t, "m.yaml", c.mapping))
