@@ -209,6 +209,9 @@ func instant(t time.Time) string {
 
 // read runs f in one snapshot, by the business clock.
 func (b *Billing) read(ctx context.Context, f func(pgx.Tx) error) error {
+	if b.tx != nil {
+		return f(b.tx)
+	}
 	return pgx.BeginTxFunc(ctx, b.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `select set_config('meterhouse.now', $1, true)`, b.now().UTC().Format(time.RFC3339Nano)); err != nil {
 			return err
