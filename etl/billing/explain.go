@@ -317,7 +317,11 @@ func (c comparison) restated() (string, bool) {
 	if c.then == nil || !c.hasOurPrice() || !c.isAbout(cost(c.then, anyDay)) {
 		return "", false
 	}
-	return fmt.Sprintf("as known at the invoice date: %s", c.money(cost(c.then, anyDay))), true
+	detail := "as known at the invoice date: " + c.money(cost(c.then, anyDay))
+	if slices.ContainsFunc(c.lines, func(l Line) bool { return l.State == "closed" }) {
+		detail += "; the month is closed, and what changed since is in mart.adjustment"
+	}
+	return detail, true
 }
 
 // waiver tries what the invoice would be with burst of the waiver left out, or charged as any other burst.
