@@ -561,14 +561,10 @@ func (c comparison) statementPeriod() (start, end etl.Day) {
 
 // repeated says where the first line stands that says the same as another.
 func (c comparison) repeated() string {
-	said := func(l InvoiceLine) InvoiceLine {
-		l.Number, l.Text = 0, ""
-		return l
-	}
 	var places []string
 	for i, l := range c.invoice {
 		for j, other := range c.invoice {
-			if i != j && said(l).says(said(other)) {
+			if i != j && l.Repeats(other) {
 				places = append(places, l.Source)
 				break
 			}
