@@ -16,7 +16,7 @@ func TestClose(t *testing.T) {
 		t.Helper()
 		return w.must(code, append([]string{"--now", later}, args...)...)
 	}
-	wantContains(t, "gaps", at(exitDifference, "close", "2026-05").stderr, "missing: 132 days of levels without figures", "see `meterhouse report missing_days`", "; --accept-gaps accepts it",
+	wantContains(t, "gaps", at(exitDifference, "close", "2026-05").stderr, "missing: 143 days of levels without figures", "see `meterhouse report missing_days`", "; --accept-gaps accepts it",
 		"license_month: the licence month of calls is lost", "not_loaded: 3 customers have no complete history up to the end of the month")
 	plan := at(exitDifference, "close", "2026-05", "--plan")
 	wantContains(t, "plan", plan.stdout, "against it: missing: ", "would close 2026-05, version 1: 22 lines, 420 days, 0 adjustments")
