@@ -555,3 +555,15 @@ func TestStatementOfBrokenReadings(t *testing.T) {
 		wantLines(t, "and one that failed on one of them", o.lines("2026-04", "infinity"), lost[1])
 	})
 }
+
+// Rounding is half away from zero on either side of it, and once.
+func TestDivideRounded(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	for expression, want := range map[string]string{
+		"-1, 2, 0": "-1", "1, 2, 0": "1", "-5, 1000, 2": "-0.01", "5, 1000, 2": "0.01", "-4999, 1000000, 2": "0.00", "-2, 3, 3": "-0.667", "-1, 3, 3": "-0.333",
+		"0, 7, 3": "0.000", "-7, 2, 0": "-4", "-149, 100, 1": "-1.5", "-0.5, 1, 0": "-1",
+	} {
+		o.want(`select billing.divide_rounded(`+expression+`)::text`, want)
+	}
+}
