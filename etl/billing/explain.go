@@ -91,7 +91,7 @@ func explain(c comparison) (Cause, string) {
 	if detail, is := c.restated(); is {
 		return RestatedAfterInvoice, detail
 	}
-	if detail, is := c.waiver(); is && c.isInvoiced {
+	if detail, is := c.waiver(); is {
 		return Waiver, detail
 	}
 	if detail, is := c.prorated(); is {
@@ -337,7 +337,7 @@ func (c comparison) waiver() (string, bool) {
 		return "", false
 	}
 	rest := c.owed().Sub(waived)
-	if !waived.IsZero() && c.isAbout(rest) {
+	if c.isAbout(rest) {
 		return fmt.Sprintf("%s of the waiver left out", c.money(waived)), true
 	}
 	quantity := c.exactly(func(d pricedDay) bool { return d.isWaiver })
@@ -352,7 +352,7 @@ func (c comparison) waiver() (string, bool) {
 	}
 	slices.SortFunc(prices, decimal.Decimal.Cmp)
 	for _, price := range prices {
-		if amount := quantity.Mul(price); !quantity.IsZero() && c.isAbout(rest.Add(amount)) {
+		if amount := quantity.Mul(price); c.isAbout(rest.Add(amount)) {
 			return fmt.Sprintf("%s TiB of the waiver charged at %s", brief(quantity), price), true
 		}
 	}

@@ -83,6 +83,10 @@ func some(text string) decimal.NullDecimal {
 
 func TestExplain(t *testing.T) {
 	t.Parallel()
+	inTwoMonths := func(c *comparison) {
+		c.lines[0].PeriodStart, c.lines[0].PeriodEnd = day("2026-03-15"), day("2026-04-14")
+		c.invoice[0].PeriodStart, c.invoice[0].PeriodEnd = day("2026-03-15"), day("2026-04-14")
+	}
 	cases := []struct {
 		name, charge, days string
 		invoice            []string
@@ -96,6 +100,7 @@ func TestExplain(t *testing.T) {
 		{name: "three halves of a cent of three lines", charge: "burst", days: "1@10", invoice: []string{"5", "5.015"}, want: "rounding ()"},
 		{name: "our quantity with two decimals", charge: "burst", days: "1.23456@1000", invoice: []string{"1.23 1000 1230"}, want: "rounding (quantity 1.23 on the invoice, 1.23456 in the statement)"},
 		{name: "our quantity with one decimal says less than two", charge: "burst", days: "1.23456@1000", invoice: []string{"1.2 1000 1200"}, want: "quantity_differs (quantity 1.2 on the invoice, 1.23456 in the statement)"},
+		{name: "rounded, with a price that does not make it", charge: "burst", days: "1.23456@1000", invoice: []string{"1.23 1100 1230"}, want: "unexplained (1.23 × 1100 on the invoice is not its amount, but 1353.00 USD)"},
 		{name: "rounded at a price of its own", charge: "burst", days: "1.23456@1000", invoice: []string{"1.23 1100 1353"}, want: "unexplained ()"},
 
 		// No invoice has it.
@@ -135,6 +140,8 @@ func TestExplain(t *testing.T) {
 		{name: "another price, which only amount and quantity tell", charge: "burst", days: "2@10x30", invoice: []string{"60 - 660"}, want: "rate_differs (price 11 on the invoice as it comes to, 10 in the rate card)"},
 		{name: "the old price all month", charge: "committed", days: "100@10x15 100@12x15", invoice: []string{"100 10 1000"}, want: "rate_differs (price 10 on the invoice, several in the rate card)"},
 		{name: "another price behind the waiver", charge: "burst", days: "w2@0x10 2@10x20", invoice: []string{"40 11 440"}, want: "rate_differs (price 11 on the invoice, 10 in the rate card)"},
+		{name: "another price behind a waiver that has one", charge: "burst", days: "w2@1x10 2@10x20", invoice: []string{"- 11 460"}, want: "rate_differs (price 11 on the invoice, 10 in the rate card)"},
+		{name: "another quantity behind a waiver that has a price", charge: "burst", days: "w2@1x10 2@10x20", invoice: []string{"50 10 500"}, want: "unexplained ()"},
 		{name: "a price on days that have none", charge: "committed", days: "100@-x15 100@12x15", invoice: []string{"100 12 1200"}, want: "rate_differs (price 12 on the invoice, 12 and for some days none in the rate card)"},
 		{name: "two prices, none of them ours", charge: "burst", days: "2@10x30", invoice: []string{"30 11 330", "30 12 360"}, want: "unexplained ()"},
 		{name: "our quantity, and an amount that the price does not make", charge: "burst", days: "2@10x30", invoice: []string{"60 11 700"}, want: "unexplained (60 × 11 on the invoice is not its amount, but 660.00 USD)"},
@@ -142,6 +149,8 @@ func TestExplain(t *testing.T) {
 		// Days without figures.
 		{name: "a day is missing", charge: "burst", days: "2@10x29 ?@10", invoice: []string{"600"}, want: "missing_days (1 day without figures: with them 580.00 USD to 600.00 USD)"},
 		{name: "more than a day can be", charge: "burst", days: "2@10x29 ?@10", invoice: []string{"600.03"}, want: "unexplained (1 day without figures)"},
+		{name: "a cent more than rounding", charge: "burst", days: "2@10x29 ?@10", invoice: []string{"600.02"}, want: "unexplained (1 day without figures)"},
+		{name: "an estimate above all that is known", charge: "committed", days: "100@10x29 ~150@10", invoice: []string{"1010"}, want: "missing_days (1 day without figures: with them 966.67 USD to 1016.67 USD)"},
 		{name: "less than is known", charge: "burst", days: "2@10x29 ?@10", invoice: []string{"579.97"}, want: "unexplained (1 day without figures)"},
 		{name: "estimated days may be fewer", charge: "committed", days: "100@10x20 ~100@10x10", invoice: []string{"800"}, want: "missing_days (10 days without figures: with them 666.67 USD to 1000.00 USD)"},
 		{name: "nothing but estimates: they are the most", charge: "committed", days: "~100@10x30", invoice: []string{"900"}, want: "missing_days (30 days without figures: with them 0.00 USD to 1000.00 USD)"},
@@ -157,6 +166,15 @@ func TestExplain(t *testing.T) {
 		{name: "the commitment of the last day for all", charge: "committed", days: "100@10x20 125@10x10", invoice: []string{"1250"}, want: "prorated (125 TiB charged for the whole period)"},
 		{name: "a commitment that never held", charge: "committed", days: "100@10x20 125@10x10", invoice: []string{"1500"}, want: "unexplained ()"},
 		{name: "the last commitment at another price", charge: "committed", days: "100@10x20 125@10x10", invoice: []string{"125 11 1375"}, want: "unexplained ()"},
+		{name: "the last commitment, and a price that does not make it", charge: "committed", days: "100@10x20 125@10x10", invoice: []string{"- 11 1250"}, want: "unexplained ()"},
+		{name: "half of the month", charge: "committed", days: "100@10x30", invoice: []string{"500"}, change: func(c *comparison) { c.invoice[0].PeriodEnd = day("2026-04-15") },
+			want: "prorated (only 2026-04-01 to 2026-04-15 charged)"},
+		{name: "all of the month, with the dates of half", charge: "committed", days: "100@10x30", invoice: []string{"1100"}, change: func(c *comparison) { c.invoice[0].PeriodEnd = day("2026-04-15") },
+			want: "unexplained (the invoice is for 2026-04-01 to 2026-04-15, the statement for 2026-04-01 to 2026-04-30)"},
+		{name: "two whole months for one that lies in two", charge: "committed", days: "100@10x30", invoice: []string{"2000"}, change: inTwoMonths,
+			want: "prorated (100 TiB charged for 2 whole months)"},
+		{name: "the last commitment for a period that lies in two months", charge: "committed", days: "100@10x20 125@10x10", invoice: []string{"1268.82"}, change: inTwoMonths, // 17/31 + 14/30
+			want: "prorated (125 TiB charged for the whole period)"},
 		{name: "burst is never of whole months", charge: "burst", days: "0@10x29 2@10", invoice: []string{"40"}, want: "unexplained ()"},
 
 		// Quantities.
