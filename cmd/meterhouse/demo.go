@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"meterhouse/etl"
 	"meterhouse/etl/keystone/keystonesim"
@@ -46,7 +47,7 @@ downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven repository, o
 	cmd.Flags().Uint64Var(&d.state.Seed, "seed", 1, "`number` that decides all figures")
 	cmd.Flags().StringVar(&d.dir, "dir", "", "`folder` to keep (default demo in the user's state folder)")
 	cmd.Flags().BoolVar(&reset, "reset", false, "remove the folder of a former demo first")
-	cmd.Flags().BoolVar(&serve, "serve", false, "stay up after loading, for psql, until interrupted")
+	cmd.Flags().BoolVar(&serve, "serve", false, "show the console, and stay up after loading until interrupted")
 	return cmd
 }
 
@@ -92,8 +93,6 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 	}
 	stopServer := server.Stop
 	defer func() { err = errors.Join(err, stopServer()) }()
-	a.progress.clear()
-	fmt.Fprintln(a.stdout, server.Describe())
 	a.progress.set("migrating")
 	url := server.URL(demoDatabase)
 	if _, _, err := migrations.Up(ctx, url); err != nil {
@@ -112,6 +111,18 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 		return err
 	}
 	stopServer = s.stop
+	wait := func() error { return nil }
+	if serve {
+		if wait, err = d.serve(ctx, s); err != nil {
+			return err
+		}
+		defer func() { // the console ends before what it shows
+			cancel()
+			err = errors.Join(err, wait())
+		}()
+	}
+	a.progress.clear()
+	fmt.Fprintln(a.stdout, server.Describe())
 	results, err := d.load(ctx, s, sims)
 	a.progress.clear()
 	if err != nil {
@@ -130,10 +141,28 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 	}
 	a.printSum(total)
 	if serve && err == nil {
-		fmt.Fprintln(a.stderr, "Postgres stays up until you press Ctrl-C")
+		fmt.Fprintln(a.stderr, "Postgres and the console stay up until you press Ctrl-C")
 		<-ctx.Done()
 	}
 	return err
+}
+
+// serve shows the console from now on, with a worker behind it, until ctx ends; wait is for that.
+func (d *demo) serve(ctx context.Context, s *session) (wait func() error, err error) {
+	v := &service{session: s}
+	if v.queue, err = v.newQueue(); err != nil {
+		return nil, err
+	}
+	server, err := v.demoConsole()
+	if err != nil {
+		return nil, err
+	}
+	d.app.progress.clear()
+	fmt.Fprintf(d.app.stdout, "console: http://%s/\n", server.Addr())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Serve(ctx) })
+	g.Go(func() error { return v.queue.Run(ctx) })
+	return g.Wait, nil
 }
 
 // open finds or makes the folder and its state.

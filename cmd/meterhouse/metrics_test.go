@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"meterhouse/etl/console"
 	"meterhouse/etl/keystone/keystonesim"
 	"meterhouse/etl/warehouse"
 	"meterhouse/etl/wolkvox/wolkvoxsim"
@@ -174,7 +175,7 @@ func TestMetrics(t *testing.T) {
 
 	var log strings.Builder
 	s := w.opened(&log)
-	server, err := s.console()
+	server, err := console.New(s.consoleConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,11 @@ func schemaOf(v reflect.Value, path string) *schema {
 	case isLeaf(t):
 		return leafSchema(v, path)
 	case t.Kind() == reflect.Map:
-		return &schema{Type: []string{"object", "null"}, Additional: schemaOf(reflect.Zero(t.Elem()), path)}
+		entry := reflect.New(t.Elem())
+		if d, ok := entry.Interface().(interface{ setDefaults() }); ok {
+			d.setDefaults()
+		}
+		return &schema{Type: []string{"object", "null"}, Additional: schemaOf(entry.Elem(), path)}
 	case t.Kind() == reflect.Slice:
 		entry := reflect.New(t.Elem()).Elem()
 		if v.Len() > 0 {
@@ -74,6 +78,12 @@ func schemaOf(v reflect.Value, path string) *schema {
 			demanded(p)
 		}
 		s.Properties[key] = p
+	}
+	if field, key, ok := fieldAlone(v); ok {
+		alone := leafSchema(field, join(path, key))
+		s.Type, s.Pattern = append(s.Type, alone.Type...), alone.Pattern
+		slices.Sort(s.Type)
+		s.Type = slices.Compact(s.Type)
 	}
 	return s
 }
@@ -106,6 +116,7 @@ var texts = map[string]*regexp.Regexp{
 	"wolkvox.server":      serverName,
 	"wolkvox.products":    productName,
 	"console.listen":      regexp.MustCompile(`:`),
+	"console.url":         regexp.MustCompile(`^https://`),
 	"alerts.webhook":      regexp.MustCompile(`^https?://`),
 	"alerts.heartbeat":    regexp.MustCompile(`^https?://`),
 }
