@@ -41,16 +41,23 @@ func (b *background) end() {
 	b.busy.Wait()
 }
 
-// advice is what Status says, kept: working it out reads every day of every series.
+// insight is what takes long to find out: it reads every day of every series.
+type insight struct {
+	Status
+	Deadlines []record
+}
+
+// advice keeps an insight.
 type advice struct {
-	ask  func(context.Context) (Status, error)
+	ask  func(context.Context) (insight, error)
 	log  *slog.Logger
 	work *background
 
 	mu      sync.Mutex
-	last    Status
+	last    insight
 	at      time.Time // when it was worked out; zero: never
 	took    time.Duration
+	isOld   bool // somebody has done something about it since
 	failed  bool
 	running chan struct{} // closed when the one that is under way has ended
 }
@@ -61,10 +68,7 @@ const (
 	adviceWithin = 2 * time.Minute
 )
 
-func (a *advice) begin(_ context.Context, work *background) {
-	if a.ask == nil {
-		return
-	}
+func (a *advice) begin(work *background) {
 	a.mu.Lock()
 	a.work = work
 	a.mu.Unlock()
@@ -84,32 +88,31 @@ func (a *advice) refresh() <-chan struct{} {
 		ctx, cancel := context.WithTimeout(ctx, adviceWithin)
 		defer cancel()
 		began := time.Now()
-		status, err := a.ask(ctx)
+		found, err := a.ask(ctx)
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.running, a.took, a.failed = nil, time.Since(began), err != nil
+		a.running, a.took = nil, time.Since(began)
 		if err != nil {
-			if ctx.Err() == nil {
+			if !a.failed && ctx.Err() == nil {
 				a.log.Warn("what to do is not worked out", "error", err)
 			}
+			a.failed = true
 			return
 		}
-		a.last, a.at = status, time.Now()
+		a.failed = false
+		a.last, a.at = found, time.Now()
 	}) {
 		close(done)
 		return done
 	}
-	a.running = done
+	a.running, a.isOld = done, false
 	return done
 }
 
 // now is what is known: of this moment when that is quick, else of a while ago.
-func (a *advice) now(ctx context.Context) (status Status, at time.Time, failed bool) {
-	if a.ask == nil {
-		return Status{}, time.Time{}, false
-	}
+func (a *advice) now(ctx context.Context) (found insight, at time.Time, failed bool) {
 	a.mu.Lock()
-	isFresh := !a.at.IsZero() && time.Since(a.at) < max(adviceFor, 10*a.took)
+	isFresh := !a.at.IsZero() && !a.isOld && time.Since(a.at) < max(adviceFor, 10*a.took)
 	a.mu.Unlock()
 	if !isFresh {
 		done := a.refresh()
@@ -128,8 +131,5 @@ func (a *advice) now(ctx context.Context) (status Status, at time.Time, failed b
 func (a *advice) forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.at = a.at.Add(-time.Hour)
-	if a.at.Year() < 2000 {
-		a.at = time.Time{}
-	}
+	a.isOld = true
 }

@@ -45,7 +45,7 @@ type Config struct {
 	Notice  string           // is said at the head of each page; empty: nothing
 
 	// Status says whether all is well and what to do, as the command of that name does. It may take long:
-	// it is asked for in the background, and at most every few seconds. Default: nothing is said.
+	// it is asked in the background, when somebody looks and at most every few seconds. Default: nothing is said.
 	Status func(context.Context) (Status, error)
 	// Body opens a landed answer as it came. Default: bodies are not shown.
 	Body func(ctx context.Context, payload int64) (io.ReadCloser, error)
@@ -148,9 +148,10 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, listener: listener, ready: readiness{check: cfg.Ready, log: cfg.Log}, key: make([]byte, 32), isSecure: cfg.URL != "",
-		readers: make(chan struct{}, mostReaders), templates: parse(), style: stylesheet(), advice: advice{ask: cfg.Status, log: cfg.Log},
+		readers: make(chan struct{}, mostReaders), templates: parse(), style: stylesheet(),
 	}
 	_, _ = rand.Read(s.key) // never fails
+	s.advice = advice{ask: s.insight, log: cfg.Log}
 	if len(cfg.Users) > 0 {
 		if s.users, err = newDirectory(cfg.Users, s.key); err != nil {
 			return nil, errors.Join(err, listener.Close())
@@ -172,7 +173,9 @@ func (s *Server) Addr() string { return s.listener.Addr().String() }
 // nil when ctx ended it.
 func (s *Server) Serve(ctx context.Context) error {
 	s.work.begin(ctx)
-	s.advice.begin(ctx, &s.work)
+	if s.cfg.Pool != nil {
+		s.advice.begin(&s.work)
+	}
 	defer s.work.end()
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(s.listener) }()

@@ -36,7 +36,7 @@ type page struct {
 type content struct {
 	Title   string
 	Refresh int    // seconds until the browser asks again; 0: it does not
-	Move    string // path to go to instead
+	Still   string // path of the same that does not ask again
 	Data    any    // of its template
 }
 
@@ -284,9 +284,13 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, who visitor, p pag
 		s.failAs(w, r, who, err)
 		return
 	}
-	if c.Move != "" {
-		http.Redirect(w, r, c.Move, http.StatusSeeOther)
-		return
+	if c.Refresh > 0 {
+		asked := r.URL.Query()
+		if asked.Has("still") {
+			c.Refresh = 0
+		}
+		asked.Set("still", "1")
+		c.Still = r.URL.Path + "?" + asked.Encode()
 	}
 	s.render(w, r, who, http.StatusOK, p.template, c)
 }

@@ -1,20 +1,35 @@
 package console
 
-import "time"
+import (
+	"context"
+	"time"
+)
+
+// insight works out what the overview says first.
+func (s *Server) insight(ctx context.Context) (found insight, err error) {
+	if s.cfg.Status != nil {
+		if found.Status, err = s.cfg.Status(ctx); err != nil {
+			return found, err
+		}
+	}
+	err = s.read(ctx, adviceWithin, func(_ context.Context, v *view) error {
+		result, err := v.query(s.sql("overview_deadlines"))
+		found.Deadlines = result.records()
+		return err
+	})
+	return found, err
+}
 
 // overview is what templates/overview.html is given.
 type overview struct {
-	Status
+	insight
 	IsKnown, Failed bool
 	At              string // when Status was worked out
 	Age             string
 	Counts          record
-	Freshness       []record // those in trouble first, then those that are due next
-	Scopes          string   // how many there are
+	Freshness       []record // by dataset and account
 	Runs            []record
 	Alerts          []record
-	Deadlines       []record
-	CanLoad         bool
 }
 
 func overviewPage() page {
@@ -24,20 +39,19 @@ func overviewPage() page {
 func loadOverview(v *view) (content, error) {
 	var o overview
 	var at time.Time
-	o.Status, at, o.Failed = v.s.advice.now(v.ctx)
+	o.insight, at, o.Failed = v.s.advice.now(v.ctx)
 	if !at.IsZero() {
 		o.IsKnown, o.At = true, at.UTC().Format(time.TimeOnly)
 		if age := time.Since(at); age > 10*time.Second {
 			o.Age = age.Round(time.Second).String()
 		}
 	}
-	o.CanLoad = v.s.cfg.Loads != nil && v.who.Role >= Operator
 	var err error
 	for _, part := range []struct {
 		query string
 		to    *[]record
 	}{
-		{"overview_freshness", &o.Freshness}, {"overview_runs", &o.Runs}, {"overview_alerts", &o.Alerts}, {"overview_deadlines", &o.Deadlines},
+		{"overview_freshness", &o.Freshness}, {"overview_runs", &o.Runs}, {"overview_alerts", &o.Alerts},
 	} {
 		result, err := v.query(v.s.sql(part.query))
 		if err != nil {
