@@ -36,7 +36,7 @@ func (a *app) configPasswordCommand() *cobra.Command {
 		Short: "Make the hash that stands for a password in console.users",
 		Long: `Reads a password from stdin (unseen when typed, and then twice) and prints its bcrypt hash, which
 console.users wants. Nobody can make the password of it. At least 8 bytes, at most 72.`,
-		Example: "  meterhouse config password\n  pwgen 20 1 | tee password.txt | meterhouse config password",
+		Example: "  meterhouse config password\n  meterhouse config password < password.txt",
 		Args:    noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			password, err := a.readPassword()

@@ -106,19 +106,21 @@ func docOf(tags reflect.StructTag, path string) string {
 
 // texts are the forms of values that their type does not tell. Each may be empty or hold a ${NAME}.
 var texts = map[string]*regexp.Regexp{
-	"database.url":        regexp.MustCompile(`^(local|postgres(ql)?://.*)$`),
-	"database.direct_url": regexp.MustCompile(`^postgres(ql)?://`),
-	"http.proxy":          regexp.MustCompile(`^(https?|socks5)://`),
-	"keystone.account":    accountName,
-	"keystone.base_url":   regexp.MustCompile(`^https?://`),
-	"wolkvox.account":     accountName,
-	"wolkvox.base_url":    regexp.MustCompile(`^https?://`),
-	"wolkvox.server":      serverName,
-	"wolkvox.products":    productName,
-	"console.listen":      regexp.MustCompile(`:`),
-	"console.url":         regexp.MustCompile(`^https://`),
-	"alerts.webhook":      regexp.MustCompile(`^https?://`),
-	"alerts.heartbeat":    regexp.MustCompile(`^https?://`),
+	"database.url":           regexp.MustCompile(`^(local|postgres(ql)?://.*)$`),
+	"database.direct_url":    regexp.MustCompile(`^postgres(ql)?://`),
+	"http.proxy":             regexp.MustCompile(`^(https?|socks5)://`),
+	"keystone.account":       accountName,
+	"keystone.base_url":      regexp.MustCompile(`^https?://`),
+	"wolkvox.account":        accountName,
+	"wolkvox.base_url":       regexp.MustCompile(`^https?://`),
+	"wolkvox.server":         serverName,
+	"wolkvox.products":       productName,
+	"console.listen":         regexp.MustCompile(`:`),
+	"console.url":            regexp.MustCompile(`^https://`),
+	"console.users.role":     regexp.MustCompile(`^(viewer|operator|closer)$`),
+	"console.users.password": regexp.MustCompile(`^\$2[abxy]\$`),
+	"alerts.webhook":         regexp.MustCompile(`^https?://`),
+	"alerts.heartbeat":       regexp.MustCompile(`^https?://`),
 }
 
 // Spellings of the types that are read from a text. A plain 0 is as good as 0d.
