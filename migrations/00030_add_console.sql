@@ -71,6 +71,28 @@ comment on column mart.quarantine.window_until is 'First UTC day no longer asked
 comment on column mart.quarantine.description is 'What the figure belongs to (wolkvox), as delivered; NULL when unknown.';
 comment on column mart.quarantine.is_dismissed is 'Whether a person settled it as not wanted.';
 
+create or replace view mart.freshness as
+select
+    w.source,
+    w.dataset,
+    w.scope,
+    w.watermark,
+    w.last_success_at,
+    w.next_due_at,
+    clock.now_at - w.watermark as lag,
+    case
+        when r.status = 'failed' then 'failing'
+        when w.last_success_at is null then 'never'
+        when w.next_due_at < clock.now_at then 'late'
+        else 'ok'
+    end as status,
+    w.account,
+    w.last_run_id
+from ops.watermark as w
+cross join (select max(coalesce(nullif(current_setting('meterhouse.now', true), '')::timestamptz, fixed_at, now())) as now_at from ops.clock) as clock
+left join ops.run as r on r.run_id = w.last_run_id;
+comment on column mart.freshness.last_run_id is 'The newest run that counts for it; NULL before the first one.';
+
 -- Pages of runs that went wrong, and of what was refused, newest first.
 create index run_trouble_idx on ops.run (run_id) where status <> 'ok';
 create index quarantine_newest_idx on ops.quarantine (quarantined_at, quarantine_id) where resolved_at is null;
@@ -78,6 +100,36 @@ create index quarantine_newest_idx on ops.quarantine (quarantined_at, quarantine
 -- +goose Down
 drop index ops.quarantine_newest_idx;
 drop index ops.run_trouble_idx;
+drop view mart.freshness;
+create view mart.freshness as
+select
+    w.source,
+    w.dataset,
+    w.scope,
+    w.watermark,
+    w.last_success_at,
+    w.next_due_at,
+    clock.now_at - w.watermark as lag,
+    case
+        when r.status = 'failed' then 'failing'
+        when w.last_success_at is null then 'never'
+        when w.next_due_at < clock.now_at then 'late'
+        else 'ok'
+    end as status,
+    w.account
+from ops.watermark as w
+cross join (select max(coalesce(nullif(current_setting('meterhouse.now', true), '')::timestamptz, fixed_at, now())) as now_at from ops.clock) as clock
+left join ops.run as r on r.run_id = w.last_run_id;
+comment on view mart.freshness is 'Grain: one row per dataset and scope: how far it is loaded and when it is due.';
+comment on column mart.freshness.source is 'Vendor: keystone or wolkvox.';
+comment on column mart.freshness.dataset is 'Report of the vendor.';
+comment on column mart.freshness.scope is 'Customer id or account.';
+comment on column mart.freshness.watermark is 'Up to when every expected day was answered (history) or the last reading (others), UTC; NULL before.';
+comment on column mart.freshness.last_success_at is 'Last run that loaded, UTC; NULL before.';
+comment on column mart.freshness.next_due_at is 'When it is due next, UTC; NULL without a schedule.';
+comment on column mart.freshness.lag is 'How far the watermark is behind now.';
+comment on column mart.freshness.status is 'ok; late (due and not done); failing (the last run failed); never (nothing loaded yet).';
+comment on column mart.freshness.account is 'Configured account.';
 drop view mart.quarantine;
 create view mart.quarantine as
 select

@@ -93,7 +93,7 @@ const wantedFor = time.Hour
 func (v *service) Begin(ctx context.Context, dataset, scope, _ string) (load int64, err error) {
 	slot := schedule.Slot{
 		Dataset: dataset, Scope: scope, Account: scope, ByHand: true, Queue: queueWolkvox,
-		At: time.Now().Truncate(time.Second), Until: v.app.now().Add(wantedFor), // clicked twice is wanted once
+		Until: v.app.now().Add(wantedFor),
 	}
 	found := false
 	if dataset == wolkvox.Dataset {

@@ -35,6 +35,9 @@ type Slot struct {
 
 // String names the slot in logs and errors.
 func (s Slot) String() string {
+	if s.ByHand {
+		return fmt.Sprintf("%s %s by hand", s.Dataset, s.Scope)
+	}
 	return fmt.Sprintf("%s %s slot %s", s.Dataset, s.Scope, s.At.UTC().Format(time.RFC3339))
 }
 
@@ -124,6 +127,11 @@ var once = river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{
 	rivertype.JobStateRetryable, rivertype.JobStateCompleted, rivertype.JobStateCancelled, rivertype.JobStateDiscarded,
 }}
 
+// unfinished is the uniqueness of what a person wants: as long as it is not done.
+var unfinished = river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{
+	rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRunning, rivertype.JobStateScheduled, rivertype.JobStateRetryable,
+}}
+
 // maxAttempts of a load is no limit: its Until is.
 const maxAttempts = 1000
 
@@ -205,12 +213,13 @@ func (q *Queue) Add(ctx context.Context, slots []Slot, chores []Chore) (added []
 	return added, nil
 }
 
-// Want queues a load that a person wants now, and returns its number for [Queue.State]. The same one, wanted
-// again, is queued once. Nobody tries again what fails: the schedule goes on by itself.
+// Want queues a load that a person wants now, and returns its number for [Queue.State]. Wanted again before it
+// is done, it is the same. The slot's At does not count. What fails is not tried again: the schedule goes on
+// by itself.
 func (q *Queue) Want(ctx context.Context, s Slot) (id int64, err error) {
 	result, err := q.client.Insert(ctx,
-		loadArgs{Dataset: s.Dataset, Scope: s.Scope, Slot: s.At.UTC(), Account: s.Account, Until: s.Until.UTC(), ByHand: true},
-		&river.InsertOpts{Queue: s.Queue, Priority: 1, UniqueOpts: once})
+		loadArgs{Dataset: s.Dataset, Scope: s.Scope, Account: s.Account, Until: s.Until.UTC(), ByHand: true},
+		&river.InsertOpts{Queue: s.Queue, Priority: 1, UniqueOpts: unfinished})
 	if err != nil {
 		return 0, fmt.Errorf("queue %s %s: %w", s.Dataset, s.Scope, err)
 	}

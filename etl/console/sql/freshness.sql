@@ -8,11 +8,8 @@ select
     f.last_success_at,
     f.next_due_at,
     f.lag,
-    newest.run_id as last_run_id
+    f.last_run_id
 from mart.freshness as f
-left join lateral (
-    select r.run_id from mart.run as r where r.dataset = f.dataset and r.scope = f.scope order by r.run_id desc limit 1
-) as newest on true
 where ($1 = '' or strpos(lower(f.scope), lower($1)) > 0 or strpos(lower(f.account), lower($1)) > 0)
     and ($2 = '' or f.dataset = $2)
     and ($3 = '' or f.status = $3)
