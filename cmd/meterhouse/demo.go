@@ -34,8 +34,11 @@ func (a *app) demoCommand() *cobra.Command {
 with the very code that loads from the real vendors, checks the result against the fakes' own
 totals and shows the newest whole month. The folder and its clock are kept: a second demo finds
 everything unchanged and inserts 0. Needs no configuration. Without installed Postgres binaries it
-downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven repository, or off).`,
-		Example: "  meterhouse demo\n  meterhouse demo --serve     (then look around with psql in another terminal)\n  meterhouse demo --reset --days 30 --seed 7",
+downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven repository, or off).
+
+With --serve it shows the console, at 127.0.0.1:8080 or, if that is taken, a free port: the first
+line says where. Anybody on this machine may then do everything in it.`,
+		Example: "  meterhouse demo\n  meterhouse demo --serve     (then open the address that it prints)\n  meterhouse demo --reset --days 30 --seed 7",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.quietly()

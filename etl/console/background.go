@@ -65,6 +65,7 @@ type advice struct {
 const (
 	adviceFor    = 2 * time.Second // it serves everybody for so long, and for ten times as long as it took
 	adviceWait   = 60 * time.Millisecond
+	adviceQuick  = 400 * time.Millisecond // what took no longer is waited for
 	adviceWithin = 2 * time.Minute
 )
 
@@ -113,13 +114,17 @@ func (a *advice) refresh() <-chan struct{} {
 func (a *advice) now(ctx context.Context) (found insight, at time.Time, failed bool) {
 	a.mu.Lock()
 	isFresh := !a.at.IsZero() && !a.isOld && time.Since(a.at) < max(adviceFor, 10*a.took)
+	wait := adviceWait
+	if a.took < adviceQuick {
+		wait += adviceQuick
+	}
 	a.mu.Unlock()
 	if !isFresh {
 		done := a.refresh()
 		select {
 		case <-done:
 		case <-ctx.Done():
-		case <-time.After(adviceWait):
+		case <-time.After(wait):
 		}
 	}
 	a.mu.Lock()

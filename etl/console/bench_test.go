@@ -98,7 +98,9 @@ func started(b *testing.B, pool *pgxpool.Pool) *Server {
 	b.Helper()
 	s, err := New(Config{
 		Listen: "127.0.0.1:0", Pool: pool, Now: func() time.Time { return testNow }, Anybody: Closer, Loads: &deeds{},
-		Body: func(context.Context, int64) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(testBody)), nil },
+		Body: func(context.Context, int64) (io.ReadCloser, error) {
+			return io.NopCloser(strings.NewReader(testBody)), nil
+		},
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -62,7 +62,11 @@ func loadOverview(v *view) (content, error) {
 	if o.Counts, _, err = v.one(v.s.sql("overview_counts")); err != nil {
 		return content{}, err
 	}
-	return content{Title: "Overview", Data: o}, nil
+	c := content{Title: "Overview", Data: o}
+	if !o.IsKnown || o.Age != "" {
+		c.Refresh = refreshEvery
+	}
+	return c, nil
 }
 
 var freshnessTable = &table{

@@ -253,8 +253,8 @@ func TestPages(t *testing.T) {
 		}
 	}
 	for path, wants := range map[string][]string{
-		"/": {"2 things need you.", "run <code>meterhouse run &lt;now&gt;</code>", "good &amp; well", "<strong>61</strong> scopes", "<strong>55</strong> records in quarantine",
-			"<strong>1</strong> open alerts", "keystone.history of C-7 &lt;is&gt; late", `<a href="/runs/131">131</a>`, "v1.2.3", "2026-05-21 12:00:00 UTC"},
+		"/": {"2 things need you.", "run <code>meterhouse run &lt;now&gt;</code>", "good &amp; well", "Scopes <strong>61</strong>", "In quarantine <strong>55</strong>",
+			"Open alerts <strong>1</strong>", "keystone.history of C-7 &lt;is&gt; late", `<a href="/runs/131">131</a>`, "v1.2.3", "2026-05-21 12:00:00 UTC"},
 		"/freshness?q=CALL": {"1 to 1 of 1.", `<span class="status late">late</span>`, "2026-05-21 09:30:00"},
 		"/freshness":        {"1 to 50 of 61", "Load now"},
 		"/runs/10":          {`<span class="status failed">failed</span>`, "=cmd|&#39;/c calc&#39;!A1 &lt;script&gt;", "2026-05-01 to 2026-05-20", "1010"},
@@ -981,7 +981,7 @@ func TestAdvice(t *testing.T) {
 func TestAround(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ body, at, text, where string }{
-		{testBody, "/data/0/items", "{\n\t\"operation\": \"x\",\n\t\"items\": \"<b>12</b>\"\n}", "/data/0"},
+		{testBody, "/data/0/items", "{\n  \"operation\": \"x\",\n  \"items\": \"<b>12</b>\"\n}", "/data/0"},
 		{testBody, "/data/1/nested/deep/2", "3", "/data/1/nested/deep/2"},
 		{testBody, "/data/1", "", "/data/1"},
 		{testBody, "/data/9", "", ""},
@@ -991,7 +991,7 @@ func TestAround(t *testing.T) {
 		{`{"a":1`, "/a", "", ""},
 		{"no json", "/a", "", ""},
 		{`{"a":1}`, "no pointer", "", ""},
-		{`{"a":1}`, "", "{\n\t\"a\": 1\n}", ""},
+		{`{"a":1}`, "", "{\n  \"a\": 1\n}", ""},
 	} {
 		text, where := around(strings.NewReader(c.body), jsontext.Pointer(c.at))
 		if where != c.where || c.text != "" && text != c.text || (text == "") != (c.text == "" && c.where == "") {

@@ -102,7 +102,7 @@ func around(body io.Reader, at jsontext.Pointer) (text, where string) {
 	if value == nil {
 		return "", ""
 	}
-	_ = value.Indent() // it is valid
+	_ = value.Indent(jsontext.WithIndent("  ")) // it is valid
 	return readable([]byte(clip(string(value), mostAround)), true), string(whole)
 }
 
