@@ -101,6 +101,39 @@ func known(t *testing.T, db string) int {
 	return len(states)
 }
 
+// Decisions about absent days were of a number: with 00021 each subscription that shares it has them, and back is
+// only where none does.
+func TestDecisionsOfASharedNumber(t *testing.T) {
+	db := warehousetest.Empty(t)
+	up(t, db)
+	if _, err := migrations.Down(t.Context(), db, 20); err != nil {
+		t.Fatal(err)
+	}
+	conn := warehousetest.Connect(t, db)
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(`insert into dw.dim_customer (customer_key, customer_id, account, first_seen_at, seen_at) overriding system value values (1, 'C-1', 'acme', now(), now());
+		insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, discriminator, first_seen_at) overriding system value
+			values (1, 1, 'A-1', '', now()), (2, 1, 'A-1', '2026-02-01', now()), (3, 1, 'A-1', '2026-03-01', now());
+		insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value
+			values (1, 1, 1, 'Extreme', 'base'), (2, 1, 2, 'Extreme', 'base'), (3, 1, 3, 'Premium', 'base');
+		insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since, superseded_at)
+			values ('C-1', 'A-1', 'Extreme', '2026-01-01', '2026-01-31', 'drop', 'r', '2026-02-01', '2026-02-02'),
+				('C-1', 'A-1', 'Extreme', '2026-01-01', '2026-01-15', 'keep', 'r', '2026-02-02', null)`)
+	up(t, db)
+	want := []string{" drop f", " keep t", "2026-02-01 drop f", "2026-02-01 keep t"}
+	if diff := cmp.Diff(want, lines(t, conn, `select format('%s %s %s', discriminator, decision, superseded_at is null) from billing.absence order by 1`)); diff != "" {
+		t.Errorf("decisions (-want +got):\n%s", diff)
+	}
+	if _, err := migrations.Down(t.Context(), db, 20); err == nil || !strings.Contains(err.Error(), "irreversible: 00021") {
+		t.Errorf("down: got %v, want a refusal", err)
+	}
+}
+
 func TestSchemaGolden(t *testing.T) {
 	conn := warehousetest.Connect(t, warehousetest.New(t))
 	got := strings.Join(lines(t, conn, catalogue), "\n") + "\n"

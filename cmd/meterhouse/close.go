@@ -87,7 +87,10 @@ func (a *app) printClosing(c billing.Closing, o billing.CloseOptions) error {
 				refused++
 			}
 		}
-		fmt.Fprintf(a.stdout, "%s: %s: %s\n  %s\n", word, found.Kind, printable(found.About), printable(found.Remedy))
+		fmt.Fprintf(a.stdout, "%s: %s: %s\n", word, found.Kind, printable(found.About))
+		if word == "against it" {
+			fmt.Fprintln(a.stdout, "  "+printable(found.Remedy))
+		}
 	}
 	fmt.Fprintf(a.stdout, "%s %s, version %d: %s, %s, %s\n", verb, c.Period, c.Version, count(c.Lines, "line"), count(c.Days, "day"), count(c.Adjustments, "adjustment")+" of earlier months")
 	if c.Totals != "" {
@@ -144,6 +147,10 @@ with is the one that the last close printed, unless links were taken off the end
 			}
 			if len(v.Differences) > 0 {
 				return &exitError{exitDifference, errors.New("closed months were changed: restore them from a backup, and find out who could")}
+			}
+			if v.Links == 0 && len(args) == 1 {
+				fmt.Fprintf(a.stdout, "%s was not closed\n", period)
+				return nil
 			}
 			if v.Links == 0 {
 				fmt.Fprintln(a.stdout, "nothing was closed")

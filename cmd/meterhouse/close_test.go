@@ -22,6 +22,7 @@ func TestClose(t *testing.T) {
 	wantContains(t, "plan", plan.stdout, "against it: missing: ", "would close 2026-05, version 1: 22 lines, 420 days, 0 adjustments")
 	wantContains(t, "plan", plan.stderr, "close 2026-05 would be refused: 3 obstacles")
 	wantContains(t, "nothing closed", at(exitDone, "close", "verify").stdout, "nothing was closed\n")
+	wantContains(t, "a month not closed", at(exitDone, "close", "verify", "2026-05").stdout, "2026-05 was not closed\n")
 	wantContains(t, "reopen an open month", at(exitDifference, "reopen", "2026-05", "--reason", "x").stderr, "the month is not closed")
 	wantContains(t, "plan of what would be accepted", at(exitDone, "close", "2026-05", "--plan", "--accept-gaps", "--reason", reason).stdout, "would be accepted: missing: ")
 
@@ -42,7 +43,7 @@ func TestClose(t *testing.T) {
 			over_committed_avg_tib, known_from, known_until, payload_id, run_id)
 		select customer_key, service_level_key, usage_date, 'restated', 1, committed_tib, 1, 1, 1, 0, known_since, '2026-06-10T13:00:00Z', payload_id, run_id
 		from dw.fact_daily_consumption order by usage_date, service_level_key limit 1`)
-	wantContains(t, "status", at(exitDone, "status").stdout, "2026-05 is closed, and the vendor changed 1 days of customer ")
+	wantContains(t, "status", at(exitDone, "status").stdout, "2026-05 is closed, and the vendor changed 1 day of customer ")
 
 	wantContains(t, "reopen", at(exitDone, "reopen", "2026-05", "--reason", "wrong").stdout, "reopened 2026-05: version 1 stays and is no longer in force\nlink 2 ")
 	wantContains(t, "version 2", at(exitDone, "close", "2026-05", "--accept-gaps", "--reason", reason).stdout, "closed 2026-05, version 2: ")

@@ -840,7 +840,10 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("exit code %d:\n%s%s", o.code, o.stdout, o.stderr)
 	}
 	wantContains(t, "demo", o.stdout, "PostgreSQL ", "checked against the simulator's oracle: 39 level-days equal", "dw.fact_consumption_sample",
-		"Consumption of 2026-05", "wolkvox licences", "psql 'postgres://meterhouse:")
+		"Consumption of 2026-05", "Statement of 2026-05 at the made-up prices", "wolkvox licences", "psql 'postgres://meterhouse:", "\n  meterhouse statement 2026-05 ")
+	if !regexp.MustCompile(`(?m)^keystone  Halden Ferry Lines, Inc\. .* \d+\.\d\d  USD$`).MatchString(o.stdout) {
+		t.Errorf("no amount of a customer in\n%s", o.stdout)
+	}
 	if !regexp.MustCompile(`^inserted [1-9]\d*, restated 0, unchanged 0, quarantined 0$`).MatchString(o.lastLine()) {
 		t.Errorf("last line %q", o.lastLine())
 	}

@@ -73,7 +73,6 @@ func (a *app) addCompletions(root *cobra.Command) {
 		"levels absent":  {these("keep", "drop"), false},
 	}
 	flags := map[string][]string{
-		"format":     formats,
 		"log-format": {"text", "json"},
 		"log-level":  {"debug", "info", "warn", "error"},
 		"only":       vendors,
@@ -93,6 +92,8 @@ func (a *app) addCompletions(root *cobra.Command) {
 				complete := cobra.NoFileCompletions
 				if values, known := flags[f.Name]; known {
 					complete = argument{values: these(values...)}.complete
+				} else if form, is := f.Value.(formatValue); is {
+					complete = argument{values: these(form.forms...)}.complete
 				} else if name, _ := pflag.UnquoteUsage(f); name == "file" || name == "folder" {
 					return
 				}

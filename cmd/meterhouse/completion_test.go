@@ -41,6 +41,8 @@ func TestCompletion(t *testing.T) {
 		{"completion |", "bash zsh fish powershell"},
 		{"status --format |", "table csv json markdown"},
 		{"check --format |", "table csv json markdown"},
+		{"statement --format |", "table csv json markdown xlsx"},
+		{"statement --out |", "FILES"},
 		{"--log-format |", "text json"},
 		{"run --log-level |", "debug info warn error"},
 		{"init --only |", "keystone wolkvox"},

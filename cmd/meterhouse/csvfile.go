@@ -174,6 +174,11 @@ func (f *csvFile) add(line int, header, record []string) {
 	}
 }
 
+// warn tells the person who hands in a file what may be meant otherwise; nothing is refused for it.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintln(a.progress, printable("warning: "+fmt.Sprintf(format, args...)))
+}
+
 // bad notes what is wrong with a value.
 func (f *csvFile) bad(row csvRow, column, format string, args ...any) {
 	f.badLine(row.line, fmt.Errorf("%s: %w", column, fmt.Errorf(format, args...)))
@@ -202,7 +207,7 @@ func (f *csvFile) err() error {
 	}
 }
 
-// checkHeader trims the names in the header and says what is wrong with them.
+// checkHeader trims the names in the header and says what is wrong with them, and at the end, once, what is wanted.
 func checkHeader(header []string, columns []csvColumn) (problems []error) {
 	names := make([]string, len(columns))
 	for i, c := range columns {
@@ -212,15 +217,22 @@ func checkHeader(header []string, columns []csvColumn) (problems []error) {
 		header[i] = strings.TrimSpace(got)
 		switch {
 		case !slices.Contains(names, header[i]):
-			problems = append(problems, fmt.Errorf("unknown column %q%s: want %s", header[i], nearest(header[i], names), columnNames(columns)))
+			problems = append(problems, fmt.Errorf("unknown column %q%s", header[i], nearest(header[i], names)))
 		case slices.Contains(header[:i], header[i]):
-			problems = append(problems, fmt.Errorf("column %s stands there twice: want it once", header[i]))
+			problems = append(problems, fmt.Errorf("column %s stands there twice", header[i]))
 		}
 	}
+	var missing []string
 	for _, c := range columns {
 		if !c.optional && !slices.Contains(header, c.name) {
-			problems = append(problems, fmt.Errorf("no column %s: want %s", c.name, columnNames(columns)))
+			missing = append(missing, c.name)
 		}
+	}
+	if len(missing) > 0 {
+		problems = append(problems, fmt.Errorf("no column %s", strings.Join(missing, ", ")))
+	}
+	if last := len(problems) - 1; last >= 0 {
+		problems[last] = fmt.Errorf("%w: want %s, each once", problems[last], columnNames(columns))
 	}
 	return problems
 }

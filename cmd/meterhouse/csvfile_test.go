@@ -54,8 +54,8 @@ func TestReadCSVRefuses(t *testing.T) {
 		{"empty lines only", "\n\n", []string{"f.csv: no header"}},
 		{"a misspelt column", "pattern,level_clas\nExtreme,base\n", []string{
 			"f.csv: 2 problems, nothing is imported",
-			`f.csv:1: unknown column "level_clas" (did you mean "level_class"?): want pattern, level_class, [note]`,
-			"f.csv:1: no column level_class",
+			"f.csv:1: unknown column \"level_clas\" (did you mean \"level_class\"?)\n",
+			"f.csv:1: no column level_class: want pattern, level_class, [note], each once",
 		}},
 		{"a column twice", "\npattern,pattern,level_class\n", []string{"f.csv:2: column pattern stands there twice"}},
 		{"no header", "Extreme,base\n", []string{`f.csv:1: unknown column "Extreme"`, "f.csv:1: no column pattern"}},

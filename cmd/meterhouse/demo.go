@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -17,7 +18,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"meterhouse/docs/examples"
 	"meterhouse/etl"
+	"meterhouse/etl/billing"
 	"meterhouse/etl/keystone/keystonesim"
 	"meterhouse/etl/localpg"
 	"meterhouse/etl/wolkvox"
@@ -32,9 +35,10 @@ func (a *app) demoCommand() *cobra.Command {
 		Short: "See it work: private Postgres, fake vendors, load, month view",
 		Long: `Starts a private Postgres and both fake vendors on this machine, migrates, loads the last days
 with the very code that loads from the real vendors, checks the result against the fakes' own
-totals and shows the newest whole month. The folder and its clock are kept: a second demo finds
-everything unchanged and inserts 0. Needs no configuration. Without installed Postgres binaries it
-downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven repository, or off).
+totals, imports a made-up rate card and shows the newest whole month. The folder and its clock are
+kept: a second demo finds everything unchanged and inserts 0. Needs no configuration. Without
+installed Postgres binaries it downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven
+repository, or off).
 
 With --serve it shows the console, at 127.0.0.1:8080 or, if that is taken, a free port: the first
 line says where. Anybody on this machine may then do everything in it.`,
@@ -138,6 +142,9 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 	err = verdict(results, nil, a.told)
 	if err == nil {
 		err = d.check(ctx, s, sims)
+	}
+	if err == nil {
+		err = d.price(ctx, s)
 	}
 	if shown := d.show(ctx, s, url, serve); shown != nil {
 		return errors.Join(err, shown)
@@ -311,4 +318,22 @@ func (d *demo) load(ctx context.Context, s *session, sims *sims) (all []result, 
 	d.clock.set(d.state.Clock)
 	l, err := s.load(ctx, order{datasets: datasets})
 	return append(all, l.results...), err
+}
+
+// price imports the example rate card, unless there are prices: a person may have changed them.
+func (d *demo) price(ctx context.Context, s *session) error {
+	t, err := s.wh.Query(ctx, `select count(*) from billing.rate`)
+	if err != nil || t.Rows[0][0] != "0" {
+		return err
+	}
+	file, err := readCSV(bytes.NewReader(examples.Rates), "rates.csv", rateColumns...)
+	if err != nil {
+		return err
+	}
+	rates, err := readRates(file)
+	if err != nil {
+		return err
+	}
+	_, err = billing.New(s.wh.Pool(), d.app.now).ImportRates(ctx, rates, false, false)
+	return err
 }

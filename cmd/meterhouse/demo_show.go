@@ -79,9 +79,15 @@ func (d *demo) show(ctx context.Context, s *session, url string, serve bool) err
 	if err != nil {
 		return err
 	}
+	statement := "statement"
 	if newest := month.Rows[0][0]; newest != "" {
 		title := fmt.Sprintf("Consumption of %s in TiB, to 3 decimals (mart.month has every digit)", newest[:7])
 		if err := print(title, monthTable, newest); err != nil {
+			return err
+		}
+		statement += " " + newest[:7]
+		title = fmt.Sprintf("Statement of %s at the made-up prices of docs/examples/rates.csv (mart.statement has every line)", newest[:7])
+		if err := print(title, statementSums, newest[:7]); err != nil {
 			return err
 		}
 	}
@@ -97,7 +103,8 @@ func (d *demo) show(ctx context.Context, s *session, url string, serve bool) err
 		fmt.Fprintf(out, "  %s    (shows the console and keeps Postgres up; then in another terminal)\n", again)
 	}
 	fmt.Fprintf(out, "  psql '%s'\n", url)
-	fmt.Fprintf(out, "  export METERHOUSE_DATABASE_URL='%s'    (then: meterhouse report)\n\n", url)
+	fmt.Fprintf(out, "  export METERHOUSE_DATABASE_URL='%s'\n", url)
+	fmt.Fprintf(out, "  meterhouse %s    (or: meterhouse report)\n\n", statement)
 	return nil
 }
 
@@ -120,6 +127,18 @@ const monthTable = `
 	from mart.month
 	where month = $1::date
 	order by customer_name, subscription_number, service_level, level_ordinal`
+
+const statementSums = `
+	select source, coalesce(customer_name, account) as customer, count(*) as lines, count(*) filter (where state = 'provisional') as provisional,
+		count(*) filter (where unit_price is null) as without_price,
+		sum(amount) filter (where charge = 'committed') as committed, sum(amount) filter (where charge = 'burst') as burst,
+		sum(amount) filter (where charge = 'license') as licences, sum(amount) filter (where charge = 'usage') as usage,
+		sum(amount) as amount, currency
+	from mart.statement
+	left join (select distinct customer_id, customer_name from mart.subscription where is_current) as named using (customer_id)
+	where period = $1
+	group by source, coalesce(customer_name, account), currency
+	order by 1, 2, currency`
 
 const licenseTable = `
 	select operation, product, description, kind, snapshot_date as day, items, unit

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -24,9 +27,11 @@ import (
 //	<!-- sql update ... -->                what a crash leaves behind
 //	<!-- rewrite 12 of 30 => 12 -->        a body that the program reads differently, after an upgrade
 //	<!-- file NAME\ntext -->               a file that the reader has
+//	<!-- demo 2026-11-10T09:00:00Z -->     the reader has a demo of that clock, and no configuration
+//	<!-- restate CUSTOMER -->              NetApp tells a customer of the demo other figures for some days, and they are loaded
 func TestDocumentsAreTrue(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"runbook.md"} {
+	for _, name := range []string{"runbook.md", "month-end.md"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join("..", "..", "docs", name)
@@ -51,11 +56,19 @@ func TestDocumentsAreTrue(t *testing.T) {
 // docsReader does what a document says, as a person at a shell.
 type docsReader struct {
 	*world
-	dir string
+	dir  string
+	demo *demoWorld // nil: the world is its own
 }
 
 func newReader(t *testing.T) *docsReader {
-	r := &docsReader{newWorld(t), t.TempDir()}
+	r := &docsReader{world: newWorld(t), dir: t.TempDir()}
+	docs, err := filepath.Abs(filepath.Join("..", "..", "docs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(docs, filepath.Join(r.dir, "docs")); err != nil {
+		t.Fatal(err)
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -117,7 +130,12 @@ func (r *docsReader) output(command, written string) string {
 	}
 	cmd := exec.CommandContext(r.t.Context(), "sh", "-c", command)
 	cmd.Dir = r.dir
-	cmd.Env = append(os.Environ(), "PATH="+r.dir+":"+os.Getenv("PATH"), "METERHOUSE_CONFIG="+r.file, "DATABASE_URL="+r.database)
+	cmd.Env = append(os.Environ(), "PATH="+r.dir+":"+os.Getenv("PATH"), "DATABASE_URL="+r.database)
+	if r.demo != nil {
+		cmd.Env = append(cmd.Env, "METERHOUSE_DATABASE_URL="+r.database)
+	} else {
+		cmd.Env = append(cmd.Env, "METERHOUSE_CONFIG="+r.file)
+	}
 	for name, value := range r.env {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
@@ -152,6 +170,7 @@ var chance = []*regexp.Regexp{
 	regexp.MustCompile(`(?m)()^ *\d+  (?:keystone|wolkvox)`), // last runs
 	regexp.MustCompile(`(  (?:acme|calls)  )  *\d+  `),       // replay --plan
 	regexp.MustCompile(`(dismissed by )[^:]*`),
+	regexp.MustCompile(`()\b[0-9a-f]{64}\b`), // hashes of what has a time in it
 }
 
 // happen does what a comment says.
@@ -189,7 +208,72 @@ func (r *docsReader) happen(words string) {
 		if err := os.WriteFile(filepath.Join(r.dir, rest), []byte(r.keystone.Login()), 0o600); err != nil {
 			r.t.Fatal(err)
 		}
+	case "demo":
+		r.setNow(rest)
+		r.demo = newDemo(r.t, r.database, r.now, 41)
+		if _, err := r.demo.load(r.t.Context(), r.demo.session, r.demo.sims); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := r.demo.price(r.t.Context(), r.demo.session); err != nil {
+			r.t.Fatal(err)
+		}
+	case "restate":
+		r.demo.restate(r.t, rest, r.now)
 	default:
-		r.t.Fatalf("a comment says %q: want now, wolkvox, keystone, sql, rewrite, file or token", words)
+		r.t.Fatalf("a comment says %q: want now, wolkvox, keystone, sql, rewrite, file, token, demo or restate", words)
+	}
+}
+
+// demoWorld is a demo that loads into a database of its caller.
+type demoWorld struct {
+	*demo
+	url     string
+	session *session
+	sims    *sims
+	stderr  *bytes.Buffer
+}
+
+func newDemo(t *testing.T, url string, now time.Time, days int) *demoWorld {
+	t.Helper()
+	w := &demoWorld{url: url, stderr: &bytes.Buffer{}}
+	a := &app{env: map[string]string{}, logFormat: "text", stdout: io.Discard, stderr: w.stderr, progress: newProgress(io.Discard)}
+	if err := a.start(); err != nil {
+		t.Fatal(err)
+	}
+	w.demo = &demo{app: a, state: demoState{Clock: now, Seed: 1, Days: days, SecretsKey: testKey}}
+	w.demo.clock.set(now)
+	a.now, a.fixed = w.demo.clock.now, true
+	sims, portal := w.fakes()
+	w.connect(t, sims, portal)
+	return w
+}
+
+// connect serves fake vendors and opens a session with them and the database.
+func (w *demoWorld) connect(t *testing.T, sims *sims, portal string) {
+	t.Helper()
+	address, _, err := sims.serve(t.Context(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sims = sims
+	w.session, err = w.demo.app.newSession(t.Context(), w.config(sims, portal, address), &database{w.url, w.url, func() error { return nil }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.session.stop() })
+}
+
+// restate loads the history of a customer from a vendor that tells one day in twenty anew.
+func (w *demoWorld) restate(t *testing.T, customer string, now time.Time) {
+	t.Helper()
+	w.clock.set(now)
+	sims, portal := w.fakes()
+	sims.keystone = keystonesim.New(keystonesim.Config{
+		Seed: w.state.Seed, Now: w.clock.now, Start: w.sims.start.Time(), RefreshToken: portal, Lenient: true, Restate: true,
+	})
+	sims.start = w.sims.start
+	w.connect(t, sims, portal)
+	if _, err := w.session.load(t.Context(), order{datasets: []string{"keystone.history"}, customer: customer}); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -772,35 +772,17 @@ func TestPlainOwner(t *testing.T) {
 			if o.code != exitDone {
 				t.Fatalf("migrate up: exit code %d\n%s", o.code, o.stderr)
 			}
-			var stdout, stderr bytes.Buffer
-			a := &app{env: map[string]string{}, logFormat: "text", stdout: &stdout, stderr: &stderr, progress: newProgress(io.Discard)}
-			if err := a.start(); err != nil {
-				t.Fatal(err)
-			}
-			now := time.Date(2026, 6, 2, 12, 0, 0, 0, time.UTC)
-			d := &demo{app: a, state: demoState{Clock: now, Seed: 1, Days: 32, SecretsKey: testKey}}
-			d.clock.set(now)
-			a.now, a.fixed = d.clock.now, true
-			sims, portal := d.fakes()
-			address, _, err := sims.serve(t.Context(), "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			s, err := a.newSession(t.Context(), d.config(sims, portal, address), &database{role, role, func() error { return nil }})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer s.stop()
+			d := newDemo(t, role, time.Date(2026, 6, 2, 12, 0, 0, 0, time.UTC), 32)
 			for _, wantNews := range []bool{true, false} {
-				results, err := d.load(t.Context(), s, sims)
+				results, err := d.load(t.Context(), d.session, d.sims)
 				if err == nil {
-					err = verdict(results, nil, a.told)
+					err = verdict(results, nil, d.app.told)
 				}
 				if err == nil {
-					err = d.check(t.Context(), s, sims)
+					err = d.check(t.Context(), d.session, d.sims)
 				}
 				if err != nil {
-					t.Fatalf("%v\n%s", err, stderr.String())
+					t.Fatalf("%v\n%s", err, d.stderr.String())
 				}
 				inserted := 0
 				for _, r := range results {

@@ -173,7 +173,7 @@ func (a *app) lookAtInvoices(file *csvFile, invoices []billing.Invoice, names bi
 			return
 		}
 		met[[2]string{what, value}] = true
-		a.log.Warn(fmt.Sprintf("%s: %s %q%s is not known yet: it is imported, and match finds nothing for it", l.Source, what, value, nearestOf(value, known)))
+		a.warn("%s: %s %q%s is not known yet: it is imported, and match finds nothing for it", l.Source, what, value, nearestOf(value, known))
 	}
 	for _, i := range invoices {
 		for _, l := range i.Lines {

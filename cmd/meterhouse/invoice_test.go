@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -57,7 +58,7 @@ items:
 	file := writeFile(t, "mai.csv", latin)
 	plan := w.must(exitDone, "invoice", "import", file, "--mapping", mapping, "--plan")
 	wantContains(t, "plan", plan.stdout, "12357.35 EUR = 1234.5 × 10.01", "\nwould be: invoices added 1, changed 0, unchanged 0; lines added 3, changed 0, removed 0, unchanged 0\n")
-	wantContains(t, "strangers", plan.stderr, `subscription_number \"A-1\" is not known yet`)
+	wantContains(t, "strangers", plan.stderr, `subscription_number "A-1" is not known yet`)
 	if got := w.value(`select count(*)::text from billing.invoice`); got != "0" {
 		t.Errorf("--plan stored %s invoices", got)
 	}
@@ -174,6 +175,7 @@ func TestMatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	keystone, wolkvox := "", ""
+	wantContains(t, "no invoice", w.must(exitDone, "match", "2026-05").stdout, "no imported invoice charges for this month: see `meterhouse invoice import --help`\n")
 	head := "vendor,number,invoice_date,currency,subscription_number,item,charge,period_start,period_end,amount\n"
 	for _, l := range lines[1:] {
 		if l[12] == "" || l[19] == "true" {
@@ -194,6 +196,18 @@ func TestMatch(t *testing.T) {
 	}
 	out := w.must(exitDone, "match", "2026-05").stdout
 	wantContains(t, "people", out, "Invoices and statement of 2026-05\n", "equal: ", " 0.00 USD\n", "difference 0.00\n", "with a provisional statement: see `meterhouse statement 2026-05`")
+
+	// People see what differs, and how much is equal; programs see everything.
+	priced := strings.Count(keystone+wolkvox, "\n")
+	listed := func(args ...string) int {
+		out := w.must(exitDone, append([]string{"match", "2026-05"}, args...)...).stdout
+		return len(regexp.MustCompile(`(?m)( equal|,equal,.*)$`).FindAllString(out, -1))
+	}
+	for args, want := range map[string]int{"": 0, "--all": priced, "--format csv": priced} {
+		if got := listed(strings.Fields(args)...); got < want || want == 0 && got > 0 {
+			t.Errorf("match %s lists %d equal comparisons, want %d", args, got, want)
+		}
+	}
 
 	wrong := strings.Replace(keystone, "\n", "7\n", 1) // the amount of the first line
 	if o := w.runWith(head+wrong, "invoice", "import", "-"); o.code != exitDone {

@@ -125,7 +125,7 @@ Postgres: exactly, without gaps or repeats, and with every restated figure kept.
 	flags.StringVar(&a.nowText, "now", "", "fix the business clock at this RFC 3339 `time`")
 	root.AddCommand(
 		a.demoCommand(), a.initCommand(), a.configCommand(), a.checkCommand(), a.migrateCommand(), a.runCommand(), a.serveCommand(), a.workerCommand(), a.backfillCommand(), a.replayCommand(),
-		a.statusCommand(), a.statementCommand(), a.invoiceCommand(), a.matchCommand(), a.closeCommand(), a.reopenCommand(), a.reportCommand(), a.tokenCommand(), a.quarantineCommand(), a.readingsCommand(), a.levelsCommand(), a.ratesCommand(), a.calendarCommand(), a.pruneCommand(), a.simulateCommand(), a.versionCommand(), a.completionCommand(),
+		a.statusCommand(), a.statementCommand(), a.invoiceCommand(), a.matchCommand(), a.closeCommand(), a.reopenCommand(), a.exportCommand(), a.reportCommand(), a.tokenCommand(), a.quarantineCommand(), a.readingsCommand(), a.levelsCommand(), a.ratesCommand(), a.calendarCommand(), a.pruneCommand(), a.simulateCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	a.addCompletions(root)
 	root.SetUsageTemplate(usageTemplate)
@@ -283,13 +283,15 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 	if m == nil {
 		return err
 	}
-	switch cmd.Flag(m[2]).Value.Type() {
+	flag := cmd.Flag(m[2]).Value
+	if form, is := flag.(formatValue); is {
+		return usagef("--%s %s: want %s", m[2], m[1], oneOf(form.forms))
+	}
+	switch flag.Type() {
 	case "int", "int64":
 		return usagef("--%s %s: want a whole number", m[2], m[1])
 	case "uint64":
 		return usagef("--%s %s: want a whole number from 0 on", m[2], m[1])
-	case "format":
-		return usagef("--%s %s: want %s", m[2], m[1], oneOf(formats))
 	}
 	return err
 }

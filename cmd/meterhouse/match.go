@@ -16,6 +16,7 @@ import (
 
 func (a *app) matchCommand() *cobra.Command {
 	var asOf, out, tolerance string
+	var all bool
 	var f format
 	cmd := &cobra.Command{
 		Use:   "match PERIOD",
@@ -23,7 +24,7 @@ func (a *app) matchCommand() *cobra.Command {
 		Long: `Compares what imported invoices charge for periods that end in the month PERIOD (YYYY-MM) with the
 statement, and with what can be recomputed: burst from samples, commitments from the contract. Lines
 for the same subscription, item and charge are summed; each comparison has one cause, and the
-difference of the amounts is the money of the cause:
+difference of the amounts is the money of the cause. Those that are equal are counted, not listed:
 
   equal, rounding          nothing, or no more than rounding
   restated_after_invoice   the figures as known on the day of the invoice give its amount
@@ -39,6 +40,7 @@ difference of the amounts is the money of the cause:
 	}
 	cmd.Flags().StringVar(&asOf, "as-of", "", "what was known at this RFC 3339 `time` (default now)")
 	cmd.Flags().StringVar(&tolerance, "tolerance", billing.DefaultTolerance.String(), "`units` of the smallest coin that each line may be off by rounding")
+	cmd.Flags().BoolVar(&all, "all", false, "list equal ones too, as csv and json always do")
 	cmd.Flags().StringVar(&out, "out", "", "write to this `file` instead of stdout")
 	formatFlag(cmd, &f)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
@@ -63,7 +65,7 @@ difference of the amounts is the money of the cause:
 		if err != nil {
 			return err
 		}
-		if err := a.writeTo(out, func(w io.Writer) error { return printMatch(w, f, m) }); err != nil {
+		if err := a.writeTo(out, func(w io.Writer) error { return printMatch(w, f, m, all) }); err != nil {
 			return err
 		}
 		if n := m.Unexplained(); n > 0 {
@@ -74,7 +76,7 @@ difference of the amounts is the money of the cause:
 	return cmd
 }
 
-func printMatch(w io.Writer, f format, m billing.Match) error {
+func printMatch(w io.Writer, f format, m billing.Match, all bool) error {
 	if !f.isForPeople() {
 		return f.print(w, matchTable(m))
 	}
@@ -93,6 +95,9 @@ func printMatch(w io.Writer, f format, m billing.Match) error {
 		Numeric: []bool{5: true, 6: true, 7: true, 8: true, 11: false},
 	}
 	for _, l := range m.Lines {
+		if l.Cause == billing.Equal && !all {
+			continue
+		}
 		customer := l.CustomerID
 		if l.Source == "wolkvox" {
 			customer = l.Account
@@ -107,10 +112,12 @@ func printMatch(w io.Writer, f format, m billing.Match) error {
 		t.Rows = append(t.Rows, []string{customer, l.SubscriptionNumber, l.Item, l.Charge, strings.Join(l.Invoices, " "), invoiced, owed,
 			digits(l.RecomputedAmount), money(l.Difference, l.Currency), l.Currency, string(l.Cause), l.Detail})
 	}
-	if err := f.print(w, t); err != nil {
-		return err
+	if len(t.Rows) > 0 {
+		if err := f.print(w, t); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
 	}
-	fmt.Fprintln(w)
 	provisional := 0
 	for _, l := range m.Lines {
 		if l.State == "provisional" {
@@ -122,6 +129,9 @@ func printMatch(w io.Writer, f format, m billing.Match) error {
 	}
 	for _, sum := range matchSums(m) {
 		f.line(w, sum)
+	}
+	if !slices.ContainsFunc(m.Lines, func(l billing.MatchLine) bool { return l.InvoiceLines > 0 }) {
+		f.line(w, "no imported invoice charges for this month: see `meterhouse invoice import --help`")
 	}
 	if provisional > 0 {
 		f.line(w, count(provisional, "comparison")+" with a provisional statement: see `meterhouse statement "+m.Period.String()+"`")

@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"meterhouse/etl/billing"
 	"meterhouse/etl/warehouse"
 )
 
@@ -30,25 +31,37 @@ const (
 	formatCSV      format = "csv"
 	formatJSON     format = "json"
 	formatMarkdown format = "markdown"
+	formatXLSX     format = "xlsx" // of commands that say so
 )
 
 var formats = []string{string(formatTable), string(formatCSV), string(formatJSON), string(formatMarkdown)}
 
-// formatFlag gives a command that prints rows the flag --format, a table unless told otherwise.
-func formatFlag(cmd *cobra.Command, f *format) {
+// formatFlag gives a command that prints rows the flag --format, a table unless told otherwise, with more
+// forms than all commands have.
+func formatFlag(cmd *cobra.Command, f *format, more ...format) {
 	*f = formatTable
-	cmd.Flags().Var(f, "format", "`form` of the output: "+oneOf(formats))
+	v := formatValue{f, slices.Clone(formats)}
+	for _, form := range more {
+		v.forms = append(v.forms, string(form))
+	}
+	cmd.Flags().Var(v, "format", "`form` of the output: "+oneOf(v.forms))
 }
 
-func (f *format) String() string { return string(*f) }
-func (f *format) Type() string   { return "format" }
+// formatValue is --format on the command line.
+type formatValue struct {
+	*format
+	forms []string
+}
+
+func (v formatValue) String() string { return string(*v.format) }
+func (v formatValue) Type() string   { return "format" }
 
 // Set checks a value of --format. wrongFlag says what is wrong with it.
-func (f *format) Set(text string) error {
-	if !slices.Contains(formats, text) {
-		return errors.New("want " + oneOf(formats))
+func (v formatValue) Set(text string) error {
+	if !slices.Contains(v.forms, text) {
+		return errors.New("want " + oneOf(v.forms))
 	}
-	*f = format(text)
+	*v.format = format(text)
 	return nil
 }
 
@@ -188,8 +201,8 @@ func printCSV(w io.Writer, t warehouse.Table) error {
 		cells := make([]string, len(row))
 		for i, cell := range row {
 			cells[i] = cell
-			if !t.IsNumeric(i) && isFormula(cell) {
-				cells[i] = "'" + cell
+			if !t.IsNumeric(i) {
+				cells[i] = billing.Defuse(cell)
 			}
 		}
 		if err := out.Write(cells); err != nil {
@@ -198,11 +211,6 @@ func printCSV(w io.Writer, t warehouse.Table) error {
 	}
 	out.Flush()
 	return out.Error()
-}
-
-func isFormula(cell string) bool {
-	first, _ := utf8.DecodeRuneInString(strings.TrimLeft(cell, " \u00a0\u3000"))
-	return strings.ContainsRune("=+-@\t\r\n\x00＝＋－＠", first)
 }
 
 // printJSON writes a value for programs, with the exact digits it holds.

@@ -144,6 +144,25 @@ func (o *oracle) load() {
 		o.loadKeystone(at, keystoneDatasets)
 	}
 	o.days = o.told()
+	o.price()
+}
+
+// price hands in a rate card that does not price usage, closes May, and then finds a price that May should have had.
+func (o *oracle) price() {
+	for _, step := range []struct{ at, rates string }{
+		{"2026-07-10T12:10:00Z", "keystone,,committed,10.5,USD,2026-01-01\nkeystone,,burst,12.25,USD,2026-01-01\n" +
+			"keystone,73350192,committed,9,EUR,2026-01-01\nkeystone,73350192,burst,9.125,EUR,2026-01-01\nwolkvox,,license,3.55,USD,2026-01-01\n"},
+		{"2026-07-10T12:30:00Z", "keystone,0042117,burst,12.5,USD,2026-05-20\n"},
+	} {
+		o.setNow(step.at)
+		file := writeFile(o.t, "rates.csv", "vendor,customer_id,charge,unit_price,currency,valid_from\n"+step.rates)
+		o.must(exitDone, "rates", "import", file)
+		if strings.Contains(step.rates, "wolkvox") {
+			o.setNow("2026-07-10T12:20:00Z")
+			o.must(exitDone, "close", "2026-05", "--accept-gaps", "--reason", "wolkvox was not read")
+		}
+	}
+	o.setNow(oracleNow)
 }
 
 func (o *oracle) loadKeystone(at string, args []string) {
@@ -176,6 +195,9 @@ func TestQueriesAgainstTheOracle(t *testing.T) {
 		"add_on_against_base":            o.addOns,
 		"quarantine_by_reason":           o.quarantined,
 		"accrued_check":                  o.accruedCheck,
+		"statement_by_customer":          o.statementByCustomer,
+		"unpriced_lines":                 o.unpricedLines,
+		"adjustments_by_reason":          o.adjustments,
 	}
 	for _, q := range queries.All() {
 		t.Run(q.Name, func(t *testing.T) {
@@ -858,4 +880,143 @@ func (o *oracle) quarantined() (string, [][]string) {
 	return "source dataset reason open settled first_at last_at newest_open", [][]string{
 		{"wolkvox", "wolkvox.billing", "number_format", "2", "1", "2026-07-03 17:00:00+00", "2026-07-04 04:45:00+00", newest},
 	}
+}
+
+// line is one of a statement, worked out from the fakes' totals.
+type line struct {
+	d                       keystonesim.DayTotal // of keystone: its last
+	r                       reading              // of wolkvox: the one that counts
+	charge, quantity, price string               // no price: unknown
+	currency                string
+	isProvisional           bool
+}
+
+// statement is that of June, in the order of levels and readings. Commitments stay as they are through June, so that
+// every level commits a whole month, whatever days are missing.
+func (o *oracle) statement() (lines []line) {
+	committed, burst := map[string]string{}, map[string]string{}
+	prices := map[string][3]string{"0042117": {"10.5", "12.5", "USD"}, "73350192": {"9", "9.125", "EUR"}, "C-1001": {"10.5", "12.25", "USD"}}
+	var names []levelDays // levels of one name are one line
+	for _, l := range levels(o.days, "2026-06-01", "2026-07-01") {
+		name := strings.TrimRight(l.key, "0123456789")
+		committed[name] = plus(cmp.Or(committed[name], "0"), l.last().CommittedLast)
+		burst[name] = plus(cmp.Or(burst[name], "0"), l.accrued())
+		if l.last().Ordinal == 0 {
+			names = append(names, levelDays{name, l.days})
+		}
+	}
+	for _, l := range names {
+		d, price := l.last(), prices[l.last().CustomerID]
+		if class(d) == "unclassified" {
+			price = [3]string{unknown, unknown, unknown}
+		}
+		lacks := len(l.days) < expectedInJune
+		lines = append(lines, line{d: d, charge: "burst", quantity: burst[l.key], price: price[1], currency: price[2], isProvisional: lacks},
+			line{d: d, charge: "committed", quantity: committed[l.key], price: price[0], currency: price[2], isProvisional: lacks})
+	}
+	products := o.units()
+	most := map[string]reading{}
+	all := o.sortedReadings("2026-06-01", "2026-07-01")
+	for _, r := range all {
+		if was, met := most[r.key()]; !met || products[r.API].Kind == etl.Counter || less(was.Number, r.Number) < 0 {
+			most[r.key()] = r
+		}
+	}
+	for _, r := range all {
+		if m, isFirst := most[r.key()]; isFirst {
+			l := line{r: m, charge: "license", quantity: canonical(m.Number), price: "3.55", currency: "USD"}
+			if products[r.API].Kind == etl.Counter {
+				l.charge, l.price, l.currency = "usage", unknown, unknown
+			}
+			lines = append(lines, l)
+			delete(most, r.key())
+		}
+	}
+	return lines
+}
+
+func (l line) source() (source, owner string) {
+	if l.r.API != "" {
+		return "wolkvox", "calls"
+	}
+	return "keystone", l.d.CustomerID
+}
+
+// amount is rounded half away from zero.
+func amount(quantity, price string) string {
+	return canonical(new(big.Rat).Mul(rational(quantity), rational(price)).FloatString(2))
+}
+
+func (o *oracle) statementByCustomer() (string, [][]string) {
+	charges := []string{"committed", "burst", "license", "usage"}
+	var rows [][]string
+	for _, l := range o.statement() {
+		source, owner := l.source()
+		i := slices.IndexFunc(rows, func(row []string) bool { return row[1] == owner && row[3] == l.currency })
+		if i < 0 {
+			i = len(rows)
+			rows = append(rows, []string{source, owner, cmp.Or(o.names[owner], unknown), l.currency, "0", "0", unknown, unknown, unknown, unknown, unknown})
+		}
+		row := rows[i]
+		row[4] = plus(row[4], "1")
+		if l.isProvisional {
+			row[5] = plus(row[5], "1")
+		}
+		if l.price == unknown {
+			continue
+		}
+		for _, at := range []int{6 + slices.Index(charges, l.charge), 10} {
+			if row[at] == unknown {
+				row[at] = "0"
+			}
+			row[at] = plus(row[at], amount(l.quantity, l.price))
+		}
+	}
+	last := strings.NewReplacer(unknown, "~")
+	slices.SortStableFunc(rows, func(a, b []string) int {
+		return cmp.Or(strings.Compare(a[0], b[0]), strings.Compare(a[1], b[1]), strings.Compare(last.Replace(a[3]), last.Replace(b[3])))
+	})
+	return "source customer_or_account customer_name currency lines provisional committed_amount burst_amount license_amount usage_amount amount", rows
+}
+
+func (o *oracle) unpricedLines() (string, [][]string) {
+	var rows [][]string
+	for _, l := range o.statement() {
+		if l.price != unknown {
+			continue
+		}
+		source, owner := l.source()
+		row := []string{source, owner, l.d.SubscriptionNumber, l.d.ServiceLevel, unknown, l.charge, "false", class(l.d), l.quantity, "TiB-month"}
+		if source == "wolkvox" {
+			row = []string{source, owner, l.r.Operation, l.r.API, l.r.Description, l.charge, "false", unknown, l.quantity, o.units()[l.r.API].Unit}
+		}
+		rows = append(rows, append(row, "2026-06-01", "2026-06-30", "final"))
+	}
+	return "source customer_or_account subscription item description charge is_waiver level_class quantity unit segment_from segment_to state", rows
+}
+
+// adjustments: from 20 May on the burst of one customer has another price. There the line of May is cut in two, and
+// each part is rounded.
+func (o *oracle) adjustments() (string, [][]string) {
+	const since = "2026-05-20"
+	var rows [][]string
+	for _, l := range levels(o.days, "2026-05-01", "2026-06-01") {
+		before, after := "0", "0"
+		var changed []string
+		for _, d := range l.days {
+			switch day := d.Day.Format(time.DateOnly); {
+			case day < since:
+				before = plus(before, d.AccruedSum)
+			case d.AccruedSum != "0":
+				after = plus(after, d.AccruedSum)
+				changed = append(changed, day)
+			}
+		}
+		if d := l.last(); d.CustomerID == "0042117" && len(changed) > 0 {
+			now := plus(amount(before, "12.25"), amount(after, "12.5"))
+			rows = append(rows, []string{"2026-05", "2026-06", "open", "keystone", d.CustomerID, d.SubscriptionNumber, d.ServiceLevel, "burst", "rate_changed",
+				changed[0], changed[len(changed)-1], strconv.Itoa(len(changed)), "0", "TiB-month", minus(now, amount(plus(before, after), "12.25")), "USD"})
+		}
+	}
+	return "closed_month adjusted_in state source customer_or_account subscription item charge reason first_day last_day days quantity unit amount currency", rows
 }

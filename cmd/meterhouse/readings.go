@@ -167,8 +167,8 @@ func (s *session) warnOfStrangers(ctx context.Context, file *csvFile) error {
 		product, description := row.get("product"), row.get("description")
 		if told := known[product]; len(told) > 0 && !slices.Contains(told, description) && !warned[[2]string{product, description}] {
 			warned[[2]string{product, description}] = true
-			s.app.log.Warn(fmt.Sprintf("%s:%d: the vendor tells nothing of %s called %q%s: it counts as a series of its own",
-				file.name, row.line, product, description, nearest(description, told)))
+			s.app.warn("%s:%d: the vendor tells nothing of %s called %q%s: it counts as a series of its own",
+				file.name, row.line, product, description, nearest(description, told))
 		}
 	}
 	return nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/shopspring/decimal"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"meterhouse/etl/billing"
 	"meterhouse/etl/warehouse"
@@ -29,20 +29,28 @@ func (a *app) statementCommand() *cobra.Command {
 accrued burst of each service level, licences and usage of wolkvox, with quantity, price and amount.
 A line is provisional until its period is over and all its days are there; its note says what is
 missing, estimated or in doubt. A line without a price has a quantity and no amount, and is in no
-total. With --as-of it is told as it was known then: figures, prices, calendar and decisions.`,
+total. With --as-of it is told as it was known then: figures, prices, calendar and decisions.
+
+--format xlsx makes a workbook to hand over: summary, lines, the days behind each line with the run
+that told them, restatements, coverage, the match with invoices and adjustments, all of one moment; of
+a closed month the frozen lines and days. Exit code 4 when a line is not what its days come to.`,
 		Example: "  meterhouse statement 2026-10\n" +
-			"  meterhouse statement 2026-10 --as-of 2026-11-03T09:00:00Z --format csv --out october.csv",
+			"  meterhouse statement 2026-10 --as-of 2026-11-03T09:00:00Z --format csv --out october.csv\n" +
+			"  meterhouse statement 2026-10 --format xlsx --out october.xlsx",
 		Args: oneArgument("a month such as 2026-10"),
 	}
 	cmd.Flags().StringVar(&asOf, "as-of", "", "what was known at this RFC 3339 `time` (default now)")
 	cmd.Flags().StringVar(&only.CustomerID, "customer", "", "only this customer `id`")
 	cmd.Flags().StringVar(&only.Account, "account", "", "only this configured `account`")
 	cmd.Flags().StringVar(&out, "out", "", "write to this `file` instead of stdout")
-	formatFlag(cmd, &f)
+	formatFlag(cmd, &f, formatXLSX)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		period, err := billing.ParsePeriod(args[0])
 		if err != nil {
 			return usagef("statement: %w", err)
+		}
+		if f == formatXLSX && out == "" && a.isTerminal() {
+			return usagef("statement: --format xlsx is no text for a terminal: want --out FILE")
 		}
 		then, err := readAsOf(asOf)
 		if err != nil {
@@ -53,14 +61,49 @@ total. With --as-of it is told as it was known then: figures, prices, calendar a
 			return err
 		}
 		defer s.close(&err)
-		statement, err := billing.New(s.wh.Pool(), a.now).Statement(cmd.Context(), period, then, only)
+		finance := billing.New(s.wh.Pool(), a.now)
+		if f == formatXLSX {
+			var made billing.Workbook
+			err := a.writeTo(out, func(w io.Writer) (err error) {
+				made, err = finance.WriteWorkbook(cmd.Context(), w, period, then, only)
+				return err
+			})
+			if n := len(made.Differs); err == nil && n > 0 {
+				err = &exitError{exitDifference, fmt.Errorf("statement %s: %s whose days come to something else: see column check of sheet Lines, and `meterhouse close verify`", period, count(n, "line"))}
+			}
+			return err
+		}
+		statement, err := finance.Statement(cmd.Context(), period, then, only)
 		if err != nil {
 			return err
 		}
-		return a.writeTo(out, func(w io.Writer) error { return printStatement(w, f, statement) })
+		var onTop warehouse.Table
+		if f.isForPeople() && then.IsZero() {
+			if onTop, err = s.wh.Query(cmd.Context(), adjustmentsOf, period.String(), only.CustomerID, only.Account); err != nil {
+				return err
+			}
+		}
+		return a.writeTo(out, func(w io.Writer) error {
+			if err := printStatement(w, f, statement); err != nil {
+				return err
+			}
+			for _, row := range onTop.Rows {
+				f.line(w, fmt.Sprintf("adjustments of closed months, on top of this: %s: see `meterhouse report adjustments_by_reason`",
+					or(strings.TrimSpace(row[1]+" "+row[0]), "quantities without a price")))
+			}
+			return nil
+		})
 	}
 	return cmd
 }
+
+// adjustmentsOf sums what a month adjusts of earlier ones, and is asked for on top of its lines.
+const adjustmentsOf = `
+	select currency, sum(amount) as amount
+	from mart.adjustment
+	where period = $1 and ($2 = '' or customer_id = $2) and ($3 = '' or account = $3)
+	group by currency
+	order by currency`
 
 // readAsOf reads the value of --as-of; empty is the zero time, which is now.
 func readAsOf(text string) (time.Time, error) {
@@ -74,14 +117,21 @@ func readAsOf(text string) (time.Time, error) {
 	return at, nil
 }
 
-// writeTo lets write fill a file, which is there whole or not at all; without a name it is stdout.
+// isTerminal tells whether stdout is a screen.
+func (a *app) isTerminal() bool {
+	w, _ := a.stdout.(*watchedWriter)
+	if w == nil {
+		return false
+	}
+	f, ok := w.Writer.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// writeTo lets write fill a file, which is there whole or not at all; one of that name is replaced. Without a
+// name it is stdout.
 func (a *app) writeTo(name string, write func(io.Writer) error) (err error) {
 	if name == "" {
 		return write(a.stdout)
-	}
-	var b bytes.Buffer
-	if err := write(&b); err != nil {
-		return err
 	}
 	file, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*")
 	if err != nil {
@@ -92,10 +142,11 @@ func (a *app) writeTo(name string, write func(io.Writer) error) (err error) {
 			_ = os.Remove(file.Name())
 		}
 	}()
-	_, err = file.Write(b.Bytes())
-	if closed := file.Close(); err == nil {
-		err = closed
+	if err = write(file); err != nil {
+		_ = file.Close()
+		return err
 	}
+	err = file.Close()
 	if err == nil {
 		err = os.Chmod(file.Name(), 0o644)
 	}
@@ -133,9 +184,12 @@ func printStatement(w io.Writer, f format, s billing.Statement) error {
 		}
 		f.line(w, text)
 	}
-	provisional, unpriced := 0, 0
+	provisional, unpriced, assumed := 0, 0, 0
 	var unclassified []string
 	for _, l := range s.Lines {
+		if strings.Contains(l.Note, calendarAssumed) {
+			assumed++
+		}
 		if l.State == "provisional" {
 			provisional++
 		}
@@ -150,7 +204,10 @@ func printStatement(w io.Writer, f format, s billing.Statement) error {
 		f.line(w, count(provisional, "provisional line")+": the note says why")
 	}
 	if unpriced > 0 {
-		f.line(w, count(unpriced, "line")+" without a price, in no total: see `meterhouse rates list`")
+		f.line(w, count(unpriced, "line")+" without a price, in no total: see `meterhouse report unpriced_lines --param month="+s.Period.String()+"`")
+	}
+	if assumed > 0 {
+		f.line(w, count(assumed, "line")+" by calendar month, since the subscription has no calendar: see `meterhouse calendar import --help`")
 	}
 	if len(unclassified) > 0 {
 		f.line(w, "unclassified levels, priced by name only: "+strings.Join(unclassified, ", ")+": see `meterhouse levels import --help`")
@@ -187,18 +244,29 @@ func statementTable(s billing.Statement) warehouse.Table {
 	return t
 }
 
+// calendarAssumed is the note of most lines of most houses: people read it once, below the lines.
+const calendarAssumed = "calendar assumed"
+
 // shortStatement is what people see of the lines.
 func shortStatement(s billing.Statement) warehouse.Table {
 	t := warehouse.Table{
 		Columns: []string{"customer", "subscription", "item", "charge", "days", "quantity", "unit", "unit_price", "amount", "currency", "state", "note"},
 		Numeric: []bool{false, false, false, false, false, true, false, true, true, false, false, false},
 	}
+	descriptions := map[[2]string]map[string]bool{}
+	for _, l := range s.Lines {
+		product := [2]string{l.Account, l.Item}
+		if descriptions[product] == nil {
+			descriptions[product] = map[string]bool{}
+		}
+		descriptions[product][l.Description] = true
+	}
 	for _, l := range s.Lines {
 		customer, item, charge := l.CustomerID, l.Item, l.Charge
 		if l.Source == "wolkvox" {
 			customer = l.Account
 		}
-		if l.Description != "" {
+		if len(descriptions[[2]string{l.Account, l.Item}]) > 1 {
 			item += ": " + l.Description
 		}
 		if l.IsWaiver {
@@ -208,7 +276,12 @@ func shortStatement(s billing.Statement) warehouse.Table {
 		if l.PeriodStart != s.Period.First() || l.PeriodEnd != s.Period.Last() || l.SegmentFrom != l.PeriodStart || l.SegmentTo != l.PeriodEnd {
 			days += fmt.Sprintf(" %s..%s", l.SegmentFrom, l.SegmentTo)
 		}
-		t.Rows = append(t.Rows, []string{customer, l.Subscription(), item, charge, days, digits(l.Quantity), l.Unit, digits(l.UnitPrice), digits(l.Amount), l.Currency, l.State, l.Note})
+		price := ""
+		if l.UnitPrice.Valid {
+			price = money(l.UnitPrice.Decimal, l.Currency)
+		}
+		notes := slices.DeleteFunc(strings.Split(l.Note, "; "), func(note string) bool { return note == calendarAssumed })
+		t.Rows = append(t.Rows, []string{customer, l.Subscription(), item, charge, days, digits(l.Quantity), l.Unit, price, digits(l.Amount), l.Currency, l.State, strings.Join(notes, "; ")})
 	}
 	return t
 }

@@ -54,7 +54,12 @@ func TestStatement(t *testing.T) {
 	for currency, sum := range sums {
 		wantContains(t, "totals", people, "\ntotal "+sum.FloatString(map[string]int{"USD": 2, "COP": 2}[currency])+" "+currency+", ")
 	}
-	wantContains(t, "people", people, "Statement of 2026-05\n", "provisional", " without a price, in no total: see `meterhouse rates list`", "provisional lines: the note says why")
+	wantContains(t, "people", people, "Statement of 2026-05\n", "provisional", " without a price, in no total: see `meterhouse report unpriced_lines --param month=2026-05`", "provisional lines: the note says why")
+	// What is the same on every line, and what a name says already, stands once at most.
+	wantContains(t, "people", people, "\n20 lines by calendar month, since the subscription has no calendar", "  chat_licenses  ", "  10.005  ")
+	if strings.Contains(people, "calendar assumed") || strings.Contains(people, "Chat licenses") {
+		t.Errorf("people read what they know:\n%s", people)
+	}
 	wantContains(t, "Markdown", w.must(exitDone, "statement", "2026-05", "--format", "markdown").stdout, "## Statement of 2026-05\n", "| customer | ", "\n- total ")
 
 	// JSON has numbers with their digits, null for what is unknown, and the selection.
@@ -164,7 +169,7 @@ func TestLevelsAbsent(t *testing.T) {
 	done := w.must(exitDone, append(decide, "--reason", "a test of the vendor")...)
 	wantContains(t, "decided", done.stdout, "drop: "+key[1]+" "+key[2]+" #0, 2026-05-14 to 2026-05-14\n")
 	wantContains(t, "nothing is undecided", w.must(exitDone, "levels", "absent").stdout, "no day is absent and undecided\n")
-	wantContains(t, "all", w.must(exitDone, "levels", "absent", "--all", "--format", "csv").stdout, row, ",drop,a test of the vendor\n")
+	wantContains(t, "all", w.must(exitDone, "levels", "absent", "--all", "--format", "csv").stdout, row, ",drop,a test of the vendor,\n")
 	for _, c := range [][2]string{
 		{"levels absent forget", `"forget": want keep or drop, or nothing to list`},
 		{"levels absent keep --customer C", "want --subscription"},

@@ -341,8 +341,8 @@ func adviseAccrued(rows []map[string]string) (todo []string) {
 // noteClosedDaysChanged tells of closed months of which the vendor told other figures since.
 func noteClosedDaysChanged(rows []map[string]string) (notes []string) {
 	for _, row := range rows {
-		notes = append(notes, fmt.Sprintf("%s is closed, and the vendor changed %s days of customer %s since, counted by service level, %s to %s: they are adjusted in the open month, see mart.adjustment",
-			row["period"], row["changes"], row["customer_id"], row["first_day"], row["last_day"]))
+		notes = append(notes, fmt.Sprintf("%s is closed, and the vendor changed %s of customer %s since, counted by service level, %s to %s: they are adjusted in the open month, see `meterhouse report adjustments_by_reason`",
+			row["period"], count(row["changes"], "day"), row["customer_id"], row["first_day"], row["last_day"]))
 	}
 	return notes
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"meterhouse/etl"
@@ -17,10 +18,11 @@ import (
 type Billing struct {
 	pool *pgxpool.Pool
 	now  func() time.Time // business clock
+	tx   pgx.Tx           // what is read is read in it; nil: each question has a snapshot of its own
 }
 
 // New uses a pool that the caller closes, and the business clock.
-func New(pool *pgxpool.Pool, now func() time.Time) *Billing { return &Billing{pool, now} }
+func New(pool *pgxpool.Pool, now func() time.Time) *Billing { return &Billing{pool: pool, now: now} }
 
 // Period is a calendar month by which billing is spoken of. What is billed in it are the lines whose
 // billing period ends in it.

@@ -127,6 +127,9 @@ func runClosing(t *testing.T, seed uint64, steps int) {
 		}
 		frozen = now
 		o.whole(fmt.Sprintf("seed %d step %d, %s", seed, step, did))
+		if step%4 == 3 {
+			o.focusIsWhole("2026-02", "2026-03", "2026-04")
+		}
 		if t.Failed() {
 			return
 		}

@@ -140,9 +140,7 @@ type StatementDay struct {
 func (b *Billing) Days(ctx context.Context, period Period, asOf time.Time, only Selection) (days []StatementDay, err error) {
 	err = b.read(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
-			select
-				period_start, period_end, source, customer_id, account, subscription_number, discriminator, item, level_ordinal, description, charge,
-				is_waiver, day, quantity::text, scale, basis, known_since, reading::text, coalesce(doubt, ''), coalesce(rate_id, 0)
+			select `+dayColumns+`
 			from billing.statement_day($1, $2)
 			where ($3 = '' or customer_id = $3) and ($4 = '' or account = $4)
 			order by source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, day, level_ordinal`,
@@ -150,26 +148,32 @@ func (b *Billing) Days(ctx context.Context, period Period, asOf time.Time, only 
 		if err != nil {
 			return err
 		}
-		days, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (d StatementDay, err error) {
-			var start, end, day time.Time
-			var quantity, reading *string
-			var known *time.Time
-			if err := row.Scan(&start, &end, &d.Source, &d.CustomerID, &d.Account, &d.SubscriptionNumber, &d.Discriminator, &d.Item, &d.LevelOrdinal,
-				&d.Description, &d.Charge, &d.IsWaiver, &day, &quantity, &d.Scale, &d.Basis, &known, &reading, &d.Doubt, &d.RateID); err != nil {
-				return d, err
-			}
-			d.PeriodStart, d.PeriodEnd, d.Day = etl.DayOf(start), etl.DayOf(end), etl.DayOf(day)
-			if known != nil {
-				d.KnownSince = *known
-			}
-			return d, exact(map[*decimal.NullDecimal]*string{&d.Quantity: quantity, &d.Reading: reading})
-		})
+		days, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (StatementDay, error) { return scanDay(row) })
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("days of the statement of %s: %w", period, err)
 	}
 	return days, nil
+}
+
+const dayColumns = `period_start, period_end, source, customer_id, account, subscription_number, discriminator, item, level_ordinal, description, charge,
+	is_waiver, day, quantity::text, scale, basis, known_since, reading::text, coalesce(doubt, ''), coalesce(rate_id, 0)`
+
+// scanDay reads dayColumns and what more was asked for behind them.
+func scanDay(row pgx.CollectableRow, more ...any) (d StatementDay, err error) {
+	var start, end, day time.Time
+	var quantity, reading *string
+	var known *time.Time
+	if err := row.Scan(append([]any{&start, &end, &d.Source, &d.CustomerID, &d.Account, &d.SubscriptionNumber, &d.Discriminator, &d.Item, &d.LevelOrdinal,
+		&d.Description, &d.Charge, &d.IsWaiver, &day, &quantity, &d.Scale, &d.Basis, &known, &reading, &d.Doubt, &d.RateID}, more...)...); err != nil {
+		return d, err
+	}
+	d.PeriodStart, d.PeriodEnd, d.Day = etl.DayOf(start), etl.DayOf(end), etl.DayOf(day)
+	if known != nil {
+		d.KnownSince = *known
+	}
+	return d, exact(map[*decimal.NullDecimal]*string{&d.Quantity: quantity, &d.Reading: reading})
 }
 
 func scanLine(row pgx.CollectableRow) (l Line, err error) {
@@ -209,6 +213,9 @@ func instant(t time.Time) string {
 
 // read runs f in one snapshot, by the business clock.
 func (b *Billing) read(ctx context.Context, f func(pgx.Tx) error) error {
+	if b.tx != nil {
+		return f(b.tx)
+	}
 	return pgx.BeginTxFunc(ctx, b.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `select set_config('meterhouse.now', $1, true)`, b.now().UTC().Format(time.RFC3339Nano)); err != nil {
 			return err
