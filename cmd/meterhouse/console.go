@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/billing"
 	"meterhouse/etl/console"
 	"meterhouse/etl/schedule"
 	"meterhouse/etl/wolkvox"
@@ -25,7 +26,7 @@ func (s *session) consoleConfig() console.Config {
 		Listen: s.cfg.Console.Listen, URL: s.cfg.Console.URL, Users: users,
 		Ready: s.wh.Ready, Gatherer: s.gatherer(), Log: s.app.log,
 		Pool: s.wh.Pool(), Now: s.app.now, Version: buildVersion(),
-		Status: s.consoleStatus, Body: s.landedBody, IsFormula: isFormula, Retry: s.retry, Dismiss: s.dismiss,
+		Status: s.consoleStatus, Body: s.landedBody, Defuse: billing.Defuse, Retry: s.retry, Dismiss: s.dismiss,
 	}
 }
 

@@ -49,8 +49,8 @@ type Config struct {
 	Status func(context.Context) (Status, error)
 	// Body opens a landed answer as it came. Default: bodies are not shown.
 	Body func(ctx context.Context, payload int64) (io.ReadCloser, error)
-	// IsFormula tells that a spreadsheet would take a text for a formula. Default: none is.
-	IsFormula func(text string) bool
+	// Defuse is a text as it may stand in a CSV file that a spreadsheet opens. Default: as it is.
+	Defuse func(text string) string
 	// Loads begins loads for a person. Nil: nobody loads here.
 	Loads Loads
 	// Retry reads a refused record again by today's rules, and says what became of it. Nil: not here.
@@ -129,8 +129,8 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.IsFormula == nil {
-		cfg.IsFormula = func(string) bool { return false }
+	if cfg.Defuse == nil {
+		cfg.Defuse = func(text string) string { return text }
 	}
 	host, _, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {

@@ -120,7 +120,12 @@ func newHouse(t *testing.T, change func(*Config)) *house {
 		Body: func(context.Context, int64) (io.ReadCloser, error) {
 			return io.NopCloser(strings.NewReader(testBody)), nil
 		},
-		IsFormula: func(text string) bool { return strings.HasPrefix(text, "=") }, Loads: h.done,
+		Defuse: func(text string) string {
+			if strings.HasPrefix(text, "=") {
+				return "'" + text
+			}
+			return text
+		}, Loads: h.done,
 		Retry: func(_ context.Context, id int64) (string, error) { return "Read again.", h.done.note("retry %d", id) },
 		Dismiss: func(_ context.Context, id int64, who, reason string) error {
 			return h.done.note("dismiss %d by %s: %s", id, who, reason)

@@ -301,8 +301,8 @@ func (s *Server) download(t *table) http.HandlerFunc {
 				cells := make([]string, len(row))
 				for i, c := range row {
 					cells[i] = c.Text
-					if !numeric[i] && s.cfg.IsFormula(c.Text) {
-						cells[i] = "'" + c.Text
+					if !numeric[i] {
+						cells[i] = s.cfg.Defuse(c.Text)
 					}
 				}
 				return out.Write(cells)
