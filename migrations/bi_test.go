@@ -2,7 +2,11 @@ package migrations_test
 
 import (
 	"fmt"
+	"net/url"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -150,6 +154,147 @@ func TestWhatBIToolsSee(t *testing.T) {
 	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(seen.String(), "\n")); diff != "" {
 		t.Errorf("what a BI tool sees has changed (-want +got); -update accepts it:\n%s", diff)
 	}
+}
+
+// TestDrivers lets the PostgreSQL drivers for Java and ODBC tell what they see, where they are installed.
+func TestDrivers(t *testing.T) {
+	t.Parallel()
+	admin := warehousetest.Empty(t)
+	up(t, admin)
+	login := warehousetest.Role(t, admin, "grant bi_reader to ROLE")
+	u, err := url.Parse(login)
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := u.User.Password()
+	// A quantity beyond what a float64 holds, a day, an instant and a text.
+	const values = `select 12345678901234567.123456789012::numeric, date '2026-10-31', timestamptz '2026-10-31 23:30:00+00', 'Østerlund'`
+
+	t.Run("jdbc", func(t *testing.T) {
+		t.Parallel()
+		jar := installed(t, "/usr/share/java/postgresql.jar")
+		java, err := exec.LookPath("java")
+		if err != nil || jar == "" {
+			lacking(t, "JAVA", "no java, or no /usr/share/java/postgresql.jar (package libpostgresql-jdbc-java)")
+		}
+		address := fmt.Sprintf("jdbc:postgresql://%s%s", u.Host, u.Path)
+		out, err := exec.CommandContext(t.Context(), java, "-cp", jar, "testdata/drivers/Catalogue.java", address, u.User.Username(), password, values).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		var got, links []string
+		var value string
+		for line := range strings.Lines(string(out)) {
+			line = strings.TrimSuffix(line, "\n")
+			switch {
+			case strings.HasPrefix(line, "link "):
+				links = append(links, "  "+strings.TrimPrefix(line, "link "))
+			case strings.HasPrefix(line, "value "):
+				value = strings.TrimPrefix(line, "value ")
+			default:
+				got = append(got, line)
+			}
+		}
+		if want := "12345678901234567.123456789012 2026-10-31 2026-10-31T23:30:00Z Østerlund"; value != want {
+			t.Errorf("values: got %q, want %q", value, want)
+		}
+		slices.Sort(got)
+		golden := goldenColumns(t)
+		slices.Sort(golden)
+		if diff := cmp.Diff(golden, got); diff != "" {
+			t.Errorf("columns (-testdata/bi.golden +driver):\n%s", diff)
+		}
+		slices.Sort(links)
+		// The driver pairs the columns of a key of two one by one: the golden file has four links there.
+		for _, link := range links {
+			if !strings.Contains(goldenText(t), link+"\n") {
+				t.Errorf("link %q is not in testdata/bi.golden", link)
+			}
+		}
+		if len(links) < 20 {
+			t.Errorf("%d links, want those of testdata/bi.golden", len(links))
+		}
+	})
+
+	t.Run("odbc", func(t *testing.T) {
+		t.Parallel()
+		driver := installed(t, "/usr/lib/*/odbc/psqlodbcw.so", "/usr/lib/psqlodbcw.so")
+		isql, err := exec.LookPath("isql")
+		if err != nil || driver == "" {
+			lacking(t, "ODBC", "no isql, or no psqlodbcw.so (packages unixodbc and odbc-postgresql)")
+		}
+		source := fmt.Sprintf("DRIVER=%s;SERVER=%s;PORT=%s;DATABASE=%s;UID=%s;PWD=%s", driver, u.Hostname(), u.Port(), strings.TrimPrefix(u.Path, "/"), u.User.Username(), password)
+		ask := func(question string) string {
+			t.Helper()
+			cmd := exec.CommandContext(t.Context(), isql, "-k", source, "-b", "-d|")
+			cmd.Stdin = strings.NewReader(question + "\n")
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", question, err, out)
+			}
+			return string(out)
+		}
+		if got := ask(values); !strings.Contains(got, "12345678901234567.123456789012|2026-10-31|2026-10-31 23:30:00") || !strings.Contains(got, "Østerlund") {
+			t.Errorf("values: got %s", got)
+		}
+		tables := ask("help")
+		for _, view := range lines(t, warehousetest.Connect(t, login), `select viewname::text from pg_views where schemaname = 'mart'`) {
+			if !strings.Contains(tables, "|mart|"+view+"|VIEW|") {
+				t.Errorf("mart.%s is not listed", view)
+			}
+		}
+	})
+}
+
+// installed is the first file there is, or nothing.
+func installed(t *testing.T, patterns ...string) string {
+	t.Helper()
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(files) > 0 {
+			return files[0]
+		}
+	}
+	return ""
+}
+
+// lacking skips a test for want of a driver, unless it must be there.
+func lacking(t *testing.T, name, reason string) {
+	t.Helper()
+	if os.Getenv("METERHOUSE_TEST_REQUIRE_"+name) != "" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}
+
+func goldenText(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/bi.golden")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// goldenColumns are the columns of the golden file as "schema.table.column type: comment".
+func goldenColumns(t *testing.T) (list []string) {
+	t.Helper()
+	table := ""
+	for line := range strings.Lines(goldenText(t)) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case line == "":
+			return list
+		case strings.HasPrefix(line, "  ") && !strings.HasPrefix(table, "public."):
+			list = append(list, table+"."+strings.TrimPrefix(line, "  "))
+		case !strings.HasPrefix(line, " "):
+			table, _, _ = strings.Cut(line, " ")
+		}
+	}
+	return list
 }
 
 // allowedKinds are the types that every tool charts, filters and compares.
