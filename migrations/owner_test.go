@@ -20,7 +20,7 @@ func TestOwnerWithoutReader(t *testing.T) {
 	owner := warehousetest.Role(t, url, "alter database DATABASE owner to ROLE")
 
 	applied, notes, err := migrations.Up(t.Context(), owner)
-	if want := known(t, server.URL("")); err != nil || len(applied) != want || len(notes) != 1 {
+	if want := known(t, url); err != nil || len(applied) != want || len(notes) != 1 {
 		t.Fatalf("first up: %d applied, notes %q, %v; want %d and one note", len(applied), notes, err, want)
 	}
 	if _, err := admin.Exec(t.Context(), notes[0]); err != nil {
