@@ -304,7 +304,7 @@ func TestFOCUSByHand(t *testing.T) {
 		"keystone/Extreme/committed - 2026-03-11T00:00:00Z 2026-04-01T00:00:00Z 81324.0 JPY 81324.1935483871355 67.741935483871 TiB-Months final",
 		"keystone/Extreme/burst/waiver - 2026-03-01T00:00:00Z 2026-03-21T00:00:00Z 0.00 USD 0.0 10.0 TiB-Months final",
 		"keystone/Extreme/burst - 2026-03-21T00:00:00Z 2026-04-01T00:00:00Z 18.33 USD 18.3315 5.5 TiB-Months final",
-		"wolkvox/chat_licenses/license - 2026-03-31T05:00:00Z 2026-04-01T05:00:00Z 12.50 USD 12.5 5.0 Licences final", // days of Bogota
+		"wolkvox/chat_licenses/license - 2026-03-31T05:00:00Z 2026-04-01T05:00:00Z 12.50 USD 12.5 5.0 Licences final",        // days of Bogota
 		"wolkvox/chat_licenses/license - 2026-03-02T05:00:00Z 2026-04-01T05:00:00Z 30.00 USD 30.0 12.0 Licences provisional", // days that nobody saw
 		"wolkvox/ivr_minutes/usage - 2026-03-31T05:00:00Z 2026-04-01T05:00:00Z 11.707 KWD 11.7065 900.5 Minutes final",
 		"wolkvox/nlp_ai/usage - 2026-03-31T05:00:00Z 2026-04-01T05:00:00Z 33.00 COP 33.0 33.0 Units final",
