@@ -314,7 +314,9 @@ func (c comparison) rounded() (string, bool) {
 
 // restated tries the days as they were known when the invoice was made.
 func (c comparison) restated() (string, bool) {
-	if c.then == nil || !c.hasOurPrice() || !c.isAbout(cost(c.then, anyDay)) {
+	// Of what was not loaded yet at the invoice date nothing was known, which is not that it was nothing.
+	wasKnown := slices.ContainsFunc(c.then, func(d pricedDay) bool { return d.parts.Valid })
+	if !wasKnown || !c.hasOurPrice() || !c.isAbout(cost(c.then, anyDay)) {
 		return "", false
 	}
 	detail := "as known at the invoice date: " + c.money(cost(c.then, anyDay))
