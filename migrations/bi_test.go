@@ -307,6 +307,7 @@ var allowedColumns = map[string]bool{
 	"chain.hash":                            true,
 	"closed_line.sha256":                    true,
 	"closed_day.sha256":                     true,
+	"settled.fingerprint":                   true,
 	"restatement.digest":                    true,
 	"fact_daily_consumption.digest":         true,
 	"fact_daily_consumption.pending_digest": true,

@@ -297,12 +297,14 @@ select concat_ws(E'\n',
 const booksOf = `array['chain', 'close', 'closed_line', 'closed_day', 'reopen']`
 
 // sealBooks hands the tables of closed months over to a role as which nobody logs in. The new owner has
-// to be allowed to create in the schema at that moment, and we to become it.
+// to be allowed to create in the schema at that moment, and we to become it: since Postgres 16 who created a
+// role, and may grant it, can still not become it. Whoever hands over can close, as meterhouse_closer.
 const sealBooks = `
 do $$
 declare
     name text;
-    is_member boolean := pg_has_role(current_user, 'meterhouse_owner', 'member');
+    become text := case when current_setting('server_version_num')::integer >= 160000 then 'set' else 'member' end;
+    may_become boolean := pg_has_role(current_user, 'meterhouse_owner', become);
     schema_owner text := (select pg_get_userbyid(nspowner) from pg_namespace where nspname = 'billing');
 begin
     perform pg_advisory_xact_lock(hashtextextended('meterhouse grants', 0));
@@ -314,19 +316,26 @@ begin
     ) then
         return;
     end if;
-    if not is_member then
+    if not may_become then
         execute format('grant meterhouse_owner to %I', current_user);
+    end if;
+    if not pg_has_role(current_user, 'meterhouse_closer', become) then
+        execute format('grant meterhouse_closer to %I', current_user);
     end if;
     grant usage, create on schema billing to meterhouse_owner;
     grant usage on schema billing to meterhouse_closer;
     foreach name in array ` + booksOf + ` loop
         execute format('alter table billing.%I owner to meterhouse_owner', name);
+    end loop;
+    set local role meterhouse_owner; -- which it may be that we do not inherit from
+    foreach name in array ` + booksOf + ` loop
         execute format('grant select, references on billing.%I to bi_reader', name);
         execute format('grant select, insert on billing.%I to meterhouse_closer', name);
         execute format('grant select, references on billing.%I to %I', name, schema_owner);
     end loop;
+    reset role;
     revoke create on schema billing from meterhouse_owner;
-    if not is_member then
+    if not may_become then
         execute format('revoke meterhouse_owner from %I', current_user);
     end if;
 end
@@ -355,7 +364,7 @@ begin
         cross join lateral (
             select case
                 when c.relkind = 'S' then 'usage'
-                when n.nspname = 'mart' or n.nspname = 'billing' and c.relname = any (` + booksOf + `) then 'select'
+                when n.nspname = 'mart' or n.nspname = 'billing' and c.relname = any (` + booksOf + ` || 'settled'::text) then 'select'
                 when n.nspname = 'billing' then 'select, insert, update'
                 else 'select, insert, update, delete'
             end as privileges

@@ -26,54 +26,25 @@ var calendarColumns = []csvColumn{
 }
 
 func (a *app) calendarImportCommand() *cobra.Command {
-	var replace, planOnly bool
-	var f format
-	cmd := &cobra.Command{
-		Use:   "import FILE [--replace] [--plan]",
-		Short: "Import billing periods from a CSV file",
-		Long: `Reads customer_id, subscription_number, clock (committed or burst), period_start, period_end (last
+	return fileImport[billing.CalendarPeriod]{
+		short: "Import billing periods from a CSV file",
+		long: `Reads customer_id, subscription_number, clock (committed or burst), period_start, period_end (last
 day, inclusive) and schedule of the contract (monthly, quarterly, semi_annual, annual) with a
 header; - is stdin. The periods of a subscription and clock are replaced by those of the file and
 must follow each other without overlap or gap; other calendars stay, unless --replace is given.
 What was replaced is kept as what was known until then. All rows are good and imported, or none is.
 Repeating is safe. A subscription without a calendar is billed by calendar month.`,
-		Example: "  meterhouse calendar generate --schedule quarterly --until 2028-01-01 > periods.csv\n" +
+		example: "  meterhouse calendar generate --schedule quarterly --until 2028-01-01 > periods.csv\n" +
 			"  meterhouse calendar import periods.csv --plan",
-		Args: oneArgument("a CSV file, or - for stdin"),
-	}
-	cmd.Flags().BoolVar(&replace, "replace", false, "the file is the whole calendar: remove those of all other subscriptions")
-	cmd.Flags().BoolVar(&planOnly, "plan", false, "print what would change and change nothing")
-	formatFlag(cmd, &f)
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		file, err := a.openCSV(args[0], calendarColumns...)
-		if err != nil {
-			return err
-		}
-		periods, err := readCalendar(file)
-		if err != nil {
-			return err
-		}
-		s, err := a.openSession(cmd.Context(), need{database: true})
-		if err != nil {
-			return err
-		}
-		defer s.close(&err)
-		b := billing.New(s.wh.Pool(), a.now)
-		names, err := s.names(cmd.Context(), b)
-		if err != nil {
-			return err
-		}
-		changes, err := b.ImportCalendar(cmd.Context(), periods, replace, planOnly)
-		if err != nil {
-			return err
-		}
-		unknown := a.unknowns(file, names)
-		for _, row := range file.rows {
-			unknown.lookAtSubscription(row)
-		}
-		return a.printCalendarChanges(f, changes, planOnly)
-	}
-	return cmd
+		whole:   "the file is the whole calendar: remove those of all other subscriptions",
+		columns: calendarColumns,
+		read:    readCalendar,
+		bring:   (*billing.Billing).ImportCalendar,
+		look:    func(u *unknowns, row csvRow, _ billing.CalendarPeriod) { u.lookAtSubscription(row) },
+		print: func(f format, changes []billing.Change[billing.CalendarPeriod], _ billing.Names, planOnly bool) error {
+			return a.printCalendarChanges(f, changes, planOnly)
+		},
+	}.command(a)
 }
 
 // readCalendar reads and checks the whole file. Periods are in the order of the rows.
@@ -94,9 +65,6 @@ func readCalendar(file *csvFile) ([]billing.CalendarPeriod, error) {
 		if p.Start != 0 && p.End != 0 && p.End < p.Start {
 			file.bad(row, "period_end", "%s is before period_start %s: want the last day of the period", p.End, p.Start)
 		}
-	}
-	if len(periods) == 0 && file.err() == nil {
-		return nil, usagef("%s: no rows below the header: want at least one period", file.name)
 	}
 	if file.err() == nil {
 		findUntiled(file, periods)

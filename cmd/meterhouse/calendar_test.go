@@ -51,6 +51,15 @@ func TestCalendar(t *testing.T) {
 		) as p using (customer_id, subscription_number) where s.is_current`); got != "true" {
 		t.Errorf("calendars do not reach from the start of the terms to --until:\n%s", draft.stdout)
 	}
+
+	// The last calendar can be withdrawn: all are billed by calendar month again.
+	if o := w.runWith(calendarHead, "calendar", "import", "-", "--replace"); o.code != exitUsage {
+		t.Errorf("an empty file removed all: %s", o.stdout)
+	}
+	if o := w.runWith(calendarHead, "calendar", "import", "-", "--replace", "--allow-empty"); o.code != exitDone ||
+		w.value(`select count(*)::text from billing.period where superseded_at is null`) != "0" {
+		t.Errorf("all is withdrawn: exit code %d, %s%s", o.code, o.stdout, o.stderr)
+	}
 }
 
 func TestCalendarImportRefusesTheWholeFile(t *testing.T) {
@@ -84,7 +93,7 @@ func TestCalendarImportRefusesTheWholeFile(t *testing.T) {
 			"stdin:2: period_start: 2026-03-01 leaves a gap after line 3, which ends on 2026-01-31: want it to start on 2026-02-01",
 			"stdin:5: period_start: 2026-03-31 to 2026-04-30 overlaps line 2 (2026-03-01 to 2026-03-31): want it to start on the day after that ends",
 		}},
-		{"no rows", calendarHead, []string{"stdin: no rows below the header: want at least one period"}},
+		{"no rows", calendarHead, []string{"stdin: no rows below the header: want at least one, or --replace --allow-empty"}},
 	} {
 		o := w.runWith(c.text, "calendar", "import", "-")
 		if o.code != exitUsage || o.stdout != "" {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -112,14 +114,17 @@ func (a *app) printClosing(c billing.Closing, o billing.CloseOptions) error {
 }
 
 func (a *app) closeVerifyCommand() *cobra.Command {
-	return &cobra.Command{
+	var kept []string
+	cmd := &cobra.Command{
 		Use:   "verify [PERIOD]",
 		Short: "Recompute the hashes of closed months",
 		Long: `Recomputes from the frozen rows their text, their hashes and the chain of all closes and reopenings,
 without the functions of the database that wrote them; with PERIOD (YYYY-MM) only the rows of that month
-and the chain. Exit code 4 and the first differences when something was changed. The hash that it ends
-with is the one that the last close printed, unless links were taken off the end.`,
-		Example: "  meterhouse close verify\n  meterhouse close verify 2026-10",
+and the chain. Exit code 4 and the first differences when something was changed. Links that were taken
+off the end, or a chain that was made anew, show only to whoever kept a hash that a close printed: --hash
+wants it in the chain.`,
+		Example: "  meterhouse close verify\n  meterhouse close verify 2026-10\n" +
+			"  meterhouse close verify --hash 554b19d10851fc70814d06f0c370839b128201bc617f305839546e837d62357c",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("close verify: %d arguments: want none or one, a month such as 2026-10", len(args))
@@ -127,6 +132,11 @@ with is the one that the last close printed, unless links were taken off the end
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			for _, hash := range kept {
+				if raw, err := hex.DecodeString(hash); err != nil || len(raw) != sha256.Size {
+					return usagef("close verify: --hash %q: want 64 hexadecimal digits, as close printed them", hash)
+				}
+			}
 			var period billing.Period
 			if len(args) == 1 {
 				if period, err = billing.ParsePeriod(args[0]); err != nil {
@@ -138,7 +148,7 @@ with is the one that the last close printed, unless links were taken off the end
 				return err
 			}
 			defer s.close(&err)
-			v, err := billing.New(s.wh.Pool(), a.now).Verify(cmd.Context(), period)
+			v, err := billing.New(s.wh.Pool(), a.now).Verify(cmd.Context(), period, kept...)
 			if err != nil {
 				return err
 			}
@@ -160,6 +170,8 @@ with is the one that the last close printed, unless links were taken off the end
 			return nil
 		},
 	}
+	cmd.Flags().StringSliceVar(&kept, "hash", nil, "a `hash` that was kept and must be in the chain; may be given more than once")
+	return cmd
 }
 
 func (a *app) reopenCommand() *cobra.Command {

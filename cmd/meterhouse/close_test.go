@@ -16,7 +16,7 @@ func TestClose(t *testing.T) {
 		t.Helper()
 		return w.must(code, append([]string{"--now", later}, args...)...)
 	}
-	wantContains(t, "gaps", at(exitDifference, "close", "2026-05").stderr, "missing: 132 days of levels without figures", "see `meterhouse report missing_days`", "; --accept-gaps accepts it",
+	wantContains(t, "gaps", at(exitDifference, "close", "2026-05").stderr, "missing: 143 days of levels without figures", "see `meterhouse report missing_days`", "; --accept-gaps accepts it",
 		"license_month: the licence month of calls is lost", "not_loaded: 3 customers have no complete history up to the end of the month")
 	plan := at(exitDifference, "close", "2026-05", "--plan")
 	wantContains(t, "plan", plan.stdout, "against it: missing: ", "would close 2026-05, version 1: 22 lines, 420 days, 0 adjustments")
@@ -34,6 +34,8 @@ func TestClose(t *testing.T) {
 	}
 	wantContains(t, "verify", at(exitDone, "close", "verify").stdout, "1 link with 22 lines and 420 days as they were closed\nlast hash "+hash[1]+"\n")
 	wantContains(t, "verify a month", at(exitDone, "close", "verify", "2026-05").stdout, "last hash "+hash[1])
+	wantContains(t, "a hash that was kept", at(exitDone, "close", "verify", "--hash", strings.ToUpper(hash[1])).stdout, "last hash "+hash[1])
+	wantContains(t, "a hash of none", at(exitDifference, "close", "verify", "--hash", strings.Repeat("ab", 32)).stdout, "no link has the hash abab")
 	if out := at(exitDone, "statement", "2026-05", "--format", "csv").stdout; strings.Count(out, ",closed,") != 22 {
 		t.Errorf("got %s", out)
 	}
@@ -60,6 +62,7 @@ func TestClose(t *testing.T) {
 		"close 2026-05 --accept-gaps":  "--accept-gaps wants --reason",
 		"close 2026-05 --reason x":     "want --accept-gaps with it",
 		"close verify 2026-5":          `period "2026-5": want a month as YYYY-MM`,
+		"close verify --hash abc":      "want 64 hexadecimal digits",
 		"reopen 2026-05":               "want --reason",
 		"reopen 2026-13 --reason x":    `period "2026-13"`,
 		"close verify 2026-05 2026-06": "2 arguments: want none or one",

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"meterhouse/etl/console"
 	"meterhouse/etl/schedule"
 )
 
@@ -92,9 +93,18 @@ type wolkvoxConfig struct {
 }
 
 type consoleConfig struct {
-	Listen string            `yaml:"listen" doc:"host:port. Off this machine only with users."`
-	Users  map[string]secret `yaml:"users" doc:"Names and passwords, such as ann: ${ANN_PASSWORD}."`
+	Listen string                `yaml:"listen" doc:"host:port. Off this machine only with users. Empty: no console, no figures."`
+	URL    string                `yaml:"url" doc:"https://host that people type, when something that speaks TLS stands in front and sets X-Forwarded-For: cookies then go over TLS only. Empty: none stands there."`
+	Users  map[string]userConfig `yaml:"users" doc:"Who may log in, such as ann: ${ANN_HASH}, a viewer, or ann: {password: ${ANN_HASH}, role: operator}. What stands for a password is its hash: meterhouse config password prints it."`
 }
+
+// userConfig may be written as its password alone.
+type userConfig struct {
+	Password secret `yaml:"password" alone:"true" required:"true" doc:"bcrypt hash of the password, as meterhouse config password prints it."`
+	Role     string `yaml:"role" doc:"viewer (looks), operator (also loads, settles quarantine, sees what vendors sent) or closer (also closes months)."`
+}
+
+func (u *userConfig) setDefaults() { u.Role = console.Viewer.String() }
 
 type alertsConfig struct {
 	Webhook   secret `yaml:"webhook" doc:"https URL that is sent each alert; most services put a key into it."`

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -13,7 +14,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
+	textunicode "golang.org/x/text/encoding/unicode"
 )
 
 // csvColumn is a column that an import knows.
@@ -30,13 +33,15 @@ type csvFile struct {
 	semicolons bool // part the fields, as where the comma is decimal
 
 	name     string
+	theirs   map[string]string // our columns by name → those of a foreign file
 	problems []error
 }
 
 // csvRow is one record.
 type csvRow struct {
-	line  int // of the file, from 1
-	cells map[string]string
+	line   int // of the file, from 1
+	cells  map[string]string
+	misfit error // it has not the columns of the header: only of a foreign file, whose reader decides
 }
 
 // get is the cell of a column without surrounding space; empty where the file lacks the column.
@@ -49,9 +54,39 @@ const (
 
 // csvDialect is how a file differs from what we write. The zero value is ours.
 type csvDialect struct {
-	separator   rune              // 0: as the header tells
-	windows1252 bool              // else UTF-8
-	names       map[string]string // our columns by name → theirs; other columns of the file are not read. nil: they are ours
+	separator rune              // 0: as the header tells
+	encoding  string            // one of encodings; empty: UTF-8
+	header    int               // line of the file on which the header stands; 0: the first with a text
+	names     map[string]string // our columns by name → theirs; other columns of the file are not read. nil: they are ours
+}
+
+// encodings are what a file may be written in.
+var encodings = map[string]encoding.Encoding{
+	"utf-8": encoding.Nop, "utf-16": textunicode.UTF16(textunicode.LittleEndian, textunicode.UseBOM), "windows-1252": charmap.Windows1252,
+	"iso-8859-1": charmap.Windows1252, "iso-8859-15": charmap.ISO8859_15, // what says the former is the other one
+}
+
+// decode makes UTF-8 of a text, unless it is not what it is said to be: read in another encoding it would
+// have other letters and nobody would know.
+func decode(text []byte, name, as string) ([]byte, error) {
+	is := ""
+	switch isASCII := !slices.ContainsFunc(text, func(b byte) bool { return b >= utf8.RuneSelf }); {
+	case bytes.HasPrefix(text, []byte("\xff\xfe")), bytes.HasPrefix(text, []byte("\xfe\xff")):
+		is = "utf-16"
+	case bytes.HasPrefix(text, []byte("\ufeff")), !isASCII && utf8.Valid(text):
+		is = "utf-8"
+	}
+	if as = cmp.Or(as, "utf-8"); as != "utf-8" && is != as && (is != "" || as == "utf-16") {
+		return nil, usagef("%s: is %s and not %s, as the mapping says", name, cmp.Or(is, "something else"), as)
+	}
+	if as == "utf-16" && len(text)%2 != 0 {
+		return nil, usagef("%s: is cut off: UTF-16 has two bytes for each letter at least", name)
+	}
+	text, err := encodings[as].NewDecoder().Bytes(text)
+	if err != nil {
+		return nil, usagef("%s: %w: want a CSV file in %s", name, err, as)
+	}
+	return bytes.TrimPrefix(text, []byte("\ufeff")), nil
 }
 
 // openCSV reads the file called name, - for stdin.
@@ -88,14 +123,19 @@ func readForeignCSV(r io.Reader, name string, d csvDialect, columns ...csvColumn
 	if len(text) > mostCSVBytes {
 		return nil, usagef("%s: larger than %s: want it in parts", name, size(mostCSVBytes))
 	}
-	if d.windows1252 {
-		if text, err = charmap.Windows1252.NewDecoder().Bytes(text); err != nil {
-			return nil, usagef("%s: %w: want a CSV file in windows-1252", name, err)
-		}
+	if text, err = decode(text, name, d.encoding); err != nil {
+		return nil, err
 	}
-	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	if line := lineNotUTF8(text); line > 0 {
-		return nil, usagef("%s:%d: not UTF-8: want the file saved as \"CSV UTF-8\"", name, line)
+		return nil, usagef("%s:%d: not UTF-8: want the file saved as \"CSV UTF-8\"%s", name, line, map[bool]string{true: ", or its encoding in the mapping"}[d.names != nil])
+	}
+	above := 0 // lines above the header
+	for ; above < d.header-1; above++ {
+		if _, below, found := bytes.Cut(text, []byte("\n")); found {
+			text = below
+			continue
+		}
+		return nil, usagef("%s: has no line %d: want the line of the header", name, d.header)
 	}
 	in := csv.NewReader(bytes.NewReader(text))
 	if in.Comma = d.separator; in.Comma == 0 {
@@ -117,40 +157,57 @@ func readForeignCSV(r io.Reader, name string, d csvDialect, columns ...csvColumn
 	}
 	if len(problems) > 0 {
 		line, _ := in.FieldPos(0)
+		line += above
 		f := &csvFile{name: name}
 		for _, problem := range problems {
 			f.badLine(line, problem)
 		}
 		return nil, f.err()
 	}
-	f := &csvFile{name: name, semicolons: in.Comma == ';'}
+	f := &csvFile{name: name, semicolons: in.Comma == ';', theirs: d.names}
 	for {
 		record, err := in.Read()
 		if errors.Is(err, io.EOF) {
 			return f, nil
 		}
 		if parse := (*csv.ParseError)(nil); errors.As(err, &parse) {
-			f.badLine(parse.StartLine, fmt.Errorf("column %d: %w: want a text with quotes as \"a \"\"quoted\"\" word\"", parse.Column, parse.Err))
+			f.badLine(parse.StartLine+above, fmt.Errorf("column %d: %w: want a text with quotes as \"a \"\"quoted\"\" word\"", parse.Column, parse.Err))
 			continue
 		} else if err != nil {
 			return nil, usagef("%s: %w", name, err)
 		}
 		line, _ := in.FieldPos(0)
-		if ours == nil || len(record) != len(header) {
+		line += above
+		if slices.EqualFunc(record, header, func(cell, name string) bool { return strings.TrimSpace(cell) == name }) {
+			continue // the header once more, as on each page
+		}
+		if ours == nil {
 			f.add(line, header, record)
 			continue
 		}
 		picked := make([]string, len(ours))
 		for i, name := range ours {
-			picked[i] = record[slices.Index(header, d.names[name])]
+			if column := slices.Index(header, d.names[name]); column < len(record) {
+				picked[i] = strings.Join(strings.FieldsFunc(record[column], isLineBreak), " ") // in a text of several lines
+			}
 		}
+		before := len(f.rows)
 		f.add(line, ours, picked)
+		if len(record) != len(header) && len(f.rows) > before {
+			f.rows[before].misfit = misfit(record, header)
+		}
 	}
+}
+
+func isLineBreak(r rune) bool { return r == '\n' || r == '\r' || r == '\t' || r == '\v' || r == '\f' }
+
+func misfit(record, header []string) error {
+	return fmt.Errorf("%s, want %d as in the header: a text that holds the separator stands in \"quotes\"", count(len(record), "field"), len(header))
 }
 
 // add takes one record.
 func (f *csvFile) add(line int, header, record []string) {
-	row := csvRow{line, make(map[string]string, len(header))}
+	row := csvRow{line: line, cells: make(map[string]string, len(header))}
 	blank := true
 	for i, cell := range record {
 		cell = strings.TrimSpace(cell)
@@ -162,8 +219,7 @@ func (f *csvFile) add(line int, header, record []string) {
 	switch {
 	case blank: // what a spreadsheet leaves below its last row
 	case len(record) != len(header):
-		f.badLine(line, fmt.Errorf("%s, want %d as in the header: a text that holds the separator stands in \"quotes\"",
-			count(len(record), "field"), len(header)))
+		f.badLine(line, misfit(record, header))
 	default:
 		f.rows = append(f.rows, row)
 		for _, name := range header {
@@ -181,6 +237,9 @@ func (a *app) warn(format string, args ...any) {
 
 // bad notes what is wrong with a value.
 func (f *csvFile) bad(row csvRow, column, format string, args ...any) {
+	if theirs := f.theirs[column]; theirs != "" && theirs != column {
+		column += fmt.Sprintf(" (%q)", theirs)
+	}
 	f.badLine(row.line, fmt.Errorf("%s: %w", column, fmt.Errorf(format, args...)))
 }
 

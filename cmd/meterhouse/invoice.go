@@ -1,12 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/shopspring/decimal"
 	"github.com/spf13/cobra"
 
 	"meterhouse/etl/billing"
@@ -43,7 +45,13 @@ A mapping file (YAML) says how a file of the vendor's own is read:
   columns: {number: Invoice No., amount: Net, …}   our names: theirs
   constants: {vendor: keystone, currency: EUR}     what no column says
   items: {"Extreme, committed": {item: Extreme, charge: committed}}
-  delimiter ";"  decimal ","  thousands "."  date DD.MM.YYYY  encoding windows-1252  sign reversed
+  delimiter: ";"  decimal: ","  thousands: "."  date: DD.MM.YYYY  encoding: windows-1252  sign: reversed
+  header: 4                                        line of the file, where a letterhead is above it
+  symbols: [€, TiB]                                what may stand beside a number
+  period: D/M/YYYY - D/M/YYYY  ends: exclusive     of the column period; or a month: MMM YYYY
+  units: {GiB: 1/1024}                             of the column unit: how many of ours one is
+  totals: {text: [Total*]}                         rows that sum up others: compared, not imported
+  skip: {text: [Page *]}                           rows without money
 
 An invoice that was imported before and says something else now replaces its former version, which
 is kept. All lines are good and imported, or none is. Repeating is safe.`,
@@ -61,6 +69,9 @@ is kept. All lines are good and imported, or none is. Repeating is safe.`,
 			}
 		}
 		file, err := a.openForeignCSV(args[0], mapping.dialect(), invoiceColumns...)
+		if err != nil && mappingName == "" {
+			return usagef("%w\n  a file of the vendor's own making wants --mapping", err)
+		}
 		if err != nil {
 			return err
 		}
@@ -95,20 +106,37 @@ func readInvoices(file *csvFile, m *invoiceMapping) ([]billing.Invoice, error) {
 	invoices, first := map[key]*billing.Invoice{}, map[key]csvRow{}
 	taken := map[key]map[int]int{} // line numbers → lines of the file
 	vendors := slices.Sorted(maps.Keys(billing.Charges))
+	sums := sums{invoices: map[string]decimal.Decimal{}}
 	for _, row := range file.rows {
+		if m.is(m.Skip, row) {
+			if text := row.get("amount"); strings.Trim(text, "0.,-") != "" && strings.ContainsAny(text, "0123456789") {
+				file.bad(row, "amount", "%q: want none in a row that is skipped; one that sums up others is of the totals", text)
+			}
+			continue
+		}
+		if m.is(m.Totals, row) {
+			sums.check(file, row, m)
+			continue
+		}
+		if row.misfit != nil {
+			file.badLine(row.line, row.misfit)
+			continue
+		}
 		vendor, currency := m.cell(row, "vendor"), m.cell(row, "currency")
 		k := key{vendor, m.cell(row, "number")}
 		date := m.day(file, row, "invoice_date")
 		l := billing.InvoiceLine{
 			Account: m.cell(row, "account"), CustomerID: m.cell(row, "customer_id"), SubscriptionNumber: m.cell(row, "subscription_number"),
-			PeriodStart: m.day(file, row, "period_start"), PeriodEnd: m.day(file, row, "period_end"),
-			Quantity: m.optional(file, row, "quantity", m.amount), UnitPrice: m.optional(file, row, "unit_price", m.number), Amount: m.amount(file, row, "amount"),
-			Text: m.cell(row, "text"), Source: file.source(row),
+			Amount: m.amount(file, row, "amount"), Text: m.cell(row, "text"), Source: file.source(row),
 		}
-		l.Item, l.Charge = m.thing(file, row)
+		l.PeriodStart, l.PeriodEnd = m.period(file, row)
+		l.Quantity, l.UnitPrice = m.measure(file, row)
+		sums.add(k.number, l.Amount)
+		var isKnown bool
+		l.Item, l.Charge, isKnown = m.thing(file, row)
 		if !slices.Contains(vendors, vendor) {
 			file.bad(row, "vendor", "%q%s: want %s", vendor, nearest(vendor, vendors), oneOf(vendors))
-		} else if charges := append(slices.Clone(billing.Charges[vendor]), otherCharge); !slices.Contains(charges, l.Charge) {
+		} else if charges := append(slices.Clone(billing.Charges[vendor]), otherCharge); isKnown && !slices.Contains(charges, l.Charge) {
 			file.bad(row, "charge", "%q%s: want %s", l.Charge, nearest(l.Charge, charges), oneOf(charges))
 		}
 		if k.number == "" {
@@ -161,6 +189,39 @@ func readInvoices(file *csvFile, m *invoiceMapping) ([]billing.Invoice, error) {
 	return list, file.err()
 }
 
+// sums are what the lines of a file come to, for the rows that sum them up.
+type sums struct {
+	all, part decimal.Decimal // of the file; below the last row that sums up
+	invoices  map[string]decimal.Decimal
+	latest    string
+}
+
+func (s *sums) add(number string, amount decimal.Decimal) {
+	s.all, s.part, s.latest = s.all.Add(amount), s.part.Add(amount), number
+	s.invoices[number] = s.invoices[number].Add(amount)
+}
+
+// check demands that a row that sums up lines says one of the sums, with the decimals that it has.
+func (s *sums) check(file *csvFile, row csvRow, m *invoiceMapping) {
+	problems := len(file.problems)
+	said, number := m.amount(file, row, "amount"), cmp.Or(row.get("number"), s.latest)
+	var texts []string
+	for _, sum := range []struct {
+		of    string
+		comes decimal.Decimal
+	}{{"all lines above", s.all}, {"those of invoice " + number, s.invoices[number]}, {"those since the last sum", s.part}} {
+		if sum.comes.Round(max(0, -said.Exponent())).Equal(said) {
+			texts = nil
+			break
+		}
+		texts = append(texts, fmt.Sprintf("%s come to %s", sum.of, sum.comes))
+	}
+	if len(texts) > 0 && len(file.problems) == problems {
+		file.bad(row, "amount", "%s in a row that sums up, but %s: want every line in the file, and none twice", said, strings.Join(texts, ", "))
+	}
+	s.part = decimal.Zero
+}
+
 // lookAtInvoices warns of what no load has met.
 func (a *app) lookAtInvoices(file *csvFile, invoices []billing.Invoice, names billing.Names) {
 	rows := map[string]csvRow{}
@@ -175,8 +236,20 @@ func (a *app) lookAtInvoices(file *csvFile, invoices []billing.Invoice, names bi
 		met[[2]string{what, value}] = true
 		a.warn("%s: %s %q%s is not known yet: it is imported, and match finds nothing for it", l.Source, what, value, nearestOf(value, known))
 	}
+	repeated, miscounted := 0, 0
+	warn := func(n *int, l billing.InvoiceLine, text string) {
+		if *n++; *n == 1 {
+			a.log.Warn(l.Source + ": " + text)
+		}
+	}
 	for _, i := range invoices {
-		for _, l := range i.Lines {
+		for n, l := range i.Lines {
+			if before := slices.IndexFunc(i.Lines[:n], l.Repeats); before >= 0 {
+				warn(&repeated, l, fmt.Sprintf("says the same as %s: both are imported and charge twice, unless there are two", i.Lines[before].Source))
+			}
+			if product := l.Quantity.Decimal.Mul(l.UnitPrice.Decimal); l.Quantity.Valid && l.UnitPrice.Valid && product.Sub(l.Amount).Abs().GreaterThanOrEqual(decimal.NewFromInt(1)) {
+				warn(&miscounted, l, fmt.Sprintf("%s × %s is %s, and the amount %s: is the mapping right?", l.Quantity.Decimal, l.UnitPrice.Decimal, product, l.Amount))
+			}
 			look(l, "account", l.Account, names.Accounts)
 			look(l, "customer_id", l.CustomerID, names.Customers)
 			look(l, "subscription_number", l.SubscriptionNumber, slices.Sorted(maps.Keys(names.Subscriptions)))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shopspring/decimal"
 	"golang.org/x/text/encoding/charmap"
+	"golang.org/x/text/encoding/unicode"
 	"pgregory.net/rapid"
 )
 
@@ -137,7 +138,7 @@ func TestInvoiceImportRefusesTheWholeFile(t *testing.T) {
 	}{
 		{"unknown keys", "columns: {amount: Net, amuont: Gross}\nseparator: ';'\ndelimiter: x\ndate: DD/MM\ndecimal: ','\nthousands: ','\nconstants: {amount: '1', vendor: ''}\nitems: {A: {charge: burst}}\n", "", []string{
 			`m.yaml:1:32: columns.amuont: unknown column (did you mean "amount"?)`, `m.yaml:2:1: unknown key "separator"`, `m.yaml:3:12: delimiter: "x": want one of`,
-			`m.yaml:4:7: date: "DD/MM": want YYYY, MM and DD once each`, `m.yaml:6:12: thousands: "," is the decimal sign too`, "constants.amount: is a column too",
+			`m.yaml:4:7: date: "DD/MM": want a year, a month and a day`, `m.yaml:6:12: thousands: "," is the decimal sign too`, "constants.amount: is a column too",
 			"constants.vendor: is empty", "m.yaml:1:10: columns: no number, in the columns or constants", "items.A: no item",
 		}},
 		{"not YAML", "columns: [", "", []string{"m.yaml:1"}},
@@ -145,7 +146,7 @@ func TestInvoiceImportRefusesTheWholeFile(t *testing.T) {
 			"Number,Net,D,I\n1,2,3,4\n", []string{`stdin:1: no column "Nr" (did you mean "Net"?) for number: the file has ["Number" "Net" "D" "I"]`}},
 		{"unknown items and wrong thousands", "thousands: ','\ncolumns: {number: Nr, amount: Net, invoice_date: D, period_start: D, period_end: D, item: I}\nconstants: {vendor: wolkvox, currency: COP}\nitems: {Chat: {item: chat_licenses, charge: license}}\n",
 			"Nr,Net,D,I\n1,\"12,34\",2026-05-01,Chat\n1,\"1,234.50\",2026-05-01,Chatt\n", []string{
-				`stdin:2: amount: "12,34": want a number such as 1234.56 or 1,234.56`, `stdin:3: item: "Chatt" (did you mean "Chat"?): want it among the items of the mapping`,
+				`stdin:2: amount ("Net"): "12,34": want a number such as 1234.56 or 1,234.56`, `stdin:3: item ("I"): "Chatt" is not among the items of the mapping (did you mean "Chat"?)`,
 			}},
 	} {
 		o := w.runWith(c.text, "invoice", "import", "-", "--mapping", writeFile(t, "m.yaml", c.mapping))
@@ -269,7 +270,7 @@ func TestNumbersOfInvoices(t *testing.T) {
 			want = want.Neg()
 		}
 		file := &csvFile{name: "x"}
-		got := m.amount(file, csvRow{1, map[string]string{"amount": text}}, "amount")
+		got := m.amount(file, csvRow{line: 1, cells: map[string]string{"amount": text}}, "amount")
 		if err := file.err(); err != nil || !got.Equal(want) {
 			t.Fatalf("%s: got %s, want %s: %v", text, got, want, err)
 		}
@@ -277,8 +278,154 @@ func TestNumbersOfInvoices(t *testing.T) {
 	for _, text := range []string{"", "1.23", "1.2345", "1,2,3", "1.234.56", "1e3", "--1", "-1-", "(1", "1)", "€ 5", "0x1", "NaN", ",5", "5,", "12.3456,7", strings.Repeat("9", 41)} {
 		file := &csvFile{name: "x"}
 		m := invoiceMapping{Decimal: ",", Thousands: "."}
-		if m.amount(file, csvRow{1, map[string]string{"amount": text}}, "amount"); file.err() == nil {
+		if m.amount(file, csvRow{line: 1, cells: map[string]string{"amount": text}}, "amount"); file.err() == nil {
 			t.Errorf("%q is taken for a number", text)
 		}
 	}
+}
+
+// Files as they come: letterheads, pages with their headers, sums, units, symbols, months in words.
+func TestInvoiceFilesOfManyStyles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stored := func() string {
+		return w.value(`select coalesce(string_agg(concat_ws(' ', invoice_number, invoice_date, line_number, subscription_number, item, charge, period_start, period_end,
+			coalesce(quantity::text, '-'), coalesce(unit_price::text, '-'), amount, currency, line_text, imported_from), '
+' order by invoice_number, line_number), '') from mart.invoice_line`)
+	}
+	utf16 := func(text string) string {
+		coded, err := unicode.UTF16(unicode.LittleEndian, unicode.UseBOM).NewEncoder().String(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return coded
+	}
+	for _, c := range []struct{ name, mapping, text, want string }{
+		{"of the United States", `
+header: 4
+date: M/D/YY
+period: M/D/YYYY - M/D/YYYY
+thousands: ","
+symbols: [$, TB]
+columns: {number: Invoice, invoice_date: Date, subscription_number: Subscription, item: Description, text: Description, period: Service period, unit: UoM, quantity: Qty, unit_price: Rate, amount: Amount}
+constants: {vendor: keystone, currency: USD}
+items:
+  Extreme committed capacity: {item: Extreme, charge: committed}
+  Extreme burst: {item: Extreme, charge: burst}
+  Sales tax: {charge: other}
+units: {TiB: "1", GiB: 1/1024, TB: "0.9094947017729282379150390625"}
+totals: {text: [Subtotal*, Total due]}
+skip: {number: [Thank you*], text: [Storage services]}
+`, "Imaginary Storage, Inc.\n\"1 Main Street\nSpringfield\"\nInvoice,Date,Subscription,Description,Service period,UoM,Qty,Rate,Amount\n" +
+			",,,Storage services,,,,,\n" +
+			"US-1,5/2/26,A-1,\"Extreme committed\ncapacity\",4/1/2026 - 4/30/2026,GiB,\"102,400\",$0.0097753906,\"$1,001.00\"\n" +
+			"US-1,5/2/26,A-1,Extreme burst,4/1/2026 - 4/30/2026,TB,10 TB,$5,($50.00)\n" +
+			"Invoice,Date,Subscription,Description,Service period,UoM,Qty,Rate,Amount\n" +
+			",,,Subtotal,,,,,951.00\n" +
+			"US-1,5/2/26,,Sales tax,4/1/2026 - 4/30/2026,,,,-$0.50\n" +
+			",,,Total due,,,,,$950.50\nThank you for your business\n",
+			`US-1 2026-05-02 1 A-1 Extreme committed 2026-04-01 2026-04-30 100 10.0099999744 1001.00 USD Extreme committed capacity f.csv:6
+US-1 2026-05-02 2 A-1 Extreme burst 2026-04-01 2026-04-30 9.094947017729282379150390625 5.49755813888 -50.00 USD Extreme burst f.csv:8
+US-1 2026-05-02 3   other 2026-04-01 2026-04-30 - - -0.50 USD Sales tax f.csv:11`},
+		{"of Germany", `
+delimiter: ";"
+decimal: ","
+thousands: "."
+date: D.M.YYYY
+ends: exclusive
+encoding: iso-8859-15
+symbols: [€, EUR]
+columns: {number: Rechnung, invoice_date: Datum, subscription_number: Vertrag, text: Bezeichnung, item: Bezeichnung, period_start: von, period_end: bis, quantity: Menge, unit_price: Preis, amount: Betrag}
+constants: {vendor: keystone, currency: EUR}
+items: {Kapazität Extreme: {item: Extreme, charge: committed}, Gutschrift: {charge: other}}
+totals: {text: [Übertrag, "Summe *"]}
+`, "Rechnung;Datum;Vertrag;Bezeichnung;von;bis;Menge;Preis;Betrag\r\n" +
+			"DE-1;5.5.2026;A-1;Kapazit\xe4t Extreme;1.4.2026;1.5.2026;1.234,50;10,01 \xa4;12.357,35 \xa4\r\n" +
+			";;;\xdcbertrag;;;;;12.357,35\r\n" +
+			"DE-1;5.5.2026;;Gutschrift;1.4.2026;1.5.2026;;;EUR 357,35-\r\n" +
+			"DE-2;5.5.2026;;Gutschrift;1.4.2026;1.5.2026;;;1\r\n" +
+			"DE-1;;;Summe DE-1;;;;;12.000,00\r\n;;;Summe aller;;;;;12.001,00\r\n",
+			`DE-1 2026-05-05 1 A-1 Extreme committed 2026-04-01 2026-04-30 1234.50 10.01 12357.35 EUR Kapazität Extreme f.csv:2
+DE-1 2026-05-05 2   other 2026-04-01 2026-04-30 - - -357.35 EUR Gutschrift f.csv:4
+DE-2 2026-05-05 1   other 2026-04-01 2026-04-30 - - 1 EUR Gutschrift f.csv:5`},
+		{"of Colombia", `
+delimiter: "\t"
+decimal: ","
+thousands: "."
+date: DD/MM/YYYY
+period: MMM YYYY
+encoding: utf-16
+symbols: [$]
+columns: {number: Factura, invoice_date: Fecha, item: Producto, period: Mes, amount: Valor}
+constants: {vendor: wolkvox, currency: COP}
+items: {Chat: {item: chat_licenses, charge: license}}
+`, utf16("Factura\tFecha\tProducto\tMes\tValor\nCO-1\t02/05/2026\tChat\tApr 2026\t$ 1.234.567\n"),
+			`CO-1 2026-05-02 1  chat_licenses license 2026-04-01 2026-04-30 - - 1234567 COP  f.csv:2`},
+		{"with spaces for thousands", `
+thousands: " "
+date: YYYY-MM-DD
+period: YYYY-MM-DD/YYYY-MM-DD
+columns: {number: N, period: P, amount: A}
+constants: {vendor: wolkvox, currency: EUR, item: sms, charge: usage, invoice_date: "2026-05-02"}
+`, "N,P,A\nSP-1,2026-04-01/2026-04-30,1\u00a0234.50\nSP-1,2026-04-01/2026-04-30,1\u202f234 567.5\n",
+			`SP-1 2026-05-02 1  sms usage 2026-04-01 2026-04-30 - - 1234.50 EUR  f.csv:2
+SP-1 2026-05-02 2  sms usage 2026-04-01 2026-04-30 - - 1234567.5 EUR  f.csv:3`},
+	} {
+		w.exec(`truncate billing.invoice cascade`)
+		o := w.run("invoice", "import", writeFile(t, "f.csv", c.text), "--mapping", writeFile(t, "m.yaml", c.mapping))
+		if got := stored(); o.code != exitDone || got != c.want {
+			t.Errorf("%s: exit code %d, %s\nstored\n%s\nwant\n%s", c.name, o.code, o.stderr, got, c.want)
+		}
+	}
+}
+
+func TestInvoiceFilesThatAreRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const columns = "columns: {number: N, item: I, text: I, amount: A, quantity: Q, unit_price: P}\nconstants: {vendor: wolkvox, currency: EUR, charge: usage, invoice_date: '2026-05-02', period_start: '2026-04-01', period_end: '2026-04-30'}\n"
+	const head = "N,I,A,Q,P\n"
+	for _, c := range []struct {
+		name, mapping, text string
+		want                []string
+	}{
+		{"a line is lost", columns + "totals: {text: [Total]}\n", head + "1,sms,10,,\n1,mms,5.50,,\n,Total,25.50,,\n", []string{
+			`stdin:4: amount ("A"): 25.5 in a row that sums up, but all lines above come to 15.5`, "those of invoice 1 come to 15.5, those since the last sum come to 15.5: want every line in the file, and none twice"}},
+		{"a sum without an amount", columns + "totals: {text: [Total]}\n", head + "1,sms,10,,\n,Total\n", []string{`stdin:3: amount ("A"): "": want a number`}},
+		{"money in a row that is skipped", columns + "skip: {text: [Fee*]}\n", head + "1,Fee for all,10,,\n1,Fees,zero,,\n1,Fee,0.00,,\n", []string{`stdin:2: amount ("A"): "10": want none in a row that is skipped`}},
+		{"too many fields", columns, head + "1,sms,10,,,,7\n1,mms\n", []string{"stdin:2: 7 fields, want 5 as in the header", "stdin:3: 2 fields, want 5"}},
+		{"symbols inside of numbers", columns + "symbols: [€]\n", head + "1,sms,12€50,,\n", []string{`amount ("A"): "12€50": want a number`}},
+		{"another currency", columns + "symbols: [EUR]\n", head + "1,sms,USD 5,,\n", []string{`amount ("A"): "USD 5": want a number`}},
+		{"UTF-8 read as something else", columns + "encoding: windows-1252\n", head + "1,café,1,,\n", []string{"stdin: is utf-8 and not windows-1252, as the mapping says"}},
+		{"UTF-16 read as something else", columns + "encoding: iso-8859-15\n", "\xff\xfeN\x00", []string{"stdin: is utf-16 and not iso-8859-15"}},
+		{"no UTF-16", columns + "encoding: utf-16\n", head, []string{"stdin: is something else and not utf-16"}},
+		{"half of UTF-16", columns + "encoding: utf-16\n", "\xff\xfeN\x00,", []string{"stdin: is cut off"}},
+		{"Latin-1 without a word", columns, head + "1,caf\xe9,1,,\n", []string{`stdin:2: not UTF-8: want the file saved as "CSV UTF-8", or its encoding in the mapping`}},
+		{"a header below the end", columns + "header: 9\n", head, []string{"stdin: has no line 9: want the line of the header"}},
+		{"a quote below a letterhead", columns + "header: 3\n", "\n\n" + head + "1,s\"ms,1,,\n", []string{"stdin:4: column"}},
+		{"an unknown unit", "units: {GiB: 1/1024}\n" + strings.Replace(columns, "item: I", "item: I, unit: I", 1), head + "1,TiB,1,5,2\n1,GiB,1,,\n", []string{`stdin:2: unit ("I"): "TiB" (did you mean "GiB"?): want it among the units of the mapping, which has ["GiB"]`}},
+		{"a price without an end", "units: {third: '3'}\n" + strings.Replace(columns, "item: I", "item: I, unit: I", 1), head + "1,third,1,5,2\n", []string{`stdin:2: unit_price ("P"): "2" for one third has no exact price in our unit`}},
+		{"a mapping with mistakes", columns + "period: MM/YYYY\nends: never\nheader: -1\nsymbols: ['', '5']\nunits: {GiB: '0', TB: lots}\ntotals: {charge: [x]}\nskip: {text: ['*']}\nencoding: ebcdic\ndate: YYYY/DD\n", "", []string{
+			"period: want both, the column that has it and how it is written", `ends: "never": want one of ["inclusive" "exclusive"]`, "header: -1: want the line", `symbols: "": want a text`, `symbols: "5": want a text`,
+			`units.GiB: "0": want how many of ours it is`, `units.TB: "lots": want how many`, "units: want both, the column or constant", "totals.charge: no such column: want one of ours that the columns have: amount, item, number, quantity, text or unit_price",
+			`skip.text: ["*"]: want texts`, `encoding: "ebcdic": want one of`, `date: "YYYY/DD": want a year, a month and a day`,
+		}},
+		{"a period that is none", columns + "period: sometimes\n", "", []string{`period: "sometimes": want two dates, such as DD.MM.YYYY - DD.MM.YYYY, or a month, such as MM/YYYY`}},
+	} {
+		o := w.runWith(c.text, "invoice", "import", "-", "--mapping", writeFile(t, "m.yaml", c.mapping))
+		if o.code != exitUsage || o.stdout != "" {
+			t.Errorf("%s: exit code %d, stdout %q", c.name, o.code, o.stdout)
+		}
+		wantContains(t, c.name, o.stderr, c.want...)
+	}
+	const period = "columns: {number: N, period: P, amount: A}\nconstants: {vendor: wolkvox, currency: EUR, item: sms, charge: usage, invoice_date: '2026-05-02'}\n"
+	for format, text := range map[string]string{"MM/YYYY": "13/2026", "MMM YYYY": "Abril 2026", "DD.MM.YYYY - DD.MM.YYYY": "01.04.2026", "M/D/YYYY-M/D/YYYY": "4/1/2026-31/4/2026"} {
+		o := w.runWith("N,P,A\n1,"+text+",5\n", "invoice", "import", "-", "--mapping", writeFile(t, "m.yaml", period+"period: "+format+"\n"))
+		wantContains(t, format, o.stderr, fmt.Sprintf(`stdin:2: period ("P"): %q: want`, text))
+	}
+	if got := w.value(`select count(*)::text from billing.invoice`); got != "0" {
+		t.Errorf("%s invoices stored", got)
+	}
+	// What is imported and looks wrong is said.
+	o := w.runWith(head+"1,sms,10,2,5\n1,sms,10,2,5\n1,mms,10,2,50\n", "invoice", "import", "-", "--mapping", writeFile(t, "m.yaml", columns), "--plan")
+	wantContains(t, "a line twice", o.stderr, "stdin:3: says the same as stdin:2: both are imported and charge twice, unless there are two", "stdin:4: 2 × 50 is 100, and the amount 10: is the mapping right?")
 }

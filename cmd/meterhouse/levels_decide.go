@@ -21,7 +21,7 @@ func (a *app) levelsAccruedCommand() *cobra.Command {
 speaks for it: increment (a day is the sum of its samples; the default) or running (the difference of
 the last samples of neighbouring days). The errors are how far either reading is from what the
 formula gives. With arguments it records a decision for the account and the month PERIOD (YYYY-MM);
-statements of months that are not closed follow, and the former decision is kept.`,
+statements follow, a closed month by adjustments of the open one, and the former decision is kept.`,
 		Example: "  meterhouse levels accrued\n  meterhouse levels accrued acme 2026-10 running --reason 'never falls, starts anew on the 1st'",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 0 && len(args) != 3 {
@@ -88,7 +88,8 @@ func (a *app) levelsAbsentCommand() *cobra.Command {
 		Long: `Without arguments it lists the days that the vendor delivered once and delivers no more, and that
 nobody decided about; their lines in statements stay provisional. keep lets their stored figures
 count, drop lets them count as if nothing had been committed or used. Days that were never delivered
-can be dropped too, as of a level that has ended. --from and --to are the first and last day.`,
+can be dropped too, as of a level that has ended. --from and --to are the first and last day. What a
+decision changes of a closed month is adjusted in the open one.`,
 		Example: "  meterhouse levels absent\n" +
 			"  meterhouse levels absent keep --customer 0042117 --subscription A-S00052993 --level Extreme \\\n" +
 			"    --from 2026-10-03 --to 2026-10-05 --reason 'confirmed by mail, ticket 4711'",
@@ -101,6 +102,7 @@ can be dropped too, as of a level that has ended. --from and --to are the first 
 	}
 	cmd.Flags().StringVar(&d.CustomerID, "customer", "", "customer `id`")
 	cmd.Flags().StringVar(&d.SubscriptionNumber, "subscription", "", "subscription `number`")
+	cmd.Flags().StringVar(&d.Discriminator, "discriminator", "", "which `one` of those that share the number (default the first)")
 	cmd.Flags().StringVar(&d.ServiceLevel, "level", "", "`name` of the service level")
 	cmd.Flags().IntVar(&d.LevelOrdinal, "ordinal", 0, "`number` of the instance, from 0, among levels of one name")
 	cmd.Flags().StringVar(&from, "from", "", "first `day`, YYYY-MM-DD")
@@ -144,23 +146,23 @@ can be dropped too, as of a level that has ended. --from and --to are the first 
 // absentDays lists spans of days; $1 says whether with those that were decided about.
 const absentDays = `
 	with absent as (
-		select d.customer_id, d.subscription_number, d.service_level, d.level_ordinal, d.usage_date, d.absent_since, a.decision, a.reason
+		select d.customer_id, d.subscription_number, d.discriminator, d.service_level, d.level_ordinal, d.usage_date, d.absent_since, a.decision, a.reason
 		from mart.daily_consumption as d
 		left join billing.absence as a
-			on a.customer_id = d.customer_id and a.subscription_number = d.subscription_number and a.service_level = d.service_level
+			on a.customer_id = d.customer_id and a.subscription_number = d.subscription_number and a.discriminator = d.discriminator and a.service_level = d.service_level
 			and a.level_ordinal = d.level_ordinal and d.usage_date between a.first_day and a.last_day and a.superseded_at is null
 		where d.absent_since is not null and ($1 or a.decision is null)
 	),
 
 	numbered as (
 		select *, usage_date - (row_number() over (
-			partition by customer_id, subscription_number, service_level, level_ordinal, decision, reason, absent_since order by usage_date
+			partition by customer_id, subscription_number, discriminator, service_level, level_ordinal, decision, reason, absent_since order by usage_date
 		))::integer as island
 		from absent
 	)
 
 	select customer_id, subscription_number, service_level, level_ordinal, min(usage_date) as first_day, max(usage_date) as last_day, count(*) as days,
-		date_trunc('second', absent_since) as absent_since, coalesce(decision, 'undecided') as decision, reason
+		date_trunc('second', absent_since) as absent_since, coalesce(decision, 'undecided') as decision, reason, discriminator
 	from numbered
-	group by customer_id, subscription_number, service_level, level_ordinal, absent_since, decision, reason, island
-	order by 1, 2, 3, 4, 5`
+	group by customer_id, subscription_number, discriminator, service_level, level_ordinal, absent_since, decision, reason, island
+	order by 1, 2, discriminator, 3, 4, 5`

@@ -916,18 +916,23 @@ func (o *oracle) statement() (lines []line) {
 			line{d: d, charge: "committed", quantity: committed[l.key], price: price[0], currency: price[2], isProvisional: lacks})
 	}
 	products := o.units()
-	most := map[string]reading{}
+	most, read := map[string]reading{}, map[string]map[string]bool{}
 	all := o.sortedReadings("2026-06-01", "2026-07-01")
 	for _, r := range all {
+		if read[r.key()] == nil {
+			read[r.key()] = map[string]bool{}
+		}
+		read[r.key()][r.day()] = true
 		if was, met := most[r.key()]; !met || products[r.API].Kind == etl.Counter || less(was.Number, r.Number) < 0 {
 			most[r.key()] = r
 		}
 	}
 	for _, r := range all {
 		if m, isFirst := most[r.key()]; isFirst {
-			l := line{r: m, charge: "license", quantity: canonical(m.Number), price: "3.55", currency: "USD"}
+			// A day that nobody read may have had the greatest reading; a counter has grown past it.
+			l := line{r: m, charge: "license", quantity: canonical(m.Number), price: "3.55", currency: "USD", isProvisional: len(read[r.key()]) < expectedInJune}
 			if products[r.API].Kind == etl.Counter {
-				l.charge, l.price, l.currency = "usage", unknown, unknown
+				l.charge, l.price, l.currency, l.isProvisional = "usage", unknown, unknown, false
 			}
 			lines = append(lines, l)
 			delete(most, r.key())

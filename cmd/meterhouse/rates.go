@@ -28,38 +28,45 @@ var rateColumns = []csvColumn{
 	{name: "valid_from"}, {name: "valid_to", optional: true},
 }
 
-func (a *app) ratesImportCommand() *cobra.Command {
-	var replace, planOnly bool
+// fileImport is a command that brings a table of finance to what a CSV file says.
+type fileImport[Row any] struct {
+	short, long, example string
+	whole                string // what the file is with --replace
+	columns              []csvColumn
+	read                 func(*csvFile) ([]Row, error)
+	bring                func(b *billing.Billing, ctx context.Context, rows []Row, replace, planOnly bool) ([]billing.Change[Row], error)
+	look                 func(*unknowns, csvRow, Row)
+	print                func(f format, changes []billing.Change[Row], names billing.Names, planOnly bool) error
+}
+
+func (i fileImport[Row]) command(a *app) *cobra.Command {
+	var replace, allowEmpty, planOnly bool
 	var f format
 	cmd := &cobra.Command{
-		Use:   "import FILE [--replace] [--plan]",
-		Short: "Import prices from a CSV file",
-		Long: `Reads vendor (keystone, wolkvox), account, customer_id, subscription_number, item (service level or
-product), charge (committed and burst of keystone, license and usage of wolkvox), waiver (true: for
-burst of a subscription's first 60 days), unit_price, currency (ISO 4217), valid_from and valid_to
-(first and last day; empty: no end) with a header; - is stdin. An empty account, customer,
-subscription or item, or a column left out, is any; the most specific price counts: subscription
-before item before customer before account. Without an item no unclassified level is priced.
-
-A row replaces the stored one for the same that begins on the same day; the former price is kept as
-what was known until then. Rows that the file does not name stay, unless --replace is given. All
-rows are good and imported, or none is. Repeating is safe.`,
-		Example: "  meterhouse rates list --format csv > prices.csv\n" +
-			"  meterhouse rates import prices.csv --plan\n" +
-			"  printf 'vendor,item,charge,unit_price,currency,valid_from\\nkeystone,Extreme,burst,9.5,USD,2026-01-01\\n' |\n    meterhouse rates import -",
-		Args: oneArgument("a CSV file, or - for stdin"),
+		Use:     "import FILE [--replace] [--plan]",
+		Short:   i.short,
+		Long:    i.long,
+		Example: i.example,
+		Args:    oneArgument("a CSV file, or - for stdin"),
 	}
-	cmd.Flags().BoolVar(&replace, "replace", false, "the file is the whole rate card: remove every other price")
+	cmd.Flags().BoolVar(&replace, "replace", false, i.whole)
+	cmd.Flags().BoolVar(&allowEmpty, "allow-empty", false, "with --replace: a file without rows removes everything")
 	cmd.Flags().BoolVar(&planOnly, "plan", false, "print what would change and change nothing")
 	formatFlag(cmd, &f)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		file, err := a.openCSV(args[0], rateColumns...)
+		if allowEmpty && !replace {
+			return usagef("%s: --allow-empty: want --replace with it: without, a file without rows changes nothing", cmd.CommandPath())
+		}
+		file, err := a.openCSV(args[0], i.columns...)
 		if err != nil {
 			return err
 		}
-		rates, err := readRates(file)
+		rows, err := i.read(file)
 		if err != nil {
 			return err
+		}
+		if len(rows) == 0 && !allowEmpty {
+			return usagef("%s: no rows below the header: want at least one, or --replace --allow-empty to remove all that is stored", file.name)
 		}
 		s, err := a.openSession(cmd.Context(), need{database: true})
 		if err != nil {
@@ -71,17 +78,44 @@ rows are good and imported, or none is. Repeating is safe.`,
 		if err != nil {
 			return err
 		}
-		changes, err := b.ImportRates(cmd.Context(), rates, replace, planOnly)
+		changes, err := i.bring(b, cmd.Context(), rows, replace, planOnly)
 		if err := file.conflicts(err); err != nil {
 			return err
 		}
 		unknown := a.unknowns(file, names)
-		for i, r := range rates {
-			unknown.lookAtRate(file.rows[i], r)
+		for n, r := range rows {
+			i.look(unknown, file.rows[n], r)
 		}
-		return a.printRateChanges(f, changes, names.Unclassified, planOnly)
+		return i.print(f, changes, names, planOnly)
 	}
 	return cmd
+}
+
+func (a *app) ratesImportCommand() *cobra.Command {
+	return fileImport[billing.Rate]{
+		short: "Import prices from a CSV file",
+		long: `Reads vendor (keystone, wolkvox), account, customer_id, subscription_number, item (service level or
+product), charge (committed and burst of keystone, license and usage of wolkvox), waiver (true: for
+burst of a subscription's first 60 days), unit_price, currency (ISO 4217), valid_from and valid_to
+(first and last day; empty: no end) with a header; - is stdin. An empty account, customer,
+subscription or item, or a column left out, is any; the most specific price counts: subscription
+before item before customer before account. Without an item no unclassified level is priced.
+
+A row replaces the stored one for the same that begins on the same day; the former price is kept as
+what was known until then. Rows that the file does not name stay, unless --replace is given. All
+rows are good and imported, or none is. Repeating is safe.`,
+		example: "  meterhouse rates list --format csv > prices.csv\n" +
+			"  meterhouse rates import prices.csv --plan\n" +
+			"  printf 'vendor,item,charge,unit_price,currency,valid_from\\nkeystone,Extreme,burst,9.5,USD,2026-01-01\\n' |\n    meterhouse rates import -",
+		whole:   "the file is the whole rate card: remove every other price",
+		columns: rateColumns,
+		read:    readRates,
+		bring:   (*billing.Billing).ImportRates,
+		look:    (*unknowns).lookAtRate,
+		print: func(f format, changes []billing.Change[billing.Rate], names billing.Names, planOnly bool) error {
+			return a.printRateChanges(f, changes, names.Unclassified, planOnly)
+		},
+	}.command(a)
 }
 
 // readRates reads and checks the whole file. Rates are in the order of the rows.
@@ -120,9 +154,6 @@ func readRates(file *csvFile) ([]billing.Rate, error) {
 				file.bad(row, "valid_to", "%s is before valid_from %s: want the last day on which the price holds", to, r.ValidFrom)
 			}
 		}
-	}
-	if len(rates) == 0 && file.err() == nil {
-		return nil, usagef("%s: no rows below the header: want at least one price", file.name)
 	}
 	if file.err() == nil { // days of rows that were read wrong overlap by accident
 		findOverlaps(file, rates)

@@ -63,6 +63,16 @@ func TestRates(t *testing.T) {
 	} {
 		wantContains(t, "changes", changed.stdout, want)
 	}
+	// The last price can be withdrawn, when somebody says so; what it was stays known.
+	const none = "vendor,charge,unit_price,currency,valid_from\n"
+	for _, args := range [][]string{{"--replace"}, {"--allow-empty"}, {}} {
+		if o := w.runWith(none, append([]string{"rates", "import", "-"}, args...)...); o.code != exitUsage || w.value(card) == "" {
+			t.Errorf("%v removed all: exit code %d", args, o.code)
+		}
+	}
+	if o := w.runWith(none, "rates", "import", "-", "--replace", "--allow-empty"); o.code != exitDone || w.value(`select count(*)::text from billing.rate where superseded_at is null`) != "0" {
+		t.Errorf("all is withdrawn: exit code %d, %s%s", o.code, o.stdout, o.stderr)
+	}
 	wantContains(t, "history", w.must(exitDone, "rates", "list", "--history", "--format", "csv").stdout,
 		",1099.5,USD,2026-01-01,2026-12-31,prices.csv:2,", ",1100,USD,2026-01-01,2026-12-31,stdin:2,")
 }
@@ -125,7 +135,7 @@ func TestRatesImportRefusesTheWholeFile(t *testing.T) {
 			`stdin:2: unit_price: "1.250": a decimal, or thousands?`}},
 		{"two commas", "vendor;charge;unit_price;currency;valid_from\nkeystone;burst;1,250,5;USD;2026-01-01\n", []string{`unit_price: "1,250,5": want digits`}},
 		{"very long", head + "keystone,,,Extreme,burst,,1." + strings.Repeat("1", 40) + ",USD,2026-01-01,\n", []string{"want at most 40 digits"}},
-		{"no rows", head, []string{"stdin: no rows below the header: want at least one price"}},
+		{"no rows", head, []string{"stdin: no rows below the header: want at least one, or --replace --allow-empty"}},
 		{"a column is missing", "vendor,item,charge,unit_price,currency\nkeystone,Extreme,burst,1,USD\n", []string{"stdin:1: no column valid_from: want vendor, [account], "}},
 	} {
 		o := w.runWith(c.text, "rates", "import", "-", "--replace")

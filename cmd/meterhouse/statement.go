@@ -69,7 +69,7 @@ a closed month the frozen lines and days. Exit code 4 when a line is not what it
 				return err
 			})
 			if n := len(made.Differs); err == nil && n > 0 {
-				err = &exitError{exitDifference, fmt.Errorf("statement %s: %s not what the days come to: see column check of sheet Lines, and `meterhouse close verify`", period, count(n, "line"))}
+				err = &exitError{exitDifference, fmt.Errorf("statement %s: %s whose days come to something else: see column check of sheet Lines, and `meterhouse close verify`", period, count(n, "line"))}
 			}
 			return err
 		}

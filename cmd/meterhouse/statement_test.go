@@ -169,7 +169,7 @@ func TestLevelsAbsent(t *testing.T) {
 	done := w.must(exitDone, append(decide, "--reason", "a test of the vendor")...)
 	wantContains(t, "decided", done.stdout, "drop: "+key[1]+" "+key[2]+" #0, 2026-05-14 to 2026-05-14\n")
 	wantContains(t, "nothing is undecided", w.must(exitDone, "levels", "absent").stdout, "no day is absent and undecided\n")
-	wantContains(t, "all", w.must(exitDone, "levels", "absent", "--all", "--format", "csv").stdout, row, ",drop,a test of the vendor\n")
+	wantContains(t, "all", w.must(exitDone, "levels", "absent", "--all", "--format", "csv").stdout, row, ",drop,a test of the vendor,\n")
 	for _, c := range [][2]string{
 		{"levels absent forget", `"forget": want keep or drop, or nothing to list`},
 		{"levels absent keep --customer C", "want --subscription"},

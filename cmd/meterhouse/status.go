@@ -159,9 +159,9 @@ func statusSections() []section {
 		},
 		{
 			name: "closed_days_changed", notes: noteClosedDaysChanged, sql: `
-				select period, customer_id, changes, first_day, last_day
+				select period, customer_id, account, changes, first_day, last_day
 				from billing.closed_day_changed('-infinity')
-				order by period, customer_id`,
+				order by period, customer_id, account`,
 		},
 		{
 			name: "silent", advice: adviseSilent, sql: `
@@ -338,11 +338,16 @@ func adviseAccrued(rows []map[string]string) (todo []string) {
 	return todo
 }
 
-// noteClosedDaysChanged tells of closed months of which the vendor told other figures since.
+// noteClosedDaysChanged tells of closed months of which there are other figures since.
 func noteClosedDaysChanged(rows []map[string]string) (notes []string) {
 	for _, row := range rows {
-		notes = append(notes, fmt.Sprintf("%s is closed, and the vendor changed %s of customer %s since, counted by service level, %s to %s: they are adjusted in the open month, see `meterhouse report adjustments_by_reason`",
-			row["period"], count(row["changes"], "day"), row["customer_id"], row["first_day"], row["last_day"]))
+		days := count(row["changes"], "day")
+		what := fmt.Sprintf("the vendor changed %s of customer %s since, counted by service level", days, row["customer_id"])
+		if row["customer_id"] == "" {
+			what = fmt.Sprintf("readings of %s of account %s were imported since, counted by product", days, row["account"])
+		}
+		notes = append(notes, fmt.Sprintf("%s is closed, and %s, %s to %s: they are adjusted in the open month, see `meterhouse report adjustments_by_reason`",
+			row["period"], what, row["first_day"], row["last_day"]))
 	}
 	return notes
 }

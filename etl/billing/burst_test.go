@@ -79,6 +79,25 @@ func TestConstantBurstOfAWholeMonth(t *testing.T) {
 	}
 }
 
+// Intervals that are no whole seconds, and days with a hole, are weighted by the median of their own samples.
+func TestBurstOfUnevenSamples(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.level("2024-06")
+	o.samples("2024-06-01T00:00:00Z", "2024-06-01T23:59:59Z", "299.7 seconds") // 289 of them
+	o.exec(`update dw.fact_daily_consumption set step_seconds = 299`)
+	const check = `select format('%s %s %s %s', recomputed_tib, interval_minutes, samples, days_from_samples) from billing.recomputed_burst('2024-06-01')`
+	o.want(check, "0.6683125 4.995 289 1") // 20 * 289 * 299.7 / (30 * 86400)
+	o.exec(`truncate dw.fact_consumption_sample, dw.fact_daily_consumption`)
+	o.samples("2024-06-01T00:00:00Z", "2024-06-02T00:00:00Z", "5 minutes")
+	o.exec(`delete from dw.fact_consumption_sample where sampled_at >= '2024-06-01T06:00:00Z' and sampled_at < '2024-06-01T07:00:00Z'`)
+	o.exec(`update dw.fact_daily_consumption set sample_count = 276, step_seconds = 1`) // the hole makes it look for the step
+	o.want(check, "0.638888888889 5 276 1")                                             // 20 * 23 / 24 / 30
+	// One sample less than were known: the daily row speaks.
+	o.exec(`update dw.fact_daily_consumption set sample_count = 288, step_seconds = 300`)
+	o.want(check, "0.666666666667 5 288 0")
+}
+
 // The vendor's figure is told beside ours and judged by its reading, and evidence says which reading it is.
 func TestEvidenceForTheAccruedColumn(t *testing.T) {
 	t.Parallel()
@@ -126,6 +145,23 @@ func TestEvidenceForTheAccruedColumn(t *testing.T) {
 	for asOf, want := range map[string]string{"2024-05-02T12:00:00Z": "20", "2024-05-03T12:00:00Z": before[0]} {
 		if got := o.rows(burst, asOf); len(got) != 1 || got[0] != want {
 			t.Errorf("as of %s: got %q, want %q", asOf, got, want)
+		}
+	}
+}
+
+// A total that runs on from the month before fits neither reading: nobody is told to count it twice.
+func TestTotalThatRunsThroughAQuarter(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.level("2024-04")
+	o.samples("2024-04-01T00:00:00Z", "2024-05-01T00:00:00Z", "1 day")
+	set := func(from string) []string {
+		o.exec(`update dw.fact_daily_consumption set accrued_last_tib = $1::text::numeric + 20 * extract(day from usage_date) / 30, accrued_sum_tib = $1::text::numeric + 20 * extract(day from usage_date) / 30`, from)
+		return o.rows(`select format('%s %s', coalesce(proposal, 'none'), is_contradicted) from mart.accrued_evidence where month = '2024-04-01'`)
+	}
+	for from, want := range map[string]string{"0": "running t", "4.9": "running t", "5.1": "none f", "20": "none f"} {
+		if got := set(from); len(got) != 1 || got[0] != want {
+			t.Errorf("beginning with %s: got %q, want %q", from, got, want)
 		}
 	}
 }

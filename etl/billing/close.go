@@ -94,8 +94,18 @@ func (b *Billing) Close(ctx context.Context, period Period, o CloseOptions) (c C
 		if len(refused.Obstacles) > 0 && !o.Plan {
 			return nil, refused
 		}
+		// Months that are settled have nothing to adjust: only the others are computed, and settled with this close.
+		rows, err = tx.Query(ctx, `
+			select period from billing.adjusted_months() where period <> $1 and billing.open_period() <= $1 and not billing.is_settled(period)`, period.String())
+		if err != nil {
+			return nil, err
+		}
+		adjusted, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return nil, err
+		}
 		named := pgx.NamedArgs{
-			"link": link, "period": period.String(), "now": now, "by": o.By, "accepted": strings.Join(accepted, "\n"), "reason": o.Reason,
+			"adjusted": adjusted, "link": link, "period": period.String(), "now": now, "by": o.By, "accepted": strings.Join(accepted, "\n"), "reason": o.Reason,
 		}
 		for _, sql := range []string{freezeLines, freezeDays, freezeAdjustments} {
 			if _, err := tx.Exec(ctx, sql, named); err != nil {
@@ -111,8 +121,11 @@ func (b *Billing) Close(ctx context.Context, period Period, o CloseOptions) (c C
 			from billing.closed_line where link = $1 and kind = 'statement'`, link).Scan(&c.Unpriced, &c.Provisional); err != nil {
 			return nil, err
 		}
-		hash, err = appendLink(ctx, tx, link, "close", period, now)
+		if hash, err = appendLink(ctx, tx, link, "close", period, now); err != nil {
+			return nil, err
+		}
 		c.Hash = hex.EncodeToString(hash)
+		_, err = tx.Exec(ctx, `select billing.settle($1, $2)`, link, append(adjusted, period.String()))
 		return hash, err
 	})
 	if err != nil {
@@ -192,14 +205,26 @@ func (b *Billing) extend(ctx context.Context, plan bool, f func(tx pgx.Tx, link 
 		return fmt.Errorf("%w: run it again", ErrRaced)
 	case errors.As(err, &pgErr) && pgErr.Code == "42501" && pgErr.SchemaName == "": // insufficient_privilege
 		return fmt.Errorf("%w: want the rights of meterhouse_closer: an administrator grants them with `grant meterhouse_closer to …`", err)
-	case pgErr == nil && len(hash) > 0 && ctx.Err() == nil:
-		// The answer to COMMIT may be what was lost.
-		var known bool
-		if asked := b.pool.QueryRow(ctx, `select exists (select from billing.chain where link = $1 and hash = $2)`, link, hash).Scan(&known); asked == nil && known {
+	case (pgErr == nil || strings.HasPrefix(pgErr.Code, "57P")) && len(hash) > 0 && ctx.Err() == nil: // the server may be going down
+		if b.isLinked(ctx, link, hash) {
 			return nil
 		}
 	}
 	return err
+}
+
+// isLinked finds out what became of a COMMIT whose answer was lost: the session that it was sent by holds
+// the lock of the chain until it is done. When it is not done in time, nobody knows.
+func (b *Billing) isLinked(ctx context.Context, link int64, hash []byte) (known bool) {
+	err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
+		for _, sql := range []string{`set local lock_timeout = '10s'`, `select pg_advisory_xact_lock(hashtextextended('billing.chain', 0))`} {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return err
+			}
+		}
+		return tx.QueryRow(ctx, `select exists (select from billing.chain where link = $1 and hash = $2)`, link, hash).Scan(&known)
+	})
+	return err == nil && known
 }
 
 // becomeCloser takes the role that may add to closed months and nothing else, if it is there for us.
@@ -260,10 +285,9 @@ const freezeAdjustments = `
 			a.charge desc, a.is_waiver desc, a.usage_date, a.currency),
 		'adjustment', a.usage_date, a.usage_date, a.source, a.customer_id, a.account, a.subscription_number, a.item, a.charge, a.quantity, a.unit, a.amount, a.currency,
 		a.discriminator, a.description, a.is_waiver, m.period, a.usage_date, a.reason, a.known_since, a.parts, a.worth
-	from billing.adjusted_months() as m
-	cross join lateral billing.adjustment(m.period) as a
-	cross join (select count(*) as lines from billing.closed_line where link = @link) as n
-	where billing.open_period() <= @period and m.period <> @period`
+	from unnest(@adjusted::text[]) as m (period)
+	cross join lateral billing.computed_adjustment(m.period) as a
+	cross join (select count(*) as lines from billing.closed_line where link = @link) as n`
 
 const freezeClose = `
 	insert into billing.close (link, period, version, closed_at, closed_by, database_user, accepted, reason, lines, adjustments, days, totals, adjustment_totals)

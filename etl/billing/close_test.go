@@ -3,7 +3,10 @@ package billing
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,8 +54,26 @@ func (o *office) whole(what string) {
 	if err != nil || len(v.Differences) > 0 {
 		o.t.Fatalf("%s: verify: %v %q", what, err, v.Differences)
 	}
-	for _, line := range o.rows(identity) {
+	for _, line := range append(o.rows(identity), o.rows(unlike)...) {
 		o.t.Errorf("%s: %s", what, line)
+	}
+}
+
+// What is told without computing settled months, and what is not told of them.
+const unlike = `
+	select format('adjustments of %s, settled %s: %s %s', m.period, billing.is_settled(m.period), d.side, d.row)
+	from billing.adjusted_months() as m
+	cross join lateral (
+		select 'too much' as side, x::text as row from (select * from billing.adjustment(m.period) except all select * from billing.computed_adjustment(m.period)) as x
+		union all
+		select 'missed', x::text from (select * from billing.computed_adjustment(m.period) except all select * from billing.adjustment(m.period)) as x
+	) as d`
+
+// wantSettled demands which of the months that can have adjustments are not computed, for nothing changed.
+func (o *office) wantSettled(want string) {
+	o.t.Helper()
+	if got := strings.Join(o.rows(`select period from billing.adjusted_months() where billing.is_settled(period) order by 1`), " "); got != want {
+		o.t.Errorf("settled are %q, want %q", got, want)
 	}
 }
 
@@ -113,12 +134,17 @@ func closable(t *testing.T) *office {
 // change restates a day as the loader does: the former version goes to the ledger.
 func (o *office) change(kind, day, set string) {
 	o.t.Helper()
-	o.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+	o.changeBy(o.exec, kind, day, set)
+}
+
+func (o *office) changeBy(exec func(sql string, args ...any), kind, day, set string) {
+	o.t.Helper()
+	exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
 			burst_avg_tib, over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, was_invoiced, digest, known_from, known_until, payload_id, run_id)
 		select customer_key, service_level_key, usage_date, $1, sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
 			burst_avg_tib, over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, is_invoiced, digest, known_since, $2, payload_id, run_id
 		from dw.fact_daily_consumption where usage_date = $3::text::date`, kind, o.now, day)
-	o.exec(`update dw.fact_daily_consumption set `+set+`, known_since = $1 where usage_date = $2::text::date`, o.now, day)
+	exec(`update dw.fact_daily_consumption set `+set+`, known_since = $1 where usage_date = $2::text::date`, o.now, day)
 }
 
 func TestCloseByHand(t *testing.T) {
@@ -140,6 +166,7 @@ func TestCloseByHand(t *testing.T) {
 	wantLines(t, "closed", closed, strings.Split(strings.ReplaceAll(strings.Join(before, "\n"), "final", "closed"), "\n")...)
 	wantLines(t, "before it was closed", o.lines("2026-02", "2026-04-02T11:59:59Z"), before...)
 	o.whole("closed")
+	o.wantSettled("2026-02")
 	wantLines(t, "nothing changed", o.adjustments())
 	var refused *RefusedError
 	if _, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane", Reason: "again"}); !errors.As(err, &refused) || refused.Obstacles[0].Kind != "closed" {
@@ -158,6 +185,7 @@ func TestCloseByHand(t *testing.T) {
 	}
 	wantLines(t, "restated", o.adjustments(), want...)
 	o.whole("restated")
+	o.wantSettled("")
 
 	// With March they are frozen, and not told again.
 	if c := o.close("2026-03", ""); c.Adjustments != 3 || c.AdjustmentTotals != "USD 10.01" || c.Link != 2 {
@@ -166,6 +194,7 @@ func TestCloseByHand(t *testing.T) {
 	frozen := strings.Split(strings.ReplaceAll(strings.Join(want, "\n"), " open", " closed"), "\n")
 	wantLines(t, "frozen", o.adjustments(), frozen...)
 	o.whole("frozen")
+	o.wantSettled("2026-02 2026-03")
 
 	// A price of a closed month.
 	o.clock("2026-04-04T09:00:00Z")
@@ -175,6 +204,7 @@ func TestCloseByHand(t *testing.T) {
 		t.Errorf("a price: got %s", strings.Join(got, "\n"))
 	}
 	o.whole("price")
+	o.wantSettled("")
 
 	// February is opened: it shows what is now, and what March adjusted is taken back.
 	o.reopen("2026-02")
@@ -189,6 +219,7 @@ func TestCloseByHand(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 	o.whole("closed again")
+	o.wantSettled("") // what March adjusted of February is still to be taken back, and its own days have another price
 	o.want(`select concat_ws(' ', link, kind, period) from billing.chain order by link`, "1 close 2026-02", "2 close 2026-03", "3 reopen 2026-02", "4 close 2026-02")
 	o.want(`select format('%s %s %s %s', period, version, reopened_by, reason) from billing.reopen`, "2026-02 1 jane a test")
 }
@@ -307,6 +338,12 @@ func TestVerifyFinds(t *testing.T) {
 		"a day gone":         {`delete from billing.closed_day where day_no = 5 and link = 2`, "its rows come to"},
 		"the header":         {`update billing.close set closed_by = 'joe' where link = 2`, "close 1: its columns say"},
 		"the chain":          {`update billing.chain set hash = sha256('x') where link = 1`, "previous_hash is"},
+		"a month":            {`update billing.chain set period = '2026-01' where link = 1`, "the chain says close of 2026-01"},
+		"an instant":         {`update billing.chain set at = at - interval '1 day' where link = 1`, "its header says close of 2026-02"},
+		"a second header":    {`insert into billing.reopen (link, period, version, reopened_at, reopened_by, database_user, reason, canonical) values (1, '2026-02', 1, '2026-04-02T12:00:00Z', 'x', 'x', 'x', 'x')`, " and reopen of 2026-02"},
+		"for ever":           {`update billing.closed_line set known_since = 'infinity', usage_date = '-infinity' where line_no = 1`, "its columns say"},
+		"another era":        {`update billing.closed_line set period_start = '0044-02-01 BC', canonical = replace(canonical, '2026-02-01', '0044-02-01') where line_no = 1`, "BC"},
+		"adjusted totals":    {`update billing.close set adjustment_totals = 'USD 1.00' where link = 2`, "of adjustments USD 1.00"},
 		"the first link":     {`delete from billing.closed_line where link = 1; delete from billing.closed_day where link = 1; delete from billing.close where link = 1; delete from billing.chain where link = 1`, "one is gone"},
 		"a link's rows":      {`delete from billing.closed_line where link = 2; delete from billing.close where link = 2`, "0 rows in billing.close"},
 		"a row of no link":   {`alter table billing.closed_day drop constraint closed_day_chain_fkey; insert into billing.closed_day select 9, day_no, period_start, period_end, source, customer_id, account, subscription_number, discriminator, item, level_ordinal, description, charge, is_waiver, day, quantity, scale, basis, known_since, reading, doubt, rate_id, canonical, sha256 from billing.closed_day where day_no = 1 and link = 1`, "not in the chain"},
@@ -317,7 +354,7 @@ func TestVerifyFinds(t *testing.T) {
 			o := closable(t)
 			o.close("2026-02", "")
 			o.close("2026-03", "")
-			for _, table := range []string{"chain", "close", "closed_line", "closed_day"} {
+			for _, table := range []string{"chain", "close", "reopen", "closed_line", "closed_day"} {
 				o.exec(`alter table billing.` + table + ` disable trigger user`)
 			}
 			o.exec(c[0])
@@ -423,6 +460,430 @@ func TestRolesOfClosedMonths(t *testing.T) {
 	loader.exec(`update dw.fact_daily_consumption set committed_tib = 101 where usage_date = '2026-02-03'`)
 	reader.want(`select count(*)::text from mart.adjustment`, "1")
 	reader.refused("SQLSTATE 42501", `insert into dw.dim_customer (customer_id, account, first_seen_at, seen_at) values ('C-8', 'acme', now(), now())`)
+}
+
+// The answer to COMMIT is lost: what was closed is told as closed, and what was not can be closed again.
+func TestCloseWhoseCommitIsCut(t *testing.T) {
+	t.Parallel()
+	for name, verdict := range map[string]warehousetest.Verdict{"before": warehousetest.CutBefore, "during": warehousetest.CutDuring, "after": warehousetest.CutAfter} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := closable(t)
+			var armed atomic.Bool
+			pool, err := pgxpool.New(context.Background(), warehousetest.NewWire(t, o.url, func(m warehousetest.Message) warehousetest.Verdict {
+				if m.IsCommit() && armed.CompareAndSwap(true, false) {
+					return verdict
+				}
+				return warehousetest.Pass
+			}).URL)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			far := New(pool, func() time.Time { return o.now })
+			armed.Store(true)
+			c, err := far.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane"})
+			if armed.Load() {
+				t.Fatal("no COMMIT was cut")
+			}
+			isClosed := o.rows(`select encode(hash, 'hex') from billing.chain`)
+			if want := err == nil; (len(isClosed) == 1) != want || want && isClosed[0] != c.Hash || verdict == warehousetest.CutAfter && !want || verdict == warehousetest.CutBefore && want {
+				t.Fatalf("told %v, %v; the chain has %q", c.Hash, err, isClosed)
+			}
+			if err != nil {
+				if c, err = far.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane"}); err != nil || c.Link != 1 {
+					t.Errorf("once more: %+v, %v", c, err)
+				}
+			}
+			armed.Store(true)
+			r, err := far.Reopen(t.Context(), month("2026-02"), "jane", "a test")
+			if reopened := o.rows(`select encode(hash, 'hex') from billing.chain where link = 2`); (len(reopened) == 1) != (err == nil) || err == nil && reopened[0] != r.Hash {
+				t.Errorf("reopening told %v, %v; the chain has %q", r.Hash, err, reopened)
+			}
+			o.whole("cut")
+		})
+	}
+}
+
+// What is decided about a closed month is adjusted in the open one, with the reason and the instant of the decision.
+func TestDecisionsOfClosedMonths(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.exec(`update dw.fact_daily_consumption set accrued_last_tib = extract(day from usage_date) * 0.25`)
+	o.exec(`update dw.fact_daily_consumption set absent_since = '2026-03-01' where usage_date = '2026-02-10'`)
+	o.close("2026-02", "the vendor is asked about a day")
+	closed := o.lines("2026-02", "infinity")
+	o.clock("2026-04-03T09:00:00Z")
+	decide := func(days, decision string) {
+		t.Helper()
+		first, last, _ := strings.Cut(days, "/")
+		if err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-1", "", "Extreme", 0, day(first), day(last), decision, "told by mail"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	decide("2026-02-09/2026-02-11", "keep")
+	wantLines(t, "kept: it was counted", o.adjustments())
+	o.clock("2026-04-03T10:00:00Z")
+	decide("2026-02-10/2026-02-10", "drop")
+	wantLines(t, "dropped", o.adjustments(),
+		"2026-03 2026-02 2026-02-10 Extreme committed -3.571428571429 -35.75 USD absent 04-03 10:00 open",
+		"2026-03 2026-02 2026-02-10 Extreme burst -0.5 -1.66 USD absent 04-03 10:00 open")
+	o.whole("dropped")
+	o.close("2026-03", "")
+	o.clock("2026-04-04T11:00:00Z")
+	if was, err := o.SetAccruedReading(t.Context(), "acme", month("2026-02"), "running", "jane", "never falls"); err != nil || was != "increment" {
+		t.Fatal(was, err)
+	}
+	got := o.adjustments()
+	wantLines(t, "read otherwise", got[2:3], "2026-04 2026-02 2026-02-01 Extreme burst -0.25 -0.83 USD accrued_reading_changed 04-04 11:00 open")
+	if len(got) != 2+27 { // all but the day that is dropped
+		t.Errorf("got %d adjustments, want 29: %s", len(got), strings.Join(got, "\n"))
+	}
+	o.whole("read otherwise")
+	wantLines(t, "it never moves", o.lines("2026-02", "infinity"), closed...)
+
+	// A level of which the first day is seen after the close.
+	o.clock("2026-04-05T12:00:00Z")
+	o.exec(`insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 1, 'Value', 'base')`)
+	o.exec(`insert into dw.fact_daily_consumption (customer_key, service_level_key, usage_date, sample_count, step_seconds, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+			over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, invoiced_samples, uninvoiced_samples, digest, known_since, payload_id, run_id)
+		values (1, 2, '2026-03-31', 1, 86400, 31, 40, 40, 40, 7, 2, 2, 0, 0, 'd', $1, 1, 1)`, o.now)
+	wantLines(t, "seen late", o.rows(`select concat_ws(' ', adjusts_period, usage_date, item, charge, quantity, amount, reason, to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI')) from mart.adjustment where item = 'Value' order by charge desc`),
+		"2026-03 2026-03-31 Value committed 1 10.01 late 04-05 12:00", "2026-03 2026-03-31 Value burst 2 6.67 late 04-05 12:00")
+	o.whole("seen late")
+
+	// A calendar by which days of a closed month belong to another.
+	o.clock("2026-04-06T13:00:00Z")
+	for _, span := range [][2]string{{"2026-02-01", "2026-02-27"}, {"2026-02-28", "2026-03-31"}} {
+		o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-1', 'A-1', 'committed', $1::text::date, $2::text::date, 'monthly', 'test', $3)`,
+			span[0], span[1], o.now)
+	}
+	wantLines(t, "calendar", o.rows(`select concat_ws(' ', adjusts_period, usage_date, item, charge, quantity, amount, reason, to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI')) from mart.adjustment
+			where item = 'Extreme' and usage_date = '2026-02-28' and charge = 'committed' order by adjusts_period`),
+		"2026-02 2026-02-28 Extreme committed -3.571428571429 -35.75 calendar_changed 04-06 13:00", "2026-03 2026-02-28 Extreme committed 3.571428571429 35.75 calendar_changed 04-06 13:00")
+	o.whole("calendar")
+}
+
+// readings is an account of wolkvox with March 2026 whole and priced.
+func (o *office) readings() {
+	o.t.Helper()
+	o.exec(`insert into dw.dim_operation (operation_key, account, operation, server, zone, first_seen_at) overriding system value values (1, 'calls', 'OP', '0039', 'America/Bogota', now())`)
+	o.exec(`insert into dw.dim_product (product_key, product_number, api, title, unit, kind) overriding system value values (1, 1, 'chat_licenses', 'Chat', 'licences', 'gauge')`)
+	o.reading("2026-03-01", 31, 10, "2026-04-01T05:00:00Z", false)
+	o.price("wolkvox/////license 2.5 USD 2026-01-01")
+}
+
+// reading has days of the product read, by a run at the given instant.
+func (o *office) reading(first string, days, items int, at string, imported bool) {
+	o.t.Helper()
+	o.exec(`insert into ops.run (source, dataset, scope, account, status, owner, fence, business_at, started_at, finished_at) values ('wolkvox', 'wolkvox.billing', 'calls', 'calls', 'ok', 'o', 1, $1::text::timestamptz, now(), now())`, at)
+	o.exec(`insert into dw.fact_license_snapshot (operation_key, product_key, description, snapshot_date, items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id, is_imported, zone)
+		select 1, 1, 'Chat', d, $3, 'x', $3, $3, 1, (d + interval '28 hours 59 minutes') at time zone 'UTC', 1, (select max(run_id) from ops.run), $4, 'America/Bogota'
+		from generate_series($1::text::timestamp, $1::text::timestamp + ($2 - 1) * interval '1 day', interval '1 day') as d`, first, days, items, imported)
+}
+
+// Readings of a closed month are imported: it is told, and adjusted with the instant of the import.
+func TestReadingsOfClosedMonths(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.readings()
+	o.exec(`delete from dw.fact_license_snapshot where snapshot_date = '2026-03-20'`)
+	told := func() []string {
+		return o.rows(`select concat_ws(' ', period, coalesce(nullif(customer_id, ''), '-'), account, changes, first_day, last_day, to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI'), run_id) from billing.closed_day_changed('-infinity')`)
+	}
+	o.close("2026-03", "nobody read it")
+	wantLines(t, "nothing yet", told())
+	o.wantSettled("2026-03")
+	o.clock("2026-04-03T09:00:00Z")
+	o.reading("2026-03-20", 1, 17, "2026-04-03T08:30:00Z", true)
+	wantLines(t, "imported", told(), "2026-03 - calls 1 2026-03-20 2026-03-20 04-03 08:30 2")
+	wantLines(t, "adjusted", o.adjustments(),
+		"2026-04 2026-03 2026-03-01 chat_licenses license -10 -25.00 USD restated 04-03 08:30 open",
+		"2026-04 2026-03 2026-03-20 chat_licenses license 17 42.50 USD late 04-03 08:30 open")
+	o.whole("imported")
+	o.want(`select count(*)::text from billing.closed_day_changed('2026-04-03T08:30:00Z')`, "0")
+	o.clock("2026-04-03T10:00:00Z")
+	if _, err := o.SetProductRule(t.Context(), "chat_licenses", "last", "the contract"); err != nil {
+		t.Fatal(err)
+	}
+	o.want(`select distinct reason || to_char(known_since at time zone 'UTC', ' MM-DD HH24:MI') from mart.adjustment where usage_date = '2026-03-31'`, "rule_changed 04-03 10:00")
+	o.whole("another rule")
+}
+
+// A load that calls an earlier instant its own commits after the close: what it changed is told and adjusted.
+func TestLoadThatCommitsAfterTheClose(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.clock("2026-04-02T13:00:00Z")
+	tx, err := o.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background())
+	restate := (&office{Billing: &Billing{}, t: t, now: at("2026-04-02T12:30:00Z")})
+	restate.changeBy(func(sql string, args ...any) {
+		t.Helper()
+		if _, err := tx.Exec(t.Context(), sql, args...); err != nil {
+			t.Fatal(err)
+		}
+	}, "restated", "2026-02-10", "committed_tib = 128")
+	o.close("2026-02", "")
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	o.want(`select format('%s %s %s', period, changes, first_day) from billing.closed_day_changed('-infinity')`, "2026-02 1 2026-02-10")
+	wantLines(t, "adjusted", o.adjustments(), "2026-03 2026-02 2026-02-10 Extreme committed 1 10.01 USD restated 04-02 12:30 open")
+	o.whole("committed after")
+}
+
+// What decides about a month is in its fingerprint, and what comes by itself is not.
+func TestFingerprint(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.readings()
+	o.exec(`insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (1, 1, '2026-01-20', 100, 1)`)
+	o.exec(`insert into dw.fact_subscription (customer_key, subscription_key, valid_from, start_at, run_id) values (1, 1, '2026-01-20', '2026-01-10', 1)`)
+	o.exec(`insert into dw.accrued_reading (account, month, reading, decided_by, reason, decided_at) values ('acme', '2026-03-01', 'increment', 'x', 'x', now())`)
+	o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values
+		('C-1', 'A-1', 'burst', '2026-01-16', '2026-02-15', 'monthly', 'test', '2026-01-01'), ('C-1', 'A-1', 'burst', '2026-02-16', '2026-03-15', 'monthly', 'test', '2026-01-01'),
+		('C-1', 'A-1', 'burst', '2026-03-16', '2026-04-15', 'monthly', 'test', '2026-01-01'), ('C-1', 'A-1', 'burst', '2026-04-16', '2026-05-15', 'monthly', 'test', '2026-01-01')`)
+	daily := func(level int, day string) string {
+		return fmt.Sprintf(`insert into dw.fact_daily_consumption (customer_key, service_level_key, usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+			over_committed_avg_tib, accrued_sum_tib, invoiced_samples, uninvoiced_samples, known_since, payload_id, run_id) values (1, %d, '%s', 1, 9, 9, 9, 9, 0, 1, 0, 0, now(), 1, 1)`, level, day)
+	}
+	const level2 = `insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 1, 'Value', 'base'); `
+	const subscription2 = `insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, first_seen_at, start_at) overriding system value values (2, 1, 'A-2', now(), '2026-05-01');
+		insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 2, 'Value', 'base'); `
+	superseded := func(table, where string) string {
+		return `update billing.` + table + ` set superseded_at = '2026-04-02T11:30:00Z' where superseded_at is null and ` + where
+	}
+	for _, c := range []struct {
+		sql   string
+		moves bool
+	}{
+		{`update dw.fact_daily_consumption set committed_tib = 99 where usage_date = '2026-03-10'`, true},
+		{`update dw.fact_daily_consumption set accrued_sum_tib = 99 where usage_date = '2026-03-10'`, true},
+		{`update dw.fact_daily_consumption set accrued_last_tib = 99 where usage_date = '2026-02-10'`, true}, // a former day of a running total
+		{`update dw.fact_daily_consumption set absent_since = now() where usage_date = '2026-03-10'`, true},
+		{`update dw.fact_daily_consumption set committed_tib = 99 where usage_date = '2026-02-20'`, true}, // of a period that ends in the month
+		{`delete from dw.fact_daily_consumption where usage_date = '2026-03-10'`, true},
+		{`delete from dw.fact_daily_consumption where usage_date < '2026-03-01'`, true},
+		{daily(1, "2026-01-31"), true},
+		{level2 + daily(2, "2026-03-31"), true},
+		{level2, true},
+		{`update dw.dim_service_level set level_class = 'unclassified'`, true},
+		{`update dw.dim_subscription set start_at = '2026-01-11'`, true},
+		{`update dw.dim_subscription set end_at = '2026-03-11'`, true},
+		{`update dw.fact_subscription set end_at = '2026-03-11'`, true},
+		{`update dw.fact_commitment set committed_tib = 99`, true},
+		{`update dw.fact_commitment set absent_since = '2026-03-11'`, true},
+		{`update dw.dim_customer set account = 'other'`, true},
+		{`update ops.watermark set expected_from = '2026-03-02'`, true},
+		{`update ops.watermark set settle = '9999h'`, true},
+		{superseded("rate", `charge = 'committed'`), true},
+		{superseded("period", `period_end = '2026-03-15'`), true},
+		{superseded("period", `period_start = '2026-03-16'`), true},
+		{`insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-1', 'A-1', 'Extreme', '2026-03-31', '2026-04-30', 'drop', 'x', now())`, true},
+		{`insert into billing.accrued_decision (account, month, reading, decided_by, reason, known_since) values ('acme', '2026-03-01', 'running', 'x', 'x', now())`, true},
+		{`update dw.accrued_reading set reading = 'running'`, true},
+		{`insert into billing.product_rule (product, rule, reason, known_since) values ('chat_licenses', 'last', 'x', now())`, true},
+		{`update dw.fact_license_snapshot set items = 9, items_min = 9 where snapshot_date = '2026-03-31'`, true},
+		{`update dw.fact_license_snapshot set items_max = 99 where snapshot_date = '2026-03-31'`, true},
+		{`delete from dw.fact_license_snapshot where snapshot_date = '2026-03-31'`, true},
+		{`update dw.dim_product set kind = 'counter'`, true},
+		{`create or replace function billing.exact_scale() returns numeric language sql as 'select 1.0'`, true},
+
+		{daily(1, "2026-04-01"), false},
+		{`update dw.fact_daily_consumption set digest = 'e', known_since = now(), run_id = 2, consumed_avg_tib = 7`, false},
+		{`update dw.fact_daily_consumption set committed_tib = 99, accrued_sum_tib = 9 where usage_date = '2026-02-15'::date - 20`, false}, // no such day
+		{`update ops.watermark set watermark = '2026-04-09', last_success_at = now()`, false},
+		{`update dw.dim_customer set seen_at = now()`, false},
+		{subscription2, false},
+		{subscription2 + daily(2, "2026-05-01"), false},
+		{`update dw.fact_commitment set valid_to = '2026-04-20'; insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (1, 1, '2026-04-20', 101, 1)`, false},
+		{superseded("period", `period_end = '2026-05-15'`), false},
+		{`insert into billing.rate (vendor, charge, item, unit_price, currency, valid_from, source, known_since) values ('keystone', 'committed', 'Extreme', 9, 'USD', '2026-04-01', 'x', now())`, false},
+		{`insert into billing.accrued_decision (account, month, reading, decided_by, reason, known_since) values ('acme', '2026-04-01', 'running', 'x', 'x', now())`, false},
+		{`insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-1', 'A-1', 'Extreme', '2026-04-01', '2026-04-30', 'drop', 'x', now())`, false},
+		{`insert into ops.run (source, dataset, scope, account, status, owner, fence, business_at, started_at, finished_at) values ('keystone', 'keystone.history', 'C-1', 'acme', 'ok', 'o', 1, now(), now(), now())`, false},
+		{`set timezone = 'Asia/Tokyo'; set datestyle = 'German'; set intervalstyle = 'iso_8601'; set search_path = mart`, false},
+	} {
+		conn, err := o.pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var before, after string
+		for _, step := range []struct {
+			sql  string
+			into *string
+		}{{"begin", nil}, {"", &before}, {c.sql, nil}, {"", &after}, {"rollback", nil}, {"reset all", nil}} {
+			if step.into != nil {
+				err = conn.QueryRow(t.Context(), `select encode(billing.fingerprint('2026-03'), 'hex')`).Scan(step.into)
+			} else {
+				_, err = conn.Exec(t.Context(), step.sql)
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", step.sql, err)
+			}
+		}
+		conn.Release()
+		if (before != after) != c.moves {
+			t.Errorf("%s: moves the fingerprint: %v, want %v", c.sql, before != after, c.moves)
+		}
+	}
+}
+
+// Every table that a statement is computed from is looked at by the fingerprint.
+func TestFingerprintLooksAtAllThereIs(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	const doubtsOnly = `'{ops.quarantine,ops.run,ops.clock,dw.fact_license_reading}'` // what keeps a line from being final, or was known at another time
+	o.want(`
+		with source as (
+			select p.proname, p.prosrc from pg_proc as p join pg_namespace as n on n.oid = p.pronamespace
+			where n.nspname in ('dw', 'billing') and p.proname in ('statement_part', 'daily_consumption_as_of', 'accrued_reading_as_of', 'business_now', 'fingerprint')
+		),
+		named as (
+			select distinct s.proname = 'fingerprint' as is_ours, m[1] as name from source as s cross join regexp_matches(regexp_replace(s.prosrc, '--[^
+]*', '', 'g'), '\m((?:raw|ops|dw|mart|billing)\.[a-z_]+)', 'g') as m
+		)
+		select n.name
+		from named as n
+		where not n.is_ours and n.name <> all (` + doubtsOnly + `) and to_regclass(n.name) is not null
+			and not exists (select from named as f where f.is_ours and f.name = n.name)
+		order by 1`)
+	// They call nothing else of ours that could look at more.
+	o.want(`
+		select distinct m[1]
+		from pg_proc as p
+		cross join regexp_matches(p.prosrc, '\m((?:dw|billing)\.[a-z_]+)\(', 'g') as m
+		where p.oid = 'billing.statement_part'::regproc
+		order by 1`, "billing.accrued_reading_as_of", "billing.business_now", "dw.daily_consumption_as_of")
+}
+
+// Whoever may read cannot have the rights of the owner of the functions that it calls: types of its own, by the
+// names of those that the functions use, are not looked at.
+func TestTemporaryTypesAreNotLookedAt(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.close("2026-02", "")
+	reader := o.as("bi_reader")
+	tx, err := reader.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background())
+	for _, sql := range []string{
+		`create function pg_temp.evil(pg_catalog.date) returns boolean language plpgsql as 'begin grant insert on billing.rate to bi_reader; return true; end'`,
+		`create function pg_temp.evil(pg_catalog.text) returns boolean language plpgsql as 'begin grant insert on billing.rate to bi_reader; return true; end'`,
+		`create domain pg_temp.date as pg_catalog.date check (pg_temp.evil(value))`,
+		`create domain pg_temp.text as pg_catalog.text check (pg_temp.evil(value))`,
+		`select billing.open_period()`,
+		`select * from billing.statement('2026-03', 'infinity')`,
+		`select * from billing.adjustment('2026-02')`,
+		`select * from billing.close_obstacle('2026-03')`,
+	} {
+		if _, err := tx.Exec(t.Context(), sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
+	}
+	var may bool
+	if err := tx.QueryRow(t.Context(), `select has_table_privilege('bi_reader', 'billing.rate', 'insert')`).Scan(&may); err != nil || may {
+		t.Errorf("a reader gave itself the right to insert prices: %v, %v", may, err)
+	}
+}
+
+// Somebody who may add rows begins before a close and comes to its end after it: nothing gets into the sealed link.
+func TestNothingIsAddedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []string{"read committed", "repeatable read"} {
+		t.Run(isolation, func(t *testing.T) {
+			t.Parallel()
+			o := closable(t)
+			o.close("2026-02", "")
+			other := o.as("meterhouse_closer")
+			tx, err := other.pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback(context.Background())
+			for _, sql := range []string{"set transaction isolation level " + isolation, "select count(*) from billing.chain"} {
+				if _, err := tx.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			closed := make(chan error, 1)
+			sneak := func() error {
+				_, err := tx.Exec(t.Context(), `insert into billing.closed_line (link, line_no, kind, source, customer_id, account, subscription_number, item, charge, unit, discriminator, description, is_waiver)
+					values (2, 99, 'statement', '', '', '', '', '', '', '', '', '', false)`)
+				return err
+			}
+			// Before: the close waits for it, and it cannot commit without a link.
+			if err := sneak(); err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				_, err := o.Close(context.Background(), month("2026-03"), CloseOptions{By: "jane"})
+				closed <- err
+			}()
+			// The close waits for us, or has passed us by.
+			for len(o.rows(`select pid::text from pg_locks where locktype = 'advisory' and not granted and database = (select oid from pg_database where datname = current_database())`)) == 0 && len(closed) == 0 {
+				runtime.Gosched()
+			}
+			if err := tx.Commit(t.Context()); err == nil {
+				t.Error("a row of no link was committed")
+			}
+			if err := <-closed; err != nil {
+				t.Error(err)
+			}
+			o.whole("after one that began before")
+
+			// After: its snapshot is older than the close.
+			if tx, err = other.pool.Begin(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			defer tx.Rollback(context.Background())
+			for _, sql := range []string{"set transaction isolation level " + isolation, "select count(*) from billing.chain"} {
+				if _, err := tx.Exec(t.Context(), sql); err != nil {
+					t.Fatal(err)
+				}
+			}
+			o.reopen("2026-03")
+			if _, err := tx.Exec(t.Context(), `insert into billing.closed_line (link, line_no, kind, source, customer_id, account, subscription_number, item, charge, unit, discriminator, description, is_waiver)
+				values (3, 99, 'statement', '', '', '', '', '', '', '', '', '', false)`); err == nil {
+				err = tx.Commit(t.Context())
+				if err == nil {
+					t.Error("a row was added to a sealed link")
+				}
+			}
+			o.whole("after one whose snapshot is older")
+		})
+	}
+}
+
+// A link tells of itself what its header tells, and no month is remembered as settled but by its close.
+func TestLinksAreWhatTheyTell(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.close("2026-02", "")
+	link := func(kind, period, at, after string) string {
+		return `begin; insert into billing.close (link, period, version, closed_at, closed_by, database_user, lines, adjustments, days, totals, adjustment_totals)
+				values (2, '2026-03', 1, '2026-04-02T12:00:00Z', 'x', 'x', 0, 0, 0, '', '');
+			insert into billing.chain (link, kind, period, at, previous_hash, hash)
+				select 2, '` + kind + `', '` + period + `', '` + at + `', hash, billing.link_hash(2) from billing.chain where link = 1;
+			` + after + `; commit`
+	}
+	const at = "2026-04-02T12:00:00Z"
+	o.refused("its header tells", link("close", "2026-02", at, "select"))
+	o.refused("its header tells", link("reopen", "2026-03", at, "select"))
+	o.refused("its header tells", link("close", "2026-03", "2026-01-01T00:00:00Z", "select"))
+	const refused = "not a close of this transaction"
+	o.refused(refused, link("close", "2026-03", at, "select billing.settle(2, '{2026-03}')"))                  // not of one snapshot
+	o.refused(refused, "begin isolation level repeatable read; select billing.settle(1, '{2026-02}'); commit") // of another transaction
+	o.refused("never changed or deleted", "update billing.settled set fingerprint = sha256('x')")              // of the owner even
+	o.as("meterhouse_closer").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
+	o.as("meterhouse_loader").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
+	o.whole("refused")
 }
 
 // What the vendor changes of a closed month is told, by customer and month, and what it changes of an open one is not.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,18 +15,11 @@ import (
 // AccruedReadings are the ways in which the vendor's accrued column can be read.
 var AccruedReadings = []string{"increment", "running"}
 
-// ErrClosed is a decision about a month that is closed: it has to be reopened first.
-var ErrClosed = errors.New("the month is closed")
-
 // SetAccruedReading records how the vendor's accrued column is read for an account in a month, by whom and
-// why, and returns how it was read before. Statements that were not closed follow; the decision before is
-// kept for what was known until then. The same again changes nothing.
+// why, and returns how it was read before. Statements follow, a closed month by adjustments of the open one;
+// the decision before is kept for what was known until then. The same again changes nothing.
 func (b *Billing) SetAccruedReading(ctx context.Context, account string, month Period, reading, by, reason string) (was string, err error) {
-	now := b.now().UTC()
-	err = pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
-		if err := refuseClosed(ctx, tx, month); err != nil {
-			return err
-		}
+	err = b.change(ctx, "accrued_decision", false, func(tx pgx.Tx, now time.Time) error {
 		if _, err := tx.Exec(ctx, `lock table dw.accrued_reading in share row exclusive mode`); err != nil {
 			return err
 		}
@@ -42,7 +36,7 @@ func (b *Billing) SetAccruedReading(ctx context.Context, account string, month P
 			from dw.accrued_reading as r
 			where r.account = @account and r.month = @month
 				and not exists (select from billing.accrued_decision as d where d.account = r.account and d.month = r.month)`,
-			`update billing.accrued_decision set superseded_at = greatest(@now, known_since)
+			`update billing.accrued_decision set superseded_at = @now
 			where account = @account and month = @month and superseded_at is null`,
 			`insert into billing.accrued_decision (account, month, reading, decided_by, reason, known_since)
 			values (@account, @month, @reading, @by, @reason, @now)`,
@@ -68,6 +62,7 @@ func (b *Billing) SetAccruedReading(ctx context.Context, account string, month P
 type Absence struct {
 	CustomerID         string
 	SubscriptionNumber string
+	Discriminator      string // of subscriptions that share the number; empty is the first of them
 	ServiceLevel       string
 	LevelOrdinal       int
 	First, Last        etl.Day // inclusive
@@ -76,40 +71,35 @@ type Absence struct {
 }
 
 // DecideAbsence records a decision. It replaces earlier ones about the same days: what they say about
-// other days stays. The same again changes nothing.
+// other days stays. What it changes of a closed month is adjusted in the open one. The same again changes nothing.
 func (b *Billing) DecideAbsence(ctx context.Context, a Absence) error {
-	now := b.now().UTC()
-	err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
-		for month := a.First.Month(); month <= a.Last && month <= etl.DayOf(now); month = month.NextMonth() {
-			if err := refuseClosed(ctx, tx, Period{month}); err != nil {
-				return err
-			}
-		}
+	err := b.change(ctx, "absence", false, func(tx pgx.Tx, now time.Time) error {
+		level := []any{a.CustomerID, a.SubscriptionNumber, a.Discriminator, a.ServiceLevel, a.LevelOrdinal}
 		var known bool
 		if err := tx.QueryRow(ctx, `select exists (
 				select from dw.dim_service_level as l
 				join dw.dim_subscription as s using (subscription_key)
 				join dw.dim_customer as c on c.customer_key = l.customer_key
-				where c.customer_id = $1 and s.subscription_number = $2 and l.service_level = $3 and l.level_ordinal = $4)`,
-			a.CustomerID, a.SubscriptionNumber, a.ServiceLevel, a.LevelOrdinal).Scan(&known); err != nil {
+				where c.customer_id = $1 and s.subscription_number = $2 and s.discriminator = $3 and l.service_level = $4 and l.level_ordinal = $5)`,
+			level...).Scan(&known); err != nil {
 			return err
 		}
 		if !known {
 			return errors.New("no such level was loaded: want one that `meterhouse levels absent` or `meterhouse report newest_readings` lists")
 		}
 		var same bool
-		key := []any{a.CustomerID, a.SubscriptionNumber, a.ServiceLevel, a.LevelOrdinal, a.First.Time(), a.Last.Time()}
+		key := slices.Concat(level, []any{a.First.Time(), a.Last.Time()})
 		if err := tx.QueryRow(ctx, `select exists (
 				select from billing.absence
-				where customer_id = $1 and subscription_number = $2 and service_level = $3 and level_ordinal = $4
-					and first_day = $5 and last_day = $6 and decision = $7 and reason = $8 and superseded_at is null)`,
+				where customer_id = $1 and subscription_number = $2 and discriminator = $3 and service_level = $4 and level_ordinal = $5
+					and first_day = $6 and last_day = $7 and decision = $8 and reason = $9 and superseded_at is null)`,
 			append(key, a.Decision, a.Reason)...).Scan(&same); err != nil || same {
 			return err
 		}
 		rows, err := tx.Query(ctx, `
-			update billing.absence set superseded_at = greatest($7, known_since)
-			where customer_id = $1 and subscription_number = $2 and service_level = $3 and level_ordinal = $4
-				and first_day <= $6 and last_day >= $5 and superseded_at is null
+			update billing.absence set superseded_at = $8
+			where customer_id = $1 and subscription_number = $2 and discriminator = $3 and service_level = $4 and level_ordinal = $5
+				and first_day <= $7 and last_day >= $6 and superseded_at is null
 			returning first_day, last_day, decision, reason`, append(key, now)...)
 		if err != nil {
 			return err
@@ -133,9 +123,9 @@ func (b *Billing) DecideAbsence(ctx context.Context, a Absence) error {
 		}
 		for _, s := range rest {
 			if _, err := tx.Exec(ctx, `
-				insert into billing.absence (customer_id, subscription_number, service_level, level_ordinal, first_day, last_day, decision, reason, known_since)
-				values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-				a.CustomerID, a.SubscriptionNumber, a.ServiceLevel, a.LevelOrdinal, s.First, s.Last, s.Decision, s.Reason, now); err != nil {
+				insert into billing.absence (customer_id, subscription_number, discriminator, service_level, level_ordinal, first_day, last_day, decision, reason, known_since)
+				values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+				slices.Concat(level, []any{s.First, s.Last, s.Decision, s.Reason, now})...); err != nil {
 				return err
 			}
 		}
@@ -143,17 +133,6 @@ func (b *Billing) DecideAbsence(ctx context.Context, a Absence) error {
 	})
 	if err != nil {
 		return fmt.Errorf("decide about absent days of %s: %w", a.ServiceLevel, err)
-	}
-	return nil
-}
-
-func refuseClosed(ctx context.Context, tx pgx.Tx, month Period) error {
-	var closed bool
-	if err := tx.QueryRow(ctx, `select billing.is_closed($1)`, month.String()).Scan(&closed); err != nil {
-		return err
-	}
-	if closed {
-		return fmt.Errorf("%s: %w: want `meterhouse reopen %s --reason R` before, or leave it as it was closed", month, ErrClosed, month)
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ const (
 	Waiver               Cause = "waiver"                 // burst of the first 60 days is charged, or left out though it has a price
 	Prorated             Cause = "prorated"               // a whole month is charged where days count, or only some of the days
 	RateDiffers          Cause = "rate_differs"           // our quantity at the price of the invoice
-	MissingDays          Cause = "missing_days"           // days without figures can account for it
+	MissingDays          Cause = "missing_days"           // days without figures can account for it, or nothing is known that could be charged
 	QuantityDiffers      Cause = "quantity_differs"       // another quantity at our price
 	NotOnInvoice         Cause = "not_on_invoice"
 	NotInWarehouse       Cause = "not_in_warehouse"
@@ -46,6 +46,8 @@ type comparison struct {
 	// What is accepted as rounding, in minor units of the currency for each line of either side: each was
 	// rounded for itself.
 	tolerance decimal.Decimal
+	// Of each line of the invoice what its invoice rounds amounts to, in all; zero: the minor unit, each.
+	invoiceUnits decimal.Decimal
 	// What the quantity comes to when it is worked out another way: burst from samples, commitment from
 	// the contract. Unknown where that cannot be told.
 	recomputed decimal.NullDecimal
@@ -53,6 +55,8 @@ type comparison struct {
 	owners int
 	// Whether an invoice charges the subscription or account at all in this month.
 	isInvoiced bool
+	// In which other currencies the other side has the thing.
+	elsewhere []string
 }
 
 // pricedDay is the part of one instance of a level, or of one product and description, on one day.
@@ -69,30 +73,26 @@ type pricedDay struct {
 // helps: the first that does, and what stands on solid evidence is tried before what is only possible. It
 // depends on nothing else and on no order of lines or days.
 func explain(c comparison) (Cause, string) {
-	asked := c.asked()
 	switch {
 	case len(c.lines) == 0 && c.difference().IsZero():
 		return Equal, ""
 	case len(c.lines) == 0:
 		return NotInWarehouse, c.strange()
-	case len(c.invoice) == 0 && c.owed().IsZero() && c.quantity().Decimal.IsZero():
-		return Equal, ""
-	case len(c.invoice) > 0 && c.difference().IsZero():
-		return Equal, ""
-	case len(c.invoice) > 0 && c.difference().Abs().LessThanOrEqual(c.slack()):
-		return Rounding, ""
+	case len(c.invoice) == 0:
+		return c.uncharged()
+	case c.difference().IsZero():
+		return Equal, c.unpriced()
+	case c.difference().Abs().LessThanOrEqual(c.slack()):
+		return Rounding, c.coarse()
 	}
 	if detail, is := c.rounded(); is {
 		return Rounding, detail
 	}
-	if c.then != nil && len(c.invoice) > 0 && c.isAbout(cost(c.then, anyDay)) && c.hasOurPrice() {
-		return RestatedAfterInvoice, fmt.Sprintf("as known at the invoice date: %s", c.money(cost(c.then, anyDay)))
+	if detail, is := c.restated(); is {
+		return RestatedAfterInvoice, detail
 	}
-	if detail, is := c.waiver(asked); is && c.isInvoiced {
+	if detail, is := c.waiver(); is {
 		return Waiver, detail
-	}
-	if len(c.invoice) == 0 {
-		return NotOnInvoice, c.unpriced()
 	}
 	if detail, is := c.prorated(); is {
 		return Prorated, detail
@@ -100,13 +100,43 @@ func explain(c comparison) (Cause, string) {
 	if detail, is := c.rate(); is {
 		return RateDiffers, detail
 	}
-	if detail, is := c.missing(asked); is {
+	if detail, is := c.missing(); is {
 		return MissingDays, detail
 	}
 	if detail, is := c.otherQuantity(); is {
-		return QuantityDiffers, detail
+		return QuantityDiffers, phrases(detail, c.otherPeriod(), c.repeated())
 	}
-	return Unexplained, c.unpriced()
+	return Unexplained, phrases(c.miscalculated(), c.unpriced(), c.otherPeriod(), c.repeated(), c.guessed())
+}
+
+// uncharged explains why no invoice has it. What has an amount of zero needs none; what is unknown may.
+func (c comparison) uncharged() (Cause, string) {
+	if c.owed().IsZero() {
+		cause, detail := Equal, ""
+		for _, l := range c.lines {
+			switch {
+			case l.Amount.Valid || l.Quantity.Valid && l.Quantity.Decimal.IsZero():
+			case !l.Quantity.Valid:
+				cause, detail = MissingDays, c.guessed()
+			case !l.IsWaiver:
+				return NotOnInvoice, phrases(c.unpriced(), c.inOtherCurrency())
+			case cause == Equal:
+				cause, detail = Waiver, "not charged; "+c.unpriced()
+			}
+		}
+		return cause, detail
+	}
+	if detail, is := c.restated(); is && c.isInvoiced {
+		return RestatedAfterInvoice, detail
+	}
+	if detail, is := c.waiver(); is && c.isInvoiced {
+		return Waiver, detail
+	}
+	return NotOnInvoice, phrases(c.unpriced(), c.inOtherCurrency())
+}
+
+func phrases(texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(text string) bool { return text == "" }), "; ")
 }
 
 // asked is what the invoice charges; lines of one kind are summed.
@@ -156,10 +186,10 @@ func (c comparison) invoicePrice() decimal.NullDecimal {
 	return onlyPrice(prices)
 }
 
-// prices are those of the statement, without those of the waiver.
-func (c comparison) prices() (prices []decimal.Decimal) {
+// prices are those of the statement, with those of the waiver or without.
+func (c comparison) prices(withWaiver bool) (prices []decimal.Decimal) {
 	for _, l := range c.lines {
-		if l.UnitPrice.Valid && !l.IsWaiver {
+		if l.UnitPrice.Valid && (withWaiver || !l.IsWaiver) {
 			prices = addPrice(prices, l.UnitPrice.Decimal)
 		}
 	}
@@ -168,13 +198,18 @@ func (c comparison) prices() (prices []decimal.Decimal) {
 
 // price is that of all lines of the statement.
 func (c comparison) price() decimal.NullDecimal {
-	prices := c.prices()
-	for _, l := range c.lines {
-		if l.UnitPrice.Valid {
-			prices = addPrice(prices, l.UnitPrice.Decimal)
-		}
+	if c.unpriced() != "" {
+		return decimal.NullDecimal{}
 	}
-	return onlyPrice(prices)
+	return onlyPrice(c.prices(true))
+}
+
+// due is what costs something, and its price: of all lines, or of all but a waiver that costs nothing. The
+// price is unknown where there are several, or lines without one.
+func (c comparison) due() (quantity, price decimal.NullDecimal) {
+	paid := c
+	paid.lines = slices.DeleteFunc(slices.Clone(c.lines), func(l Line) bool { return l.IsWaiver && l.Amount.Decimal.IsZero() })
+	return paid.quantity(), paid.price()
 }
 
 func addPrice(prices []decimal.Decimal, price decimal.Decimal) []decimal.Decimal {
@@ -193,7 +228,7 @@ func onlyPrice(prices []decimal.Decimal) decimal.NullDecimal {
 
 // hasOurPrice tells that no line of the invoice says a price that is not one of ours.
 func (c comparison) hasOurPrice() bool {
-	ours := c.prices()
+	ours := c.prices(true)
 	for _, l := range c.invoice {
 		if l.UnitPrice.Valid && !slices.ContainsFunc(ours, l.UnitPrice.Decimal.Equal) {
 			return false
@@ -206,7 +241,19 @@ func (c comparison) minorUnits() int32 { return int32(MinorUnits(c.currency)) }
 
 // slack is how far amounts may be apart by rounding alone.
 func (c comparison) slack() decimal.Decimal {
-	return c.tolerance.Mul(decimal.NewFromInt(int64(len(c.invoice) + len(c.lines)))).Shift(-c.minorUnits())
+	units := c.invoiceUnits
+	if units.IsZero() {
+		units = decimal.New(int64(len(c.invoice)), -c.minorUnits())
+	}
+	return c.tolerance.Mul(units.Add(decimal.New(int64(len(c.lines)), -c.minorUnits())))
+}
+
+// coarse says that the invoice rounds to more than the minor unit.
+func (c comparison) coarse() string {
+	if c.invoiceUnits.LessThanOrEqual(decimal.New(int64(len(c.invoice)), -c.minorUnits())) {
+		return ""
+	}
+	return "the invoice prints no decimals, or fewer than its currency has"
 }
 
 // isAbout tells that an amount is what the invoice charges, but for rounding.
@@ -219,6 +266,16 @@ func (c comparison) money(d decimal.Decimal) string {
 }
 
 func anyDay(pricedDay) bool { return true }
+
+// exactly is what the quantity of days comes to, unrounded.
+func (c comparison) exactly(counts func(pricedDay) bool) decimal.Decimal {
+	return weigh(c.days, func(d pricedDay) decimal.Decimal {
+		if !counts(d) {
+			return decimal.Zero
+		}
+		return decimal.NewFromInt(1)
+	})
+}
 
 // cost is what days come to at their prices. It keeps more digits than any amount has and is not rounded.
 func cost(days []pricedDay, counts func(pricedDay) bool) decimal.Decimal {
@@ -247,16 +304,28 @@ const workDecimals = 24
 
 // rounded tries our quantity with the decimals that the invoice prints, at our price.
 func (c comparison) rounded() (string, bool) {
-	said, ours, price := c.invoiceQuantity(), c.quantity(), c.price()
+	said := c.invoiceQuantity()
+	ours, price := c.due()
 	if !said.Valid || !ours.Valid || !price.Valid || !c.hasOurPrice() || !isShown(said.Decimal, ours.Decimal) || !c.isAbout(said.Decimal.Mul(price.Decimal)) {
 		return "", false
 	}
 	return fmt.Sprintf("quantity %s on the invoice, %s in the statement", said.Decimal, brief(ours.Decimal)), true
 }
 
+// restated tries the days as they were known when the invoice was made.
+func (c comparison) restated() (string, bool) {
+	if c.then == nil || !c.hasOurPrice() || !c.isAbout(cost(c.then, anyDay)) {
+		return "", false
+	}
+	detail := "as known at the invoice date: " + c.money(cost(c.then, anyDay))
+	if slices.ContainsFunc(c.lines, func(l Line) bool { return l.State == "closed" }) {
+		detail += "; the month is closed, and what changed since is in mart.adjustment"
+	}
+	return detail, true
+}
+
 // waiver tries what the invoice would be with burst of the waiver left out, or charged as any other burst.
-func (c comparison) waiver(asked decimal.Decimal) (string, bool) {
-	one := decimal.NewFromInt(1)
+func (c comparison) waiver() (string, bool) {
 	var waived decimal.Decimal // amount
 	hasWaiver := false
 	for _, l := range c.lines {
@@ -268,17 +337,12 @@ func (c comparison) waiver(asked decimal.Decimal) (string, bool) {
 		return "", false
 	}
 	rest := c.owed().Sub(waived)
-	if !waived.IsZero() && c.isAbout(rest) {
+	if c.isAbout(rest) {
 		return fmt.Sprintf("%s of the waiver left out", c.money(waived)), true
 	}
-	quantity := weigh(c.days, func(d pricedDay) decimal.Decimal {
-		if d.isWaiver {
-			return one
-		}
-		return decimal.Zero
-	})
+	quantity := c.exactly(func(d pricedDay) bool { return d.isWaiver })
 	prices := slices.Clone(c.regular)
-	for _, price := range c.prices() {
+	for _, price := range c.prices(false) {
 		prices = addPrice(prices, price)
 	}
 	for _, l := range c.invoice {
@@ -288,7 +352,7 @@ func (c comparison) waiver(asked decimal.Decimal) (string, bool) {
 	}
 	slices.SortFunc(prices, decimal.Decimal.Cmp)
 	for _, price := range prices {
-		if amount := quantity.Mul(price); !quantity.IsZero() && c.isAbout(rest.Add(amount)) {
+		if amount := quantity.Mul(price); c.isAbout(rest.Add(amount)) {
 			return fmt.Sprintf("%s TiB of the waiver charged at %s", brief(quantity), price), true
 		}
 	}
@@ -313,10 +377,7 @@ func (c comparison) prorated() (string, bool) {
 	for _, d := range c.days {
 		committed[d.day] = committed[d.day].Add(d.parts.Decimal.Mul(decimal.NewFromInt(daysOfMonth(d.day))))
 	}
-	start, end := c.lines[0].PeriodStart, c.lines[0].PeriodEnd
-	for _, l := range c.lines {
-		start, end = min(start, l.PeriodStart), max(end, l.PeriodEnd)
-	}
+	start, end := c.statementPeriod()
 	scale := decimal.NewFromInt(int64(c.days[0].scale))
 	// The day's part of its month, and calendar months that the period touches.
 	whole, months := decimal.Zero, int64(0)
@@ -330,6 +391,9 @@ func (c comparison) prorated() (string, bool) {
 		level := committed[day].DivRound(scale, workDecimals) // TiB
 		for _, extent := range []decimal.Decimal{whole.DivRound(scale, workDecimals), decimal.NewFromInt(months)} {
 			if c.isAbout(level.Mul(extent).Mul(price.Decimal)) {
+				if extent.Equal(decimal.NewFromInt(months)) && months > 1 {
+					return fmt.Sprintf("%s TiB charged for %d whole months", brief(level), months), true
+				}
 				return fmt.Sprintf("%s TiB charged for the whole period", brief(level)), true
 			}
 		}
@@ -348,21 +412,33 @@ func (c comparison) invoicePeriod() (first, last etl.Day) {
 
 func daysOfMonth(d etl.Day) int64 { return int64(d.NextMonth() - d.Month()) }
 
-// rate tries our quantity at the price of the invoice.
+// rate tries our quantity at the price of the invoice; that of the waiver stays as we have it.
 func (c comparison) rate() (string, bool) {
-	theirs, quantity := c.invoicePrice(), c.quantity()
-	ours := "none"
-	if price := c.price(); price.Valid {
-		ours = price.Decimal.String()
-	} else if len(c.prices()) > 0 {
-		ours = "several"
+	regular := func(d pricedDay) bool { return !d.isWaiver }
+	waived, hasWaiver, isKnown := decimal.Zero, false, false
+	for _, l := range c.lines {
+		if isKnown = isKnown || !l.IsWaiver && l.Quantity.Valid; l.IsWaiver {
+			waived, hasWaiver = waived.Add(l.Amount.Decimal), true
+		}
 	}
-	exactly := weigh(c.days, func(pricedDay) decimal.Decimal { return decimal.NewFromInt(1) })
-	switch said := c.invoiceQuantity(); {
-	case !quantity.Valid:
-	case theirs.Valid && !c.hasOurPrice() && c.isAbout(exactly.Mul(theirs.Decimal)):
+	if !isKnown {
+		return "", false
+	}
+	ours := "none"
+	switch prices := c.prices(false); {
+	case len(prices) > 1:
+		ours = "several"
+	case len(prices) == 1:
+		ours = prices[0].String()
+		if c.unpriced() != "" {
+			ours += " and for some days none"
+		}
+	}
+	theirs, said, quantity := c.invoicePrice(), c.invoiceQuantity(), c.exactly(regular)
+	switch {
+	case theirs.Valid && c.isAbout(quantity.Mul(theirs.Decimal).Add(waived)):
 		return fmt.Sprintf("price %s on the invoice, %s in the rate card", theirs.Decimal, ours), true
-	case !theirs.Valid && said.Valid && !said.Decimal.IsZero() && isShown(said.Decimal, quantity.Decimal):
+	case !slices.ContainsFunc(c.invoice, func(l InvoiceLine) bool { return l.UnitPrice.Valid }) && said.Valid && !said.Decimal.IsZero() && isShown(said.Decimal, quantity) && (!hasWaiver || waived.IsZero()):
 		return fmt.Sprintf("price %s on the invoice as it comes to, %s in the rate card", brief(c.asked().DivRound(said.Decimal, 12)), ours), true
 	}
 	return "", false
@@ -375,51 +451,70 @@ func isShown(printed, ours decimal.Decimal) bool {
 }
 
 // missing tries whether the days without figures can make up for the difference: from nothing to as much as
-// the greatest day that is known, each.
-func (c comparison) missing(asked decimal.Decimal) (string, bool) {
-	guesses := map[etl.Day]bool{}
-	var least, most decimal.Decimal // amounts
-	var greatest decimal.NullDecimal
-	for _, d := range c.days {
-		if !d.isGuess && (!greatest.Valid || d.parts.Decimal.GreaterThan(greatest.Decimal)) {
-			greatest = decimal.NewNullDecimal(d.parts.Decimal)
-		}
-	}
-	for _, d := range c.days {
-		if !d.isGuess {
-			continue
-		}
-		guesses[d.day] = true
-		up := decimal.Max(greatest.Decimal, d.parts.Decimal)
-		most = most.Add(up.Mul(d.price.Decimal).DivRound(decimal.NewFromInt(int64(d.scale)), workDecimals))
-	}
-	if len(guesses) == 0 || !c.hasOurPrice() {
+// the greatest day that is known, each; where none is, as the greatest that was estimated.
+func (c comparison) missing() (string, bool) {
+	guessed, said := c.guessed(), c.invoiceQuantity()
+	_, price := c.due()
+	// An invoice that contradicts itself is wrong in another way.
+	if guessed == "" || !c.hasOurPrice() || said.Valid && price.Valid && !c.isAbout(said.Decimal.Mul(price.Decimal)) {
 		return "", false
 	}
-	least = cost(c.days, func(d pricedDay) bool { return !d.isGuess })
-	most = most.Add(least)
-	detail := fmt.Sprintf("%d days without figures", len(guesses))
-	if len(guesses) == 1 {
-		detail = "1 day without figures"
+	of := func(d pricedDay) decimal.Decimal {
+		return d.parts.Decimal.DivRound(decimal.NewFromInt(int64(d.scale)), workDecimals)
 	}
-	switch slack := c.slack(); {
-	case asked.LessThan(least.Sub(slack)), greatest.Valid && asked.GreaterThan(most.Add(slack)):
+	greatest := map[bool]decimal.NullDecimal{} // of days that are guesses, and of others
+	for _, d := range c.days {
+		if known := greatest[d.isGuess]; d.parts.Valid && (!known.Valid || of(d).GreaterThan(known.Decimal)) {
+			greatest[d.isGuess] = decimal.NewNullDecimal(of(d))
+		}
+	}
+	up := greatest[false]
+	if !up.Valid {
+		up = greatest[true]
+	}
+	if !up.Valid { // nothing to measure by but the invoice itself
+		return guessed + ", and no other", said.Valid && price.Valid
+	}
+	least := cost(c.days, func(d pricedDay) bool { return !d.isGuess }) // amounts
+	most := least
+	for _, d := range c.days {
+		if d.isGuess {
+			most = most.Add(decimal.Max(up.Decimal, of(d)).Mul(d.price.Decimal))
+		}
+	}
+	if slack := c.slack(); c.asked().LessThan(least.Sub(slack)) || c.asked().GreaterThan(most.Add(slack)) {
 		return "", false
-	case !greatest.Valid:
-		return detail + ", and no other", true
 	}
-	return fmt.Sprintf("%s: with them %s to %s", detail, c.money(least), c.money(most)), true
+	return fmt.Sprintf("%s: with them %s to %s", guessed, c.money(least), c.money(most)), true
+}
+
+// guessed says how many days have no figures; empty: all have.
+func (c comparison) guessed() string {
+	days := map[etl.Day]bool{}
+	for _, d := range c.days {
+		if d.isGuess {
+			days[d.day] = true
+		}
+	}
+	switch len(days) {
+	case 0:
+		return ""
+	case 1:
+		return "1 day without figures"
+	}
+	return fmt.Sprintf("%d days without figures", len(days))
 }
 
 // otherQuantity tries whether the invoice is its own quantity at our price.
 func (c comparison) otherQuantity() (string, bool) {
-	said, price := c.invoiceQuantity(), c.price()
+	said := c.invoiceQuantity()
+	quantity, price := c.due()
 	if !said.Valid || !price.Valid || !c.hasOurPrice() || !c.isAbout(said.Decimal.Mul(price.Decimal)) {
 		return "", false
 	}
 	ours := "unknown"
-	if q := c.quantity(); q.Valid {
-		ours = brief(q.Decimal)
+	if quantity.Valid {
+		ours = brief(quantity.Decimal)
 	}
 	detail := fmt.Sprintf("quantity %s on the invoice, %s in the statement", said.Decimal, ours)
 	if c.recomputed.Valid && said.Decimal.Sub(c.recomputed.Decimal).Abs().LessThanOrEqual(decimal.New(1, -2)) {
@@ -430,15 +525,75 @@ func (c comparison) otherQuantity() (string, bool) {
 
 // unpriced says that the statement has lines without a price.
 func (c comparison) unpriced() string {
-	if slices.ContainsFunc(c.lines, func(l Line) bool { return !l.UnitPrice.Valid }) {
+	if slices.ContainsFunc(c.lines, func(l Line) bool { return !l.UnitPrice.Valid && !(l.Quantity.Valid && l.Quantity.Decimal.IsZero()) }) {
 		return "no price in the rate card"
 	}
 	return ""
 }
 
+// miscalculated says that quantity and price of the invoice do not come to its amount.
+func (c comparison) miscalculated() string {
+	quantity, price := c.invoiceQuantity(), c.invoicePrice()
+	if !quantity.Valid || !price.Valid || c.isAbout(quantity.Decimal.Mul(price.Decimal)) {
+		return ""
+	}
+	return fmt.Sprintf("%s × %s on the invoice is not its amount, but %s", quantity.Decimal, price.Decimal, c.money(quantity.Decimal.Mul(price.Decimal)))
+}
+
+// otherPeriod says that the invoice is for other days.
+func (c comparison) otherPeriod() string {
+	first, last := c.invoicePeriod()
+	start, end := c.statementPeriod()
+	if first == start && last == end {
+		return ""
+	}
+	return fmt.Sprintf("the invoice is for %s to %s, the statement for %s to %s", first, last, start, end)
+}
+
+// statementPeriod is from the first to the last day of the statement's lines.
+func (c comparison) statementPeriod() (start, end etl.Day) {
+	start, end = c.lines[0].PeriodStart, c.lines[0].PeriodEnd
+	for _, l := range c.lines {
+		start, end = min(start, l.PeriodStart), max(end, l.PeriodEnd)
+	}
+	return start, end
+}
+
+// repeated says where the first line stands that says the same as another.
+func (c comparison) repeated() string {
+	var places []string
+	for i, l := range c.invoice {
+		for j, other := range c.invoice {
+			if i != j && l.Repeats(other) {
+				places = append(places, l.Source)
+				break
+			}
+		}
+	}
+	if len(places) == 0 {
+		return ""
+	}
+	slices.Sort(places)
+	return "charged by equal lines: " + strings.Join(slices.Compact(places), ", ")
+}
+
+// inOtherCurrency says that the other side has it, in another currency.
+func (c comparison) inOtherCurrency() string {
+	switch {
+	case len(c.elsewhere) == 0:
+		return ""
+	case len(c.lines) == 0:
+		return "the statement has it in " + strings.Join(c.elsewhere, ", ")
+	}
+	return "charged in " + strings.Join(c.elsewhere, ", ")
+}
+
 // strange says what the line is about that we know nothing of.
 func (c comparison) strange() string {
 	var texts []string
+	if text := c.inOtherCurrency(); text != "" {
+		texts = append(texts, text)
+	}
 	if c.owners > 1 {
 		texts = append(texts, fmt.Sprintf("%d customers or accounts have it: import the invoice with the one that is meant", c.owners))
 	}

@@ -58,6 +58,12 @@ func (l InvoiceLine) says(other InvoiceLine) bool {
 		same(l.Quantity, other.Quantity) && same(l.UnitPrice, other.UnitPrice) && l.Amount.Equal(other.Amount) && l.Text == other.Text
 }
 
+// Repeats tells whether two lines say the same but for their numbers and texts.
+func (l InvoiceLine) Repeats(other InvoiceLine) bool {
+	other.Number, other.Text = l.Number, l.Text
+	return l.says(other)
+}
+
 // InvoiceChange is what an import does to one invoice, and to its lines.
 type InvoiceChange struct {
 	Change[Invoice]

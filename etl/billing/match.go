@@ -91,53 +91,17 @@ var DefaultTolerance = decimal.New(5, -1)
 // Tolerance is what is accepted as rounding, in minor units of the currency for every line of either side.
 func (b *Billing) Match(ctx context.Context, period Period, asOf time.Time, tolerance decimal.Decimal) (Match, error) {
 	m := Match{Period: period, AsOf: asOf}
-	var found []invoicedLine
-	var computed recomputation
-	err := b.read(ctx, func(tx pgx.Tx) (err error) {
-		if found, err = invoiced(ctx, tx, period, asOf); err != nil {
-			return err
+	err := b.read(ctx, func(tx pgx.Tx) error {
+		at := *b // one snapshot for all: lines, days and the past of one state
+		at.tx = tx
+		pairs, err := at.pairs(ctx, period, asOf, tolerance)
+		for _, p := range pairs {
+			m.Lines = append(m.Lines, p.match())
 		}
-		return computed.read(ctx, tx, period, asOf)
+		return err
 	})
 	if err != nil {
 		return m, fmt.Errorf("match of %s: %w", period, err)
-	}
-	statement, err := b.Statement(ctx, period, asOf, Selection{})
-	if err != nil {
-		return m, err
-	}
-	days, err := b.Days(ctx, period, asOf, Selection{})
-	if err != nil {
-		return m, err
-	}
-	pairs := pair(found, statement.Lines, days)
-	if err := b.regularPrices(ctx, pairs, asOf); err != nil {
-		return m, fmt.Errorf("match of %s: %w", period, err)
-	}
-	former := map[etl.Day]pastDays{}
-	for i := range pairs {
-		p := &pairs[i]
-		p.tolerance = tolerance
-		p.recomputed = computed.quantity(p.thing, p.dayRows)
-		// The past is worked out for those days only on which an invoice was made that it could account for.
-		if len(p.invoice) == 0 || len(p.lines) == 0 || p.difference().Abs().LessThanOrEqual(p.slack()) {
-			continue
-		}
-		then := (p.invoiceDate + 1).Time()
-		if now := b.now(); then.After(now) || !asOf.IsZero() && then.After(asOf) {
-			continue
-		}
-		past, known := former[p.invoiceDate]
-		if !known {
-			if past, err = b.pastDays(ctx, period, days, then); err != nil {
-				return m, err
-			}
-			former[p.invoiceDate] = past
-		}
-		p.then = past.reprice(p.dayRows, p.days)
-	}
-	for _, p := range pairs {
-		m.Lines = append(m.Lines, p.match())
 	}
 	slices.SortFunc(m.Lines, func(a, b MatchLine) int {
 		return cmp.Or(cmp.Compare(a.Source, b.Source), cmp.Compare(a.Account, b.Account), cmp.Compare(a.CustomerID, b.CustomerID),
@@ -145,6 +109,57 @@ func (b *Billing) Match(ctx context.Context, period Period, asOf time.Time, tole
 			cmp.Compare(a.PeriodStart, b.PeriodStart), cmp.Compare(a.PeriodEnd, b.PeriodEnd), cmp.Compare(a.Currency, b.Currency))
 	})
 	return m, nil
+}
+
+// pairs are the comparisons with everything that is known of them.
+func (b *Billing) pairs(ctx context.Context, period Period, asOf time.Time, tolerance decimal.Decimal) ([]paired, error) {
+	found, err := invoiced(ctx, b.tx, period, asOf)
+	if err != nil {
+		return nil, err
+	}
+	statement, err := b.Statement(ctx, period, asOf, Selection{})
+	if err != nil {
+		return nil, err
+	}
+	days, err := b.Days(ctx, period, asOf, Selection{})
+	if err != nil {
+		return nil, err
+	}
+	var computed recomputation
+	if err := computed.read(ctx, b.tx, period, asOf); err != nil {
+		return nil, err
+	}
+	pairs := pair(found, statement.Lines, days)
+	if err := b.regularPrices(ctx, pairs, asOf); err != nil {
+		return nil, err
+	}
+	// The past is worked out for those days only on which an invoice was made that it could account for.
+	asked := map[time.Time][]*paired{}
+	for i := range pairs {
+		p := &pairs[i]
+		p.tolerance = tolerance
+		p.recomputed = computed.quantity(p.thing, p.dayRows)
+		if p.invoiceDate == 0 || len(p.lines) == 0 || p.difference().Abs().LessThanOrEqual(p.slack()) {
+			continue
+		}
+		then := (p.invoiceDate + 1).Time()
+		for _, latest := range []time.Time{b.now(), asOf} { // an invoice of today, or of a day to come
+			if !latest.IsZero() && latest.Before(then) {
+				then = latest
+			}
+		}
+		asked[then] = append(asked[then], p)
+	}
+	for then, list := range asked {
+		past, err := b.pastDays(ctx, period, list, then)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range list {
+			p.then = past.reprice(p.dayRows, p.days)
+		}
+	}
+	return pairs, nil
 }
 
 // thing is what is charged for.
@@ -164,7 +179,7 @@ type paired struct {
 	comparison
 	dayRows     []StatementDay // those that days are made of, in their order
 	numbers     []string       // of the invoices
-	invoiceDate etl.Day        // of the latest
+	invoiceDate etl.Day        // of the latest; of those that charge the subscription or account when none charges this; 0: none does
 }
 
 func (p paired) match() MatchLine {
@@ -200,7 +215,8 @@ type span struct{ start, end etl.Day }
 // and then all those together whose periods have no equal on the other side. No order matters.
 func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	resolve := resolver(lines)
-	ambiguous, charged := map[thing]int{}, map[thing]bool{}
+	ambiguous, charged := map[thing]int{}, map[thing]etl.Day{} // by owner: the date of the latest invoice
+	units := roundingUnits(found)
 	type place struct {
 		thing
 		currency string
@@ -220,7 +236,7 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	for _, f := range found {
 		t, owners := resolve(f)
 		ambiguous[t] = max(ambiguous[t], owners)
-		charged[t.owner()] = true
+		charged[t.owner()] = max(charged[t.owner()], f.Date)
 		meet(t, f.Currency)
 		at := place{t, f.Currency, span{f.line.PeriodStart, f.line.PeriodEnd}}
 		invoicesOf[at] = append(invoicesOf[at], f)
@@ -267,6 +283,7 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 		for _, f := range list {
 			p.invoice = append(p.invoice, f.line)
 			p.invoiceDate = max(p.invoiceDate, f.Date)
+			p.invoiceUnits = p.invoiceUnits.Add(units[f.id])
 			if !slices.Contains(p.numbers, f.Invoice.Number) {
 				p.numbers = append(p.numbers, f.Invoice.Number)
 			}
@@ -308,10 +325,38 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	list := make([]paired, 0, len(pairs))
 	for _, p := range pairs {
 		slices.Sort(p.numbers)
-		p.owners, p.isInvoiced = ambiguous[p.thing], charged[p.owner()]
+		p.owners = ambiguous[p.thing]
+		var latest etl.Day
+		if latest, p.isInvoiced = charged[p.owner()]; len(p.invoice) == 0 {
+			p.invoiceDate = latest
+		}
+		for _, currency := range currencies[p.thing] {
+			if currency != p.currency && (len(p.invoice) == 0 || len(p.lines) == 0) {
+				p.elsewhere = append(p.elsewhere, currency)
+			}
+		}
 		list = append(list, *p)
 	}
 	return list
+}
+
+// roundingUnits is what each invoice rounds its amounts to: the minor unit, or more where none of several
+// amounts is printed with as many decimals.
+func roundingUnits(found []invoicedLine) map[int64]decimal.Decimal {
+	units, lines := map[int64]decimal.Decimal{}, map[int64]int{}
+	for _, f := range found {
+		unit := decimal.New(1, max(f.line.Amount.Exponent(), -int32(MinorUnits(f.Currency))))
+		if known, met := units[f.id]; !met || unit.LessThan(known) {
+			units[f.id] = unit
+		}
+		lines[f.id]++
+	}
+	for _, f := range found {
+		if lines[f.id] == 1 {
+			units[f.id] = decimal.New(1, -int32(MinorUnits(f.Currency)))
+		}
+	}
+	return units
 }
 
 func thingOf(l Line) thing {
@@ -351,40 +396,51 @@ func resolver(lines []Line) func(invoicedLine) (thing, int) {
 // regularPrices finds what the burst of waivers would cost without one: the price that has most to say on
 // the first day of the line.
 func (b *Billing) regularPrices(ctx context.Context, pairs []paired, asOf time.Time) error {
-	return b.read(ctx, func(tx pgx.Tx) error {
-		for i := range pairs {
-			for _, l := range pairs[i].lines {
-				if !l.IsWaiver {
-					continue
-				}
-				rows, err := tx.Query(ctx, `
-					select unit_price::text
-					from billing.rate
-					where vendor = $1 and charge = $2 and not is_waiver
-						and subscription_number in ('', $3) and item in (case when $7 <> 'unclassified' then '' else $4 end, $4) and customer_id in ('', $5) and account in ('', $6)
-						and valid_from <= $8 and coalesce(valid_to, $8) >= $8 and currency = $9
-						and known_since <= $10::text::timestamptz and (superseded_at is null or superseded_at > $10::text::timestamptz)
-					order by (subscription_number <> '')::integer * 8 + (item <> '')::integer * 4 + (customer_id <> '')::integer * 2 + (account <> '')::integer desc
-					limit 1`,
-					l.Source, l.Charge, l.SubscriptionNumber, l.Item, l.CustomerID, l.Account, l.LevelClass, l.SegmentFrom.Time(), pairs[i].currency, instant(asOf))
-				if err != nil {
-					return err
-				}
-				prices, err := pgx.CollectRows(rows, pgx.RowTo[string])
-				if err != nil {
-					return err
-				}
-				for _, text := range prices {
-					price, err := decimal.NewFromString(text)
-					if err != nil {
-						return err
-					}
-					pairs[i].regular = addPrice(pairs[i].regular, price)
-				}
+	var place []int
+	var texts [7][]string // of each line: vendor, charge, subscription, item, customer, account, currency
+	var isNamed []bool    // an unclassified level has prices by its name only
+	var days []time.Time
+	for i, p := range pairs {
+		for _, l := range p.lines {
+			if !l.IsWaiver {
+				continue
+			}
+			place, isNamed, days = append(place, i), append(isNamed, l.LevelClass == "unclassified"), append(days, l.SegmentFrom.Time())
+			for k, text := range []string{l.Source, l.Charge, l.SubscriptionNumber, l.Item, l.CustomerID, l.Account, p.currency} {
+				texts[k] = append(texts[k], text)
 			}
 		}
+	}
+	if len(place) == 0 {
 		return nil
+	}
+	rows, err := b.tx.Query(ctx, `
+		select l.place, p.unit_price::text
+		from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::boolean[], $10::date[])
+			as l (place, vendor, charge, subscription_number, item, customer_id, account, currency, is_named, day)
+		cross join lateral (
+			select r.unit_price
+			from billing.rate as r
+			where r.vendor = l.vendor and r.charge = l.charge and not r.is_waiver
+				and r.subscription_number in ('', l.subscription_number) and (r.item = l.item or r.item = '' and not l.is_named)
+				and r.customer_id in ('', l.customer_id) and r.account in ('', l.account)
+				and r.valid_from <= l.day and coalesce(r.valid_to, l.day) >= l.day and r.currency = l.currency
+				and r.known_since <= $11::text::timestamptz and (r.superseded_at is null or r.superseded_at > $11::text::timestamptz)
+			order by (r.subscription_number <> '')::integer * 8 + (r.item <> '')::integer * 4 + (r.customer_id <> '')::integer * 2 + (r.account <> '')::integer desc
+			limit 1
+		) as p`,
+		place, texts[0], texts[1], texts[2], texts[3], texts[4], texts[5], texts[6], isNamed, days, instant(asOf))
+	if err != nil {
+		return err
+	}
+	var at int64
+	var text string
+	_, err = pgx.ForEachRow(rows, []any{&at, &text}, func() error {
+		price, err := decimal.NewFromString(text)
+		pairs[at].regular = addPrice(pairs[at].regular, price)
+		return err
 	})
+	return err
 }
 
 // instance is one day of an instance of a level, or of a product and description.
@@ -405,32 +461,60 @@ func (i instance) series() instance {
 	return i
 }
 
-// pastDays are days as they were known once.
-type pastDays map[instance]StatementDay
+// pastDays are the parts of days as they were known once.
+type pastDays map[instance]pastDay
 
-// pastDays asks for the days as they were known at an instant. Another billing calendar may have held then:
-// for days that the month did not have, the months are asked in which they lie.
-func (b *Billing) pastDays(ctx context.Context, period Period, days []StatementDay, then time.Time) (pastDays, error) {
+type pastDay struct {
+	parts decimal.NullDecimal
+	scale int
+}
+
+// pastDays asks for the days of comparisons as they were known at an instant, whether the month is closed or
+// not. Another billing calendar may have held then: for days that the month did not have, the months are
+// asked in which they lie.
+func (b *Billing) pastDays(ctx context.Context, period Period, pairs []*paired, then time.Time) (pastDays, error) {
 	past := pastDays{}
+	var numbers []string
+	for _, p := range pairs {
+		numbers = append(numbers, p.subscription)
+	}
+	slices.Sort(numbers)
+	numbers = slices.Compact(numbers)
 	asked := map[etl.Day]bool{}
 	ask := func(month etl.Day) error {
 		if asked[month] {
 			return nil
 		}
 		asked[month] = true
-		known, err := b.Days(ctx, Period{month}, then, Selection{})
-		for _, d := range known {
-			past[instanceOf(d)] = d
+		rows, err := b.tx.Query(ctx, `
+			select source, account, customer_id, subscription_number, discriminator, item, level_ordinal, description, charge, day, quantity::text, scale
+			from billing.computed_statement_day($1, $2)
+			where subscription_number = any ($3)`, Period{month}.String(), instant(then), numbers)
+		if err != nil {
+			return err
 		}
+		var at instance
+		var d pastDay
+		var day time.Time
+		var quantity *string
+		_, err = pgx.ForEachRow(rows, []any{&at.source, &at.account, &at.customer, &at.subscription, &at.discriminator, &at.item, &at.ordinal, &at.description, &at.charge,
+			&day, &quantity, &d.scale}, func() error {
+			at.day, d.parts = etl.DayOf(day), decimal.NullDecimal{}
+			err := exact(map[*decimal.NullDecimal]*string{&d.parts: quantity})
+			past[at] = d
+			return err
+		})
 		return err
 	}
 	if err := ask(period.First()); err != nil {
 		return nil, err
 	}
-	for _, d := range days {
-		if _, known := past[instanceOf(d)]; !known {
-			if err := ask(d.Day.Month()); err != nil {
-				return nil, err
+	for _, p := range pairs {
+		for _, d := range p.dayRows {
+			if _, known := past[instanceOf(d)]; !known {
+				if err := ask(d.Day.Month()); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
@@ -444,11 +528,11 @@ func (p pastDays) reprice(rows []StatementDay, now []pricedDay) []pricedDay {
 	changed := false
 	for i, row := range rows {
 		was := p[instanceOf(row)]
-		if was.Scale == 0 {
-			was.Scale = now[i].scale // nothing was known
+		if was.scale == 0 {
+			was.scale = now[i].scale // nothing was known
 		}
-		then[i].parts, then[i].scale = was.Quantity, was.Scale
-		changed = changed || !was.Quantity.Decimal.Equal(row.Quantity.Decimal) || was.Scale != row.Scale
+		then[i].parts, then[i].scale = was.parts, was.scale
+		changed = changed || !was.parts.Decimal.Equal(row.Quantity.Decimal) || was.scale != row.Scale
 	}
 	if !changed {
 		return nil

@@ -251,10 +251,10 @@ func (b *bill) store(o *office, key int) {
 }
 
 // sums are the invoices' and the statement's totals, as the database has them.
-func (o *office) sums(currency string) (asked, owed string) {
+func (o *office) sums(period Period, currency string) (asked, owed string) {
 	o.t.Helper()
-	return o.rows(`select coalesce(sum(amount), 0)::text from mart.invoice_line where period = '2026-04' and currency = $1`, currency)[0],
-		o.rows(`select coalesce(sum(amount), 0)::text from mart.statement where period = '2026-04' and currency = $1`, currency)[0]
+	return o.rows(`select coalesce(sum(amount), 0)::text from mart.invoice_line where period = $1 and currency = $2`, period.String(), currency)[0],
+		o.rows(`select coalesce(sum(amount), 0)::text from mart.statement where period = $1 and currency = $2`, period.String(), currency)[0]
 }
 
 func makeBills(r *rand.Rand, names []string, lines int) (bills []*bill) {
@@ -387,7 +387,7 @@ func (o *office) wantSums(m Match) {
 		sums[total.Currency] = sums[total.Currency].Add(total.Difference)
 	}
 	for currency, got := range sums {
-		asked, owed := o.sums(currency)
+		asked, owed := o.sums(m.Period, currency)
 		if want := decimal.RequireFromString(asked).Sub(decimal.RequireFromString(owed)); !got.Equal(want) {
 			o.t.Errorf("%s: differences come to %s, invoices %s less statement %s to %s", currency, got, asked, owed, want)
 		}
@@ -632,4 +632,100 @@ func TestCauseDoesNotDependOnOrderOrSplits(t *testing.T) {
 			t.Fatalf("a line in two: %s, was %s", got, cause)
 		}
 	})
+}
+
+// A closed month is compared as it was frozen. What the vendor charges of later restatements, in an invoice
+// for the same days, is what was known when it was made.
+func TestMatchOfAClosedMonth(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.close("2026-02", "")
+	o.close("2026-03", "")
+	committed := "/A-1/Extreme/committed 2026-03-01 2026-03-31 100 10.01 1001"
+	o.bill("1", "keystone", "2026-04-01", "USD", committed, "/A-1/Extreme/burst 2026-03-01 2026-03-31 15.5 3.333 51.66")
+	equal := "acme A-1 Extreme committed 2026-03-01 2026-03-31 1001.00 1001.00 USD equal ()"
+	wantLines(t, "as it was closed", o.causes("2026-03"), equal, "acme A-1 Extreme burst 2026-03-01 2026-03-31 51.66 51.66 USD equal ()")
+
+	o.clock("2026-04-10T12:00:00Z")
+	o.change("restated", "2026-03-15", "accrued_sum_tib = 1.5") // 16.5 TiB
+	wantLines(t, "restated", o.causes("2026-03"), equal, "acme A-1 Extreme burst 2026-03-01 2026-03-31 51.66 51.66 USD equal ()")
+	o.clock("2026-04-12T12:00:00Z")
+	const since = "; the month is closed, and what changed since is in mart.adjustment)"
+	for _, date := range []string{"2026-04-11", "2026-04-12", "2026-04-30"} { // before, on and after the day of the match
+		o.bill("2", "keystone", date, "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 3.33")
+		wantLines(t, "charged later, on "+date, o.causes("2026-03"), equal,
+			"acme A-1 Extreme burst 2026-03-01 2026-03-31 54.99 51.66 USD restated_after_invoice (as known at the invoice date: 54.99 USD"+since)
+	}
+	o.bill("2", "keystone", "2026-04-09", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 3.33") // nobody knew it then
+	wantLines(t, "charged before it was known", o.causes("2026-03"), equal,
+		"acme A-1 Extreme burst 2026-03-01 2026-03-31 54.99 51.66 USD unexplained ()")
+	m, err := o.Match(t.Context(), month("2026-03"), at("2026-04-05T00:00:00Z"), DefaultTolerance)
+	if err != nil || len(m.Lines) != 2 || m.Lines[1].Cause != Equal {
+		t.Errorf("as of 5 April: %v %v", m.Lines, err)
+	}
+}
+
+// What was not charged because there was nothing, and came later, was restated. In another currency it is
+// nobody's line.
+func TestMatchOfWhatIsNotCharged(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	committed := "/A-1/Extreme/committed 2026-03-01 2026-03-31 100 10.01 1001"
+	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = 0`)
+	o.bill("1", "keystone", "2026-04-01", "USD", committed)
+	equal := "acme A-1 Extreme committed 2026-03-01 2026-03-31 1001.00 1001.00 USD equal ()"
+	wantLines(t, "no burst", o.causes("2026-03"), equal, "acme A-1 Extreme burst 2026-03-01 2026-03-31 0.00 0.00 USD equal ()")
+	o.clock("2026-04-10T12:00:00Z")
+	o.change("restated", "2026-03-15", "accrued_sum_tib = 30")
+	wantLines(t, "burst came later", o.causes("2026-03"), equal,
+		"acme A-1 Extreme burst 2026-03-01 2026-03-31 0.00 99.99 USD restated_after_invoice (as known at the invoice date: 0.00 USD)")
+	o.bill("2", "keystone", "2026-04-11", "EUR", "/A-1/Extreme/burst 2026-03-01 2026-03-31 30 3.333 99.99")
+	wantLines(t, "in another currency", o.causes("2026-03")[1:],
+		"acme A-1 Extreme burst 2026-03-01 2026-03-31 99.99 0.00 EUR not_in_warehouse (the statement has it in USD)",
+		"acme A-1 Extreme burst 2026-03-01 2026-03-31 0.00 99.99 USD not_on_invoice (charged in EUR)")
+	m := o.match("2026-03")
+	if unpriced := m.Lines[2]; unpriced.Difference.String() != "-99.99" {
+		t.Errorf("difference %s", unpriced.Difference)
+	}
+	o.wantSums(m)
+}
+
+// An invoice that prints whole pesos only is rounded to them, and one with a single line may be by chance.
+func TestMatchOfWholePesos(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.exec(`update billing.rate set superseded_at = '2026-04-02T12:00:00Z'`)
+	o.price("keystone/////committed 10.0149 COP 2026-01-01", "keystone/////burst 33.33 COP 2026-01-01") // 1001.49 and 516.615
+	burst := "/A-1/Extreme/burst 2026-03-01 2026-03-31 15.5 33.33 "
+	o.bill("1", "keystone", "2026-04-01", "COP", "/A-1/Extreme/committed 2026-03-01 2026-03-31 100 10.0149 1001", burst+"517")
+	const whole = "rounding (the invoice prints no decimals, or fewer than its currency has)"
+	wantLines(t, "whole pesos", o.causes("2026-03"), "acme A-1 Extreme committed 2026-03-01 2026-03-31 1001.00 1001.49 COP "+whole,
+		"acme A-1 Extreme burst 2026-03-01 2026-03-31 517.00 516.62 COP "+whole)
+	o.bill("1", "keystone", "2026-04-02", "COP", "/A-1/Extreme/committed 2026-03-01 2026-03-31 100 10.0149 1001.0", burst+"517")
+	wantLines(t, "a decimal", o.causes("2026-03"), "acme A-1 Extreme committed 2026-03-01 2026-03-31 1001.00 1001.49 COP unexplained (100 × 10.0149 on the invoice is not its amount, but 1001.49 COP)",
+		"acme A-1 Extreme burst 2026-03-01 2026-03-31 517.00 516.62 COP unexplained (15.5 × 33.33 on the invoice is not its amount, but 516.62 COP)")
+	o.bill("1", "keystone", "2026-04-01", "COP", burst+"517")
+	wantLines(t, "one line", o.causes("2026-03")[1:], "acme A-1 Extreme burst 2026-03-01 2026-03-31 517.00 516.62 COP unexplained (15.5 × 33.33 on the invoice is not its amount, but 516.62 COP)")
+}
+
+// A load that commits in between changes nothing of a match that has begun.
+func TestMatchIsOfOneSnapshot(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.bill("1", "keystone", "2026-04-01", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 60", "/A-1/Extreme/committed 2026-03-01 2026-03-31 - - 1001")
+	want := o.match("2026-03").Lines
+	loads := 0
+	between := New(o.pool, func() time.Time {
+		if loads++; loads > 1 {
+			o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = accrued_sum_tib + 1, committed_tib = committed_tib + 1`)
+		}
+		return o.now
+	})
+	m, err := between.Match(t.Context(), month("2026-03"), time.Time{}, DefaultTolerance)
+	if err != nil || fmt.Sprint(m.Lines) != fmt.Sprint(want) {
+		t.Errorf("got %v, %v\nwant %v", m.Lines, err, want)
+	}
+	if loads < 2 {
+		t.Error("nothing was loaded in between")
+	}
 }

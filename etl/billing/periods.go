@@ -10,102 +10,48 @@ import (
 	"meterhouse/etl"
 )
 
-type storedPeriod struct {
-	id int64
-	CalendarPeriod
-}
-
 // ImportCalendar makes the given periods, which tile time for each clock, the whole calendar of the
 // clocks that they are of. Calendars of other clocks stay, unless replace says that these are all. It
 // returns what becomes of each given period, in their order, and then the removed ones. A plan changes
 // nothing; repeating touches no row.
 func (b *Billing) ImportCalendar(ctx context.Context, periods []CalendarPeriod, replace, planOnly bool) (changes []Change[CalendarPeriod], err error) {
-	err = b.change(ctx, "period", planOnly, func(tx pgx.Tx, now time.Time) error {
-		stored, err := currentPeriods(ctx, tx)
-		if err != nil {
-			return err
-		}
-		var superseded []int64
-		var fresh []CalendarPeriod
-		changes, superseded, fresh = comparePeriods(stored, periods, replace)
-		if err := supersede(ctx, tx, "period", "period_id", superseded, now); err != nil {
-			return err
-		}
-		if err := insertPeriods(ctx, tx, fresh, now); err != nil {
-			return err
-		}
-		_, err = tx.Exec(ctx, `set constraints billing.period_no_gap immediate`) // a plan tells of a gap, too
-		return err
-	})
+	given := map[CalendarKey]bool{}
+	for _, p := range periods {
+		given[p.CalendarKey] = true
+	}
+	changes, err = billingCalendar.bring(ctx, b, periods, planOnly, func(p CalendarPeriod) bool { return replace || given[p.CalendarKey] }, nil)
 	if err != nil {
 		return nil, fmt.Errorf("import calendar: %w", err)
 	}
 	return changes, nil
 }
 
-// comparePeriods finds the rows to supersede and to insert.
-func comparePeriods(stored []storedPeriod, periods []CalendarPeriod, replace bool) (changes []Change[CalendarPeriod], superseded []int64, fresh []CalendarPeriod) {
-	type place struct {
-		CalendarKey
-		start etl.Day
-	}
-	at := map[place]storedPeriod{}
-	for _, s := range stored {
-		at[place{s.CalendarKey, s.Start}] = s
-	}
-	given := map[CalendarKey]bool{}
-	named := map[place]bool{}
-	for _, p := range periods {
-		here := place{p.CalendarKey, p.Start}
-		given[p.CalendarKey], named[here] = true, true
-		change := Change[CalendarPeriod]{What: "added", Is: p}
-		if s, exists := at[here]; exists {
-			change = Change[CalendarPeriod]{What: "changed", Was: s.CalendarPeriod, Is: p}
-			if s.End == p.End && s.Schedule == p.Schedule {
-				change.What = "unchanged"
-			} else {
-				superseded = append(superseded, s.id)
-			}
-		}
-		if change.What != "unchanged" {
-			fresh = append(fresh, p)
-		}
-		changes = append(changes, change)
-	}
-	for _, s := range stored {
-		if !named[place{s.CalendarKey, s.Start}] && (replace || given[s.CalendarKey]) {
-			superseded = append(superseded, s.id)
-			changes = append(changes, Change[CalendarPeriod]{What: "removed", Was: s.CalendarPeriod})
-		}
-	}
-	return changes, superseded, fresh
+type periodPlace struct {
+	CalendarKey
+	start etl.Day
 }
 
-func currentPeriods(ctx context.Context, tx pgx.Tx) ([]storedPeriod, error) {
-	rows, err := tx.Query(ctx, `
-		select period_id, customer_id, subscription_number, clock, period_start, period_end, schedule, source
-		from billing.period
-		where superseded_at is null
-		order by customer_id, subscription_number, clock, period_start`)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (s storedPeriod, err error) {
+var billingCalendar = imported[CalendarPeriod, periodPlace]{
+	table:   "period",
+	columns: []string{"customer_id", "subscription_number", "clock", "period_start", "period_end", "schedule", "source"},
+	order:   "customer_id, subscription_number, clock, period_start",
+	scan: func(row pgx.CollectableRow, id *int64) (p CalendarPeriod, err error) {
 		var start, end time.Time
-		err = row.Scan(&s.id, &s.CustomerID, &s.SubscriptionNumber, &s.Clock, &start, &end, &s.Schedule, &s.Source)
-		s.Start, s.End = etl.DayOf(start), etl.DayOf(end)
-		return s, err
-	})
-}
-
-func insertPeriods(ctx context.Context, tx pgx.Tx, periods []CalendarPeriod, now time.Time) error {
-	_, err := tx.CopyFrom(ctx, pgx.Identifier{"billing", "period"},
-		[]string{"customer_id", "subscription_number", "clock", "period_start", "period_end", "schedule", "source", "known_since"},
-		pgx.CopyFromSlice(len(periods), func(i int) ([]any, error) {
-			p := periods[i]
-			return []any{p.CustomerID, p.SubscriptionNumber, p.Clock, p.Start.Time(), p.End.Time(), p.Schedule, p.Source, now}, nil
-		}))
-	return err
+		err = row.Scan(id, &p.CustomerID, &p.SubscriptionNumber, &p.Clock, &start, &end, &p.Schedule, &p.Source)
+		p.Start, p.End = etl.DayOf(start), etl.DayOf(end)
+		return p, err
+	},
+	values: func(p CalendarPeriod) []any {
+		return []any{p.CustomerID, p.SubscriptionNumber, p.Clock, p.Start.Time(), p.End.Time(), p.Schedule, p.Source}
+	},
+	place: func(p CalendarPeriod) periodPlace { return periodPlace{p.CalendarKey, p.Start} },
+	becomes: func(was, is CalendarPeriod) string {
+		if was.End == is.End && was.Schedule == is.Schedule {
+			return "unchanged"
+		}
+		return "changed"
+	},
+	settle: `set constraints billing.period_no_gap immediate`, // a plan tells of a gap, too
 }
 
 // Contract is a subscription as far as its terms tell, to generate a calendar from.

@@ -145,7 +145,7 @@ type madePeriod struct {
 
 type madeAbsence struct {
 	spell
-	level       string // customer/number/name/ordinal
+	level       string // customer/number/discriminator/name/ordinal
 	first, last date
 	decision    string
 }
@@ -187,6 +187,14 @@ func (w *world) chance(percent int) bool { return w.r.IntN(100) < percent }
 func (w *world) between(a, b date) date  { return a + date(w.r.IntN(int(b-a)+1)) }
 func (w *world) key() int64              { w.nextKey++; return w.nextKey }
 
+// when is a time on one of some days, at which statements are asked for rather often: to the instant.
+func (w *world) when(a, b date, hour int) time.Time {
+	if asked := at([]string{"2026-02-17T10:00:00Z", "2026-03-09T10:00:00Z"}[w.r.IntN(2)]); w.chance(30) && !asked.Before(a.at(0)) && asked.Before((b + 1).at(0)) {
+		return asked
+	}
+	return w.between(a, b).at(hour)
+}
+
 func ptrTo[T any](v T) *T { return &v }
 
 var settle = 2 * time.Hour
@@ -206,7 +214,7 @@ func makeWorld(seed uint64, tenants int) *world {
 	for i := range tenants {
 		t := &madeTenant{key: w.key(), customer: fmt.Sprintf("C%05d", i), account: fmt.Sprintf("a%d", w.r.IntN(4))}
 		w.tenants = append(w.tenants, t)
-		for range 1 + w.r.IntN(8)/7 {
+		for range 1 + w.r.IntN(4)/3 {
 			w.makeSubscription(t)
 		}
 	}
@@ -223,7 +231,7 @@ func (w *world) makeSubscription(t *madeTenant) {
 	}
 	t.subs = append(t.subs, s)
 	begin, over := dateOf("2026-01-04"), dateOf("2026-04-11")
-	switch w.r.IntN(4) {
+	switch w.r.IntN(5) {
 	case 0: // long before
 		s.start = ptrTo(dateOf("2025-03-17").at(0))
 	case 1:
@@ -232,21 +240,36 @@ func (w *world) makeSubscription(t *madeTenant) {
 	case 2:
 		s.start = ptrTo(w.between(dateOf("2025-11-01"), dateOf("2026-01-03")).at(7))
 	}
+	if w.chance(12) { // in use before it starts, as when it was renewed
+		s.start = ptrTo((begin + date(1+w.r.IntN(95))).at(7))
+	}
+	if s.disc != "" && s.number == "S1" && w.chance(70) { // it renews the other, or nearly so
+		begin = w.between(dateOf("2026-01-20"), dateOf("2026-03-10"))
+		other := t.subs[0]
+		other.end = ptrTo(begin.at(w.r.IntN(24)))
+		for i := range other.terms {
+			other.terms[i].end = other.end
+		}
+		s.start = ptrTo((begin + date(w.r.IntN(6)-2)).at(7))
+	}
 	last := over
 	if w.chance(20) {
 		last = w.between(begin+10, over)
 		s.end = ptrTo((last + date(w.r.IntN(5)-2)).at(w.r.IntN(2) * 23))
 	}
 	if w.chance(60) { // terms of their own, maybe told twice
-		told := w.between(dateOf("2026-01-01"), dateOf("2026-03-20")).at(5)
+		told := w.when(dateOf("2026-01-01"), dateOf("2026-03-20"), 5)
 		terms := madeTerms{spell{told, nil}, s.start, s.end}
 		if w.chance(40) {
-			next := told.Add(time.Duration(1+w.r.IntN(20)) * 24 * time.Hour)
+			next := w.when(date(told.Unix()/86400)+1, date(told.Unix()/86400)+20, 5)
 			former := terms
 			former.until = &next
-			if w.chance(50) {
+			switch {
+			case w.chance(40):
 				former.end = ptrTo(w.between(begin+5, over+30).at(0))
-			} else {
+			case w.chance(40) && s.start != nil:
+				former.start = ptrTo(s.start.AddDate(0, 0, -[]int{1, 30, 59, 60, 61, 365}[w.r.IntN(6)]))
+			default:
 				former.start = nil
 			}
 			s.terms, terms.from = append(s.terms, former), next
@@ -276,9 +299,9 @@ func (w *world) makeSubscription(t *madeTenant) {
 	w.makeCalendar(t, s)
 	for w.chance(12) {
 		q := madeRefusal{customer: t.customer, first: w.between(begin, over), hasAny: true}
-		q.from = (q.first + 1).at(3)
+		q.from = w.when(q.first+1, q.first+10, 3)
 		if w.chance(50) {
-			q.until = ptrTo(q.from.Add(time.Duration(1+w.r.IntN(40)) * 24 * time.Hour))
+			q.until = ptrTo(w.when(q.first+11, q.first+40, 3))
 		}
 		q.last, q.hasDay = q.first, w.chance(60)
 		if !q.hasDay {
@@ -298,17 +321,17 @@ func (w *world) makeContracts(l *madeLevel, always bool) {
 	if !always && w.chance(50) {
 		return
 	}
-	from := w.between(dateOf("2025-12-20"), dateOf("2026-02-20")).at(w.r.IntN(24))
+	from := w.when(dateOf("2025-12-20"), dateOf("2026-02-20"), w.r.IntN(24))
 	for {
 		c := madeContract{spell{from, nil}, figure{int64(w.r.IntN(40000)), 2}, nil}
 		if w.chance(60) {
 			if w.chance(20) {
-				c.absent = ptrTo(from.Add(50 * 24 * time.Hour))
+				c.absent = ptrTo(w.when(date(from.Unix()/86400)+1, date(from.Unix()/86400)+60, 4))
 			}
 			l.contracts = append(l.contracts, c)
 			return
 		}
-		from = from.Add(time.Duration(1+w.r.IntN(30)) * 24 * time.Hour)
+		from = w.when(date(from.Unix()/86400)+1, date(from.Unix()/86400)+30, 6)
 		c.until = ptrTo(from)
 		l.contracts = append(l.contracts, c)
 	}
@@ -353,7 +376,7 @@ func (w *world) makeDays(t *madeTenant, l *madeLevel, from, last date) {
 			v.from = v.from.Add(time.Duration(w.r.IntN(30)) * 24 * time.Hour)
 		}
 		for w.chance(6) { // restated
-			next := v.from.Add(time.Duration(1+w.r.IntN(20)) * 24 * time.Hour)
+			next := w.when(date(v.from.Unix()/86400)+1, date(v.from.Unix()/86400)+20, 3)
 			if next.After(w.now) {
 				break
 			}
@@ -366,7 +389,7 @@ func (w *world) makeDays(t *madeTenant, l *madeLevel, from, last date) {
 			v.from = w.now
 		}
 		if w.chance(2) {
-			v.absent = ptrTo(v.from.Add(time.Duration(1+w.r.IntN(10)) * 24 * time.Hour))
+			v.absent = ptrTo(w.when(date(v.from.Unix()/86400)+1, date(v.from.Unix()/86400)+10, 3))
 			if v.absent.After(w.now) {
 				v.absent = &w.now
 			}
@@ -376,17 +399,14 @@ func (w *world) makeDays(t *madeTenant, l *madeLevel, from, last date) {
 }
 
 func (w *world) decide(t *madeTenant, s *madeSubscription, l *madeLevel, begin, over date) {
-	if s.disc != "" || len(t.subs) > 1 {
-		return // decisions do not tell subscriptions of one number apart
-	}
 	day := begin
 	for w.chance(25) {
 		a := madeAbsence{first: day + date(w.r.IntN(20)), decision: []string{"keep", "drop"}[w.r.IntN(2)]}
-		a.level = fmt.Sprintf("%s/%s/%s/%d", t.customer, s.number, l.name, l.ordinal)
+		a.level = fmt.Sprintf("%s/%s/%s/%s/%d", t.customer, s.number, s.disc, l.name, l.ordinal)
 		a.last = a.first + date(w.r.IntN(40))
-		a.from = w.between(begin+20, over).at(9)
+		a.from = w.when(begin+20, over-5, 9)
 		if w.chance(20) {
-			a.until = ptrTo(a.from.Add(5 * 24 * time.Hour))
+			a.until = ptrTo(w.when(date(a.from.Unix()/86400)+1, date(a.from.Unix()/86400)+5, 9))
 		}
 		w.absences, w.instances[a.level] = append(w.absences, a), append(w.instances[a.level], a)
 		day = a.last + 1
@@ -405,7 +425,7 @@ func (w *world) makeCalendar(t *madeTenant, s *madeSubscription) {
 		// What was imported first is replaced later by something else.
 		known := spell{dateOf("2026-01-02").at(0), nil}
 		if w.chance(30) {
-			changed := w.between(dateOf("2026-02-01"), dateOf("2026-04-01")).at(8)
+			changed := w.when(dateOf("2026-02-01"), dateOf("2026-04-01"), 8)
 			w.tile(name, clock, spell{known.from, &changed})
 			known.from = changed
 		}
@@ -472,7 +492,7 @@ func (w *world) price(r madeRate, currencies []string) {
 		}
 		r.spell = spell{dateOf("2026-01-02").at(1), nil}
 		if w.chance(15) {
-			changed := w.between(dateOf("2026-02-01"), dateOf("2026-04-05")).at(2)
+			changed := w.when(dateOf("2026-02-01"), dateOf("2026-04-05"), 2)
 			former := r
 			former.price.n += 7
 			former.until, former.id = &changed, int64(len(w.rates)+1)
@@ -564,8 +584,8 @@ func (w *world) store(t *testing.T, o *office) {
 	}
 	for _, a := range w.absences {
 		k := strings.Split(a.level, "/")
-		ordinal, _ := strconv.Atoi(k[3])
-		absences = append(absences, []any{k[0], k[1], k[2], ordinal, a.first.at(0), a.last.at(0), a.decision, "test", a.from, a.until})
+		ordinal, _ := strconv.Atoi(k[4])
+		absences = append(absences, []any{k[0], k[1], k[2], k[3], ordinal, a.first.at(0), a.last.at(0), a.decision, "test", a.from, a.until})
 	}
 	for i, q := range w.refusals {
 		var day, from, until, resolution any
@@ -599,7 +619,7 @@ func (w *world) store(t *testing.T, o *office) {
 	copyTo("dw", "fact_daily_consumption", figures+"known_since absent_since invoiced_samples uninvoiced_samples payload_id run_id", days)
 	copyTo("dw", "restatement", figures+"known_from known_until kind payload_id run_id", former)
 	copyTo("billing", "period", "customer_id subscription_number clock period_start period_end schedule source known_since superseded_at", periods)
-	copyTo("billing", "absence", "customer_id subscription_number service_level level_ordinal first_day last_day decision reason known_since superseded_at", absences)
+	copyTo("billing", "absence", "customer_id subscription_number discriminator service_level level_ordinal first_day last_day decision reason known_since superseded_at", absences)
 	copyTo("ops", "quarantine", "run_id source dataset scope window_from window_until path reason excerpt subscription_number service_level day fingerprint quarantined_at resolved_at resolution", refusals)
 	copyTo("billing", "rate", "rate_id vendor account customer_id subscription_number item charge is_waiver unit_price currency valid_from valid_to source known_since superseded_at", rates)
 	for k := range w.readings {
@@ -746,9 +766,58 @@ func (s *madeSubscription) termsThen(asOf *time.Time) (start, end *time.Time) {
 
 func dateAt(t *time.Time) date { return date(t.Unix() / 86400) }
 
+// began is the day on which a subscription began to be used or was to be: a start that lies 60 days or more after
+// its use began, or after a start told before, is that of a renewal.
+func (s *madeSubscription) began(asOf *time.Time) *date {
+	start, _ := s.termsThen(asOf)
+	var toldFirst, usedFirst *date
+	for _, v := range s.terms {
+		if v.start != nil && (asOf == nil || !v.from.After(*asOf)) && (toldFirst == nil || dateAt(v.start) < *toldFirst) {
+			toldFirst = ptrTo(dateAt(v.start))
+		}
+	}
+	for _, l := range s.levels {
+		if first, _, seen := l.observed(asOf); seen && (usedFirst == nil || first < *usedFirst) {
+			usedFirst = &first
+		}
+	}
+	if start == nil {
+		return toldFirst
+	}
+	told := dateAt(start)
+	if usedFirst == nil || *usedFirst >= told {
+		return &told
+	}
+	before := *usedFirst
+	if toldFirst != nil && *toldFirst < before {
+		before = *toldFirst
+	}
+	if told-before >= 60 {
+		return &before
+	}
+	return &told
+}
+
+// waivedBefore is the first day whose burst is charged.
+func (t *madeTenant) waivedBefore(s *madeSubscription, asOf *time.Time) *date {
+	began := s.began(asOf)
+	if began == nil {
+		return nil
+	}
+	from := *began
+	for _, other := range t.subs {
+		_, end := other.termsThen(asOf)
+		if b := other.began(asOf); other != s && other.number == s.number && b != nil && *b < *began && end != nil && dateAt(end)-*began >= -2 && dateAt(end)-*began <= 1 {
+			from = min(from, *b)
+		}
+	}
+	return ptrTo(from + 60)
+}
+
 // expected are the days on which a level should have figures.
 func (w *world) expected(s *madeSubscription, l *madeLevel, asOf *time.Time) (first, last date, ok bool) {
-	start, end := s.termsThen(asOf)
+	_, end := s.termsThen(asOf)
+	start := s.began(asOf)
 	subscriptionFirst, metered := date(0), false
 	for _, other := range s.levels {
 		if f, _, seen := other.observed(asOf); seen {
@@ -764,8 +833,8 @@ func (w *world) expected(s *madeSubscription, l *madeLevel, asOf *time.Time) (fi
 		last = dateAt(end)
 	}
 	if f, latest, seen := l.observed(asOf); seen {
-		if f == subscriptionFirst && start != nil && dateAt(start) >= w.horizon && dateAt(start) < f {
-			f = dateAt(start)
+		if f == subscriptionFirst && start != nil {
+			f = min(f, max(*start, w.horizon))
 		}
 		return f, max(last, latest), true
 	}
@@ -779,7 +848,7 @@ func (w *world) expected(s *madeSubscription, l *madeLevel, asOf *time.Time) (fi
 		if !ok {
 			first, ok = dateAt(&c.from), true
 			if start != nil {
-				first = max(dateAt(start), w.horizon)
+				first = max(*start, w.horizon)
 			}
 		}
 		if c.until == nil && c.absent != nil && (asOf == nil || !c.absent.After(*asOf)) {
@@ -875,7 +944,7 @@ func (w *world) statement(month string, asOf *time.Time) []string {
 	lines := map[lineKey]*wantLine{}
 	for _, c := range w.tenants {
 		for _, s := range c.subs {
-			start, _ := s.termsThen(asOf)
+			waived := c.waivedBefore(s, asOf)
 			type extent struct {
 				first, last date
 				ok          bool
@@ -892,7 +961,7 @@ func (w *world) statement(month string, asOf *time.Time) []string {
 							continue
 						}
 						for d := max(extents[i].first, span[0]); d <= min(extents[i].last, span[1]); d++ {
-							w.countDay(lines, c, s, l, charge, span, d, start, now, asOf, byCustomer)
+							w.countDay(lines, c, s, l, charge, span, d, waived, now, asOf, byCustomer)
 						}
 					}
 				}
@@ -916,8 +985,6 @@ func (w *world) statement(month string, asOf *time.Time) []string {
 				places = 2
 			}
 			amount, currency = written(new(big.Rat).Mul(l.scaled, r.price.rat()), places, false), r.cur
-		} else if priced {
-			currency = r.cur
 		}
 		state := "final"
 		if l.provisional || now.Before((k.end + 1).at(0).Add(settle)) {
@@ -939,9 +1006,9 @@ func (w *world) statement(month string, asOf *time.Time) []string {
 }
 
 func (w *world) countDay(lines map[lineKey]*wantLine, c *madeTenant, s *madeSubscription, l *madeLevel, charge string, span [2]date, d date,
-	start *time.Time, now time.Time, asOf *time.Time, byCustomer map[string][]madeRate) {
+	waived *date, now time.Time, asOf *time.Time, byCustomer map[string][]madeRate) {
 	k := lineKey{customer: c.customer, account: c.account, number: s.number, disc: s.disc, item: l.name, charge: charge, start: span[0], end: span[1]}
-	k.waiver = charge == "burst" && start != nil && d < dateAt(start)+60
+	k.waiver = charge == "burst" && waived != nil && d < *waived
 	if r := w.rate(k, l.class, d, asOf, byCustomer); r != nil {
 		k.rate = r.id
 	}
@@ -963,7 +1030,7 @@ func (w *world) countDay(lines map[lineKey]*wantLine, c *madeTenant, s *madeSubs
 	v := l.known(d, asOf)
 	gone := v != nil && v.absent != nil && (asOf == nil || !v.absent.After(*asOf))
 	decision := ""
-	for _, a := range w.instances[fmt.Sprintf("%s/%s/%s/%d", c.customer, s.number, l.name, l.ordinal)] {
+	for _, a := range w.instances[fmt.Sprintf("%s/%s/%s/%s/%d", c.customer, s.number, s.disc, l.name, l.ordinal)] {
 		if a.holds(asOf) && a.first <= d && d <= a.last {
 			decision = a.decision
 		}
@@ -1025,6 +1092,7 @@ func TestStatementOfManyTenants(t *testing.T) {
 	for _, c := range []struct{ month, asOf string }{
 		{"2026-01", ""}, {"2026-02", ""}, {"2026-03", ""}, {"2026-04", ""}, {"2026-05", ""},
 		{"2026-02", "2026-02-17T10:00:00Z"}, {"2026-02", "2026-03-09T10:00:00Z"}, {"2026-03", "2026-03-31T23:30:00Z"},
+		{"2026-01", "2026-02-17T10:00:00Z"}, {"2026-03", "2026-04-01T01:59:59.999999Z"}, {"2026-03", "2026-04-01T02:00:00Z"},
 	} {
 		var asOf *time.Time
 		then := "infinity"

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"meterhouse/etl"
 )
@@ -55,74 +56,24 @@ func (r Rate) Days() string {
 	return r.ValidFrom.String() + " to " + r.ValidTo.String()
 }
 
-type storedRate struct {
-	id int64
-	Rate
-}
-
 // ImportRates brings the rate card to the given rates, which do not overlap each other. A rate replaces
 // the stored one for the same that begins on the same day. Other stored rates stay, and are a
 // ConflictError where they overlap a given one, unless replace says that the given ones are all. It
 // returns what becomes of each given rate, in their order, and then the removed ones. A plan changes
 // nothing; repeating touches no row.
 func (b *Billing) ImportRates(ctx context.Context, rates []Rate, replace, planOnly bool) (changes []Change[Rate], err error) {
-	err = b.change(ctx, "rate", planOnly, func(tx pgx.Tx, now time.Time) error {
-		stored, err := currentRates(ctx, tx)
-		if err != nil {
-			return err
-		}
-		var superseded []int64
-		var fresh []Rate
-		if changes, superseded, fresh, err = compareRates(stored, rates, replace); err != nil {
-			return err
-		}
-		if err := supersede(ctx, tx, "rate", "rate_id", superseded, now); err != nil {
-			return err
-		}
-		return insertRates(ctx, tx, fresh, now)
-	})
+	changes, err = rateCard.bring(ctx, b, rates, planOnly, func(Rate) bool { return replace }, conflictsOf)
 	if err != nil {
 		return nil, fmt.Errorf("import rates: %w", err)
 	}
 	return changes, nil
 }
 
-// compareRates finds the rows to supersede and to insert.
-func compareRates(stored []storedRate, rates []Rate, replace bool) (changes []Change[Rate], superseded []int64, fresh []Rate, err error) {
-	type place struct {
-		RateKey
-		from etl.Day
-	}
-	at := map[place]storedRate{}
-	named := map[place]bool{}
-	for _, s := range stored {
-		at[place{s.RateKey, s.ValidFrom}] = s
-	}
-	for _, r := range rates {
-		here := place{r.RateKey, r.ValidFrom}
-		named[here] = true
-		change := Change[Rate]{What: "added", Is: r}
-		if s, exists := at[here]; exists {
-			change = Change[Rate]{What: becomes(s.Rate, r), Was: s.Rate, Is: r}
-			if change.What != "unchanged" {
-				superseded = append(superseded, s.id)
-			}
-		}
-		if change.What != "unchanged" {
-			fresh = append(fresh, r)
-		}
-		changes = append(changes, change)
-	}
+// conflictsOf finds the rates that overlap stored ones which stay.
+func conflictsOf(rates, kept []Rate) error {
 	others := map[RateKey][]Rate{}
-	for _, s := range stored {
-		switch {
-		case named[place{s.RateKey, s.ValidFrom}]:
-		case replace:
-			superseded = append(superseded, s.id)
-			changes = append(changes, Change[Rate]{What: "removed", Was: s.Rate})
-		default:
-			others[s.RateKey] = append(others[s.RateKey], s.Rate)
-		}
+	for _, s := range kept {
+		others[s.RateKey] = append(others[s.RateKey], s)
 	}
 	var conflicts ConflictError
 	for i, r := range rates {
@@ -135,9 +86,9 @@ func compareRates(stored []storedRate, rates []Rate, replace bool) (changes []Ch
 		}
 	}
 	if conflicts != nil {
-		return nil, nil, nil, conflicts
+		return conflicts
 	}
-	return changes, superseded, fresh, nil
+	return nil
 }
 
 // becomes says what happens to a stored rate when a file has another for the same from the same day on.
@@ -153,42 +104,42 @@ func becomes(was, is Rate) string {
 	return "changed"
 }
 
-func currentRates(ctx context.Context, tx pgx.Tx) ([]storedRate, error) {
-	rows, err := tx.Query(ctx, `
-		select rate_id, vendor, account, customer_id, subscription_number, item, charge, is_waiver, unit_price::text, currency, valid_from, valid_to, source
-		from billing.rate
-		where superseded_at is null
-		order by vendor, account, customer_id, subscription_number, item, charge, is_waiver, valid_from`)
-	if err != nil {
-		return nil, err
-	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (s storedRate, err error) {
-		var price string
-		var from time.Time
-		var to *time.Time
-		if err = row.Scan(&s.id, &s.Vendor, &s.Account, &s.CustomerID, &s.SubscriptionNumber, &s.Item, &s.Charge, &s.IsWaiver,
-			&price, &s.Currency, &from, &to, &s.Source); err != nil {
-			return s, err
-		}
-		s.ValidFrom, s.ValidTo = etl.DayOf(from), dayOf(to)
-		return s, s.UnitPrice.UnmarshalText([]byte(price))
-	})
+type ratePlace struct {
+	RateKey
+	from etl.Day
 }
 
-func insertRates(ctx context.Context, tx pgx.Tx, rates []Rate, now time.Time) error {
-	_, err := tx.CopyFrom(ctx, pgx.Identifier{"billing", "rate"},
-		[]string{"vendor", "account", "customer_id", "subscription_number", "item", "charge", "is_waiver", "unit_price", "currency", "valid_from", "valid_to", "source", "known_since"},
-		pgx.CopyFromSlice(len(rates), func(i int) ([]any, error) {
-			r := rates[i]
-			var to *time.Time
-			if r.ValidTo != nil {
-				end := r.ValidTo.Time()
-				to = &end
-			}
-			return []any{r.Vendor, r.Account, r.CustomerID, r.SubscriptionNumber, r.Item, r.Charge, r.IsWaiver,
-				r.UnitPrice.String(), r.Currency, r.ValidFrom.Time(), to, r.Source, now}, nil
-		}))
-	return err
+var rateCard = imported[Rate, ratePlace]{
+	table: "rate",
+	columns: []string{"vendor", "account", "customer_id", "subscription_number", "item", "charge", "is_waiver",
+		"unit_price", "currency", "valid_from", "valid_to", "source"},
+	order: "vendor, account, customer_id, subscription_number, item, charge, is_waiver, valid_from",
+	scan: func(row pgx.CollectableRow, id *int64) (r Rate, err error) {
+		var price pgtype.Numeric
+		var from time.Time
+		var to *time.Time
+		if err = row.Scan(id, &r.Vendor, &r.Account, &r.CustomerID, &r.SubscriptionNumber, &r.Item, &r.Charge, &r.IsWaiver,
+			&price, &r.Currency, &from, &to, &r.Source); err != nil {
+			return r, err
+		}
+		r.ValidFrom, r.ValidTo = etl.DayOf(from), dayOf(to)
+		digits, err := price.Value()
+		if err != nil {
+			return r, err
+		}
+		return r, r.UnitPrice.UnmarshalText([]byte(digits.(string)))
+	},
+	values: func(r Rate) []any {
+		var to *time.Time
+		if r.ValidTo != nil {
+			end := r.ValidTo.Time()
+			to = &end
+		}
+		return []any{r.Vendor, r.Account, r.CustomerID, r.SubscriptionNumber, r.Item, r.Charge, r.IsWaiver,
+			r.UnitPrice.String(), r.Currency, r.ValidFrom.Time(), to, r.Source}
+	},
+	place:   func(r Rate) ratePlace { return ratePlace{r.RateKey, r.ValidFrom} },
+	becomes: becomes,
 }
 
 // SetProductRule records how a month of a wolkvox gauge becomes a quantity, and returns the rule that

@@ -2,10 +2,10 @@ package billing
 
 import (
 	"archive/zip"
-	"bytes"
 	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -439,12 +439,24 @@ func (b *book) write(w io.Writer, title string, at time.Time) error {
 	if err := b.file.SetAppProps(&excelize.AppProperties{Application: "meterhouse"}); err != nil {
 		return err
 	}
-	packed, err := b.file.WriteToBuffer()
+	// It comes by way of a file, for its parts come in any order.
+	packed, err := os.CreateTemp("", "meterhouse-*.xlsx")
 	if err != nil {
 		return err
 	}
-	// The parts come in any order.
-	from, err := zip.NewReader(bytes.NewReader(packed.Bytes()), int64(packed.Len()))
+	defer func() {
+		_ = packed.Close()
+		_ = os.Remove(packed.Name())
+	}()
+	b.file.SetZipWriter(func(io.Writer) excelize.ZipWriter { return zip.NewWriter(packed) })
+	if _, err := b.file.WriteToBuffer(); err != nil {
+		return err
+	}
+	size, err := packed.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	from, err := zip.NewReader(packed, size)
 	if err != nil {
 		return err
 	}

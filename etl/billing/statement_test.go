@@ -74,7 +74,7 @@ func TestStatementByHand(t *testing.T) {
 		"A-1 Extreme committed 2026-04-01 2026-04-30 112.5 1126.13 USD provisional 30/30 (calendar assumed; days absent and neither kept nor dropped: 1)",
 		"A-1 Extreme burst 2026-04-01 2026-04-30 5 62 JPY final 10/10 (calendar assumed)",
 		"A-1 Extreme burst 2026-04-01 2026-04-30 10 10.001 KWD provisional 20/20 (calendar assumed; days absent and neither kept nor dropped: 1)")
-	absence := Absence{"C-1", "A-1", "Extreme", 0, day("2026-04-15"), day("2026-04-17"), "keep", "they told us by mail"}
+	absence := Absence{"C-1", "A-1", "", "Extreme", 0, day("2026-04-15"), day("2026-04-17"), "keep", "they told us by mail"}
 	decide := func(a Absence) {
 		t.Helper()
 		if err := o.DecideAbsence(t.Context(), a); err != nil {
@@ -106,17 +106,9 @@ func TestStatementByHand(t *testing.T) {
 	wantLines(t, "back again", o.lines("2026-04", "infinity")[:1],
 		"A-1 Extreme committed 2026-04-01 2026-04-30 112.5 1126.13 USD final 30/30 (calendar assumed)")
 
-	err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-2", "Extreme", 0, 1, 2, "keep", "r"})
+	err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-2", "", "Extreme", 0, 1, 2, "keep", "r"})
 	if err == nil || !strings.Contains(err.Error(), "no such level was loaded") {
 		t.Errorf("an unknown level: got %v", err)
-	}
-	o.exec(`create or replace function billing.is_closed(period text) returns boolean language sql stable as 'select $1 = ''2026-04'''`)
-	if err := o.DecideAbsence(t.Context(), absence); !errors.Is(err, ErrClosed) {
-		t.Errorf("a closed month: got %v", err)
-	}
-	april, _ := ParsePeriod("2026-04")
-	if _, err := o.SetAccruedReading(t.Context(), "acme", april, "running", "jane", "r"); !errors.Is(err, ErrClosed) {
-		t.Errorf("a closed month: got %v", err)
 	}
 }
 
@@ -153,6 +145,234 @@ func TestStatementByTheCalendar(t *testing.T) {
 		wantLines(t, month, o.lines(month, "infinity"), lines...)
 	}
 	o.want(`select string_agg(distinct period, ' ' order by period) from mart.statement`, "2023-10 2024-01 2024-02 2024-03")
+}
+
+// terms records a version of what the vendor tells of the subscription; start and end may be empty.
+func (o *office) terms(subscription int, from, to, start, end string) {
+	o.t.Helper()
+	o.exec(`insert into dw.fact_subscription (customer_key, subscription_key, valid_from, valid_to, start_at, end_at, payload_id, run_id)
+		values (1, $1, $2::text::timestamptz, nullif($3, '')::timestamptz, nullif($4, '')::timestamptz, nullif($5, '')::timestamptz, 1, 1)`, subscription, from, to, start, end)
+}
+
+// burst is the days of burst in and out of the waiver.
+func (o *office) burst(period, asOf string) []string {
+	o.t.Helper()
+	return o.rows(`select concat_ws(' ', nullif(discriminator, ''), case when is_waiver then 'waived' else 'charged' end, min(day), max(day), count(*))
+		from billing.statement_day($1, $2::text::timestamptz) where charge = 'burst' group by discriminator, is_waiver order by discriminator, is_waiver desc`, period, asOf)
+}
+
+// The 60 days begin with the start, whatever its hour, and a start that is corrected takes them along; a renewal
+// does not begin them anew, whether the record stays or another comes, nor does it waive the months before it.
+func TestWaiverIsNotStartedAnew(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2025-12", "2026-01", "2026-02", "2026-03")
+	o.exec(`update ops.watermark set expected_from = '2025-01-01'`)
+	o.samples("2025-12-01T00:00:00Z", "2026-04-01T00:00:00Z", "1 day")
+
+	o.exec(`update dw.dim_subscription set start_at = '2025-12-01T23:59:59Z'`)
+	wantLines(t, "a start late in the day", o.burst("2026-01", "infinity"), "waived 2026-01-01 2026-01-29 29", "charged 2026-01-30 2026-01-31 2")
+
+	o.exec(`update dw.dim_subscription set start_at = '2026-01-29'`) // 59 days after its use began
+	wantLines(t, "used before it starts", o.burst("2026-02", "infinity"), "waived 2026-02-01 2026-02-28 28")
+	o.exec(`update dw.dim_subscription set start_at = '2026-01-30'`)
+	wantLines(t, "used for 60 days before it starts", o.burst("2026-02", "infinity"), "charged 2026-02-01 2026-02-28 28")
+
+	o.terms(1, "2025-12-01T05:00:00Z", "2026-01-20T05:00:00Z", "2025-12-01T00:00:00Z", "2026-12-01T00:00:00Z")
+	o.terms(1, "2026-01-20T05:00:00Z", "2026-02-10T05:00:00Z", "2025-12-15T00:00:00Z", "2026-12-15T00:00:00Z")
+	wantLines(t, "before the correction", o.burst("2026-01", "2026-01-20T04:00:00Z"), "waived 2026-01-01 2026-01-19 19")
+	wantLines(t, "corrected by two weeks", o.burst("2026-02", "2026-02-10T04:00:00Z"), "waived 2026-02-01 2026-02-09 9")
+	o.terms(1, "2026-02-10T05:00:00Z", "", "2026-02-01T00:00:00Z", "2027-02-01T00:00:00Z")
+	wantLines(t, "renewed", o.burst("2026-02", "infinity"), "charged 2026-02-01 2026-02-28 28")
+	wantLines(t, "renewed: the month before", o.burst("2026-01", "infinity"), "waived 2026-01-01 2026-01-29 29", "charged 2026-01-30 2026-01-31 2")
+
+	// As a record of its own beside the one that ends.
+	o.exec(`update dw.fact_subscription set start_at = '2025-12-01', end_at = '2026-03-02' where valid_to is null`)
+	o.exec(`insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, discriminator, start_at, first_seen_at) overriding system value values (2, 1, 'A-1', '2026-03-01', '2026-03-01', now())`)
+	o.exec(`insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 2, 'Extreme', 'base')`)
+	o.exec(`update dw.fact_daily_consumption set service_level_key = 2 where usage_date >= '2026-03-01'`)
+	wantLines(t, "another record", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-02 2", "2026-03-01 charged 2026-03-01 2026-03-31 31")
+	for end, waived := range map[string]bool{"2026-02-26": true, "2026-02-27": false, "2026-03-02": false, "2026-03-03": true} {
+		o.exec(`update dw.fact_subscription set end_at = $1::text::timestamptz where valid_to is null`, end)
+		if got := o.burst("2026-03", "infinity"); strings.Contains(strings.Join(got, "\n"), "2026-03-01 waived") != waived {
+			t.Errorf("the other ends on %s: got %q, want waived to be %v", end, got, waived)
+		}
+	}
+	o.exec(`update dw.fact_subscription set end_at = '2026-03-01' where valid_to is null`)
+	o.exec(`update dw.dim_subscription set subscription_number = 'A-2' where subscription_key = 2`)
+	wantLines(t, "of another number", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-01 1", "2026-03-01 waived 2026-03-01 2026-03-31 31")
+	o.exec(`update dw.dim_subscription set subscription_number = 'A-1' where subscription_key = 2`)
+	// One that runs beside it is another subscription.
+	o.exec(`update dw.fact_subscription set end_at = '2026-12-31' where valid_to is null`)
+	wantLines(t, "another subscription", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-31 31", "2026-03-01 waived 2026-03-01 2026-03-31 31")
+}
+
+// A contract that is older than the history is missed from the first day of the history on; a level that joins
+// others later is not.
+func TestDaysMissingAtTheStartOfTheHistory(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.samples("2026-04-04T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	o.exec(`update ops.watermark set expected_from = '2026-04-01'`)
+	o.exec(`update dw.dim_subscription set start_at = '2023-01-15'`)
+	o.exec(`insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 1, 'Premium', 'base')`)
+	o.exec(`insert into dw.fact_daily_consumption (customer_key, service_level_key, usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+		over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, invoiced_samples, uninvoiced_samples, digest, known_since, payload_id, run_id)
+		select 1, 2, usage_date, 1, 60, 1, 1, 1, 0, 0, 0, 0, 0, 'd', known_since, 1, 1 from dw.fact_daily_consumption where usage_date >= '2026-04-10'`)
+	const note = "(no rate; calendar assumed; days missing: 3)"
+	wantLines(t, "April", o.lines("2026-04", "infinity"),
+		"A-1 Extreme committed 2026-04-01 2026-04-30 90 - provisional 27/30 "+note,
+		"A-1 Extreme burst 2026-04-01 2026-04-30 540 - provisional 27/30 "+note,
+		"A-1 Premium committed 2026-04-01 2026-04-30 42 - final 21/21 (no rate; calendar assumed)",
+		"A-1 Premium burst 2026-04-01 2026-04-30 0 - final 21/21 (no rate; calendar assumed)")
+	wantLines(t, "March", o.lines("2026-03", "infinity"))
+}
+
+// Burst of which nothing is known has a price and no amount, so no currency either, and can be closed.
+func TestUnknownAmountHasNoCurrency(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.samples("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = null`)
+	o.price("keystone////Extreme/burst 2 USD 2026-01-01")
+	o.want(`select concat_ws(' ', charge, coalesce(unit_price::text, '?'), coalesce(amount::text, '?'), coalesce(currency, '?'), note) from billing.statement('2026-04', 'infinity') where charge = 'burst'`,
+		"burst 2 ? ? calendar assumed; days missing: 30")
+	april, _ := ParsePeriod("2026-04")
+	if _, err := o.Close(t.Context(), april, CloseOptions{By: "jane", Reason: "it never comes"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// A commitment that goes up and back within a month, over a month's end, in a quarter whose months differ: a day is
+// the part of its own month, and days without figures have what was known before them, from the month before too.
+func TestCommittedAcrossMonths(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-01", "2026-02", "2026-03", "2026-04")
+	o.samples("2026-01-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	o.exec(`update ops.watermark set expected_from = '2026-01-01'`)
+	o.exec(`update dw.fact_daily_consumption set committed_tib = 162 where usage_date between '2026-01-31' and '2026-02-14'`)
+	o.exec(`delete from dw.fact_daily_consumption where usage_date between '2026-02-01' and '2026-02-03' or usage_date = '2026-02-20'`)
+	// 30/31 of 100 and 1/31 of 162; 14/28 of 162 and 14/28 of 100.
+	wantLines(t, "January", o.lines("2026-01", "infinity")[:1], "A-1 Extreme committed 2026-01-01 2026-01-31 102 - final 31/31 (no rate; calendar assumed)")
+	wantLines(t, "February", o.lines("2026-02", "infinity")[:1], "A-1 Extreme committed 2026-02-01 2026-02-28 131 - provisional 24/28 (no rate; calendar assumed; days estimated: 4)")
+	o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since)
+		select 'C-1', 'A-1', c, '2026-01-01', '2026-03-31', 'quarterly', 'test', '2026-03-01' from unnest(array['committed', 'burst']) as c`)
+	wantLines(t, "the quarter", o.lines("2026-03", "infinity")[:1], "A-1 Extreme committed 2026-01-01 2026-03-31 333 - provisional 86/90 (no rate; days estimated: 4)")
+	// What was known before the gap then, not now: nothing yet of the last of January, later another figure.
+	o.exec(`update dw.fact_daily_consumption set known_since = '2026-02-05T03:00:00Z' where usage_date = '2026-01-31'`)
+	o.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+			over_committed_avg_tib, digest, known_from, known_until, payload_id, run_id)
+		values (1, 1, '2026-01-31', 'restated', 1, 324, 1, 1, 1, 0, 'd', '2026-02-04T03:00:00Z', '2026-02-05T03:00:00Z', 1, 1)`)
+	for asOf, want := range map[string]string{"2026-02-04T02:59:59Z": "100", "2026-02-04T03:00:00Z": "324", "2026-02-05T03:00:00Z": "162", "infinity": "162"} {
+		for _, month := range []string{"2026-02", "2026-03"} { // by itself, and in the quarter
+			got := o.rows(`select concat_ws(' ', reading, basis) from billing.statement_day($1, $2::text::timestamptz) where charge = 'committed' and day = '2026-02-01'`, month, asOf)
+			if inQuarter := asOf == "infinity"; inQuarter != (month == "2026-03") {
+				wantLines(t, month+" as of "+asOf, got)
+				continue
+			}
+			wantLines(t, month+" as of "+asOf, got, want+" estimated")
+		}
+	}
+}
+
+// Refused records keep the days that they are about from being final, and no others; a window ends before its end.
+func TestRefusedRecordsInTheStatement(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.samples("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	read := o.calls("America/Bogota")
+	read(2, "IVR", "2026-05-01T04:50:00Z", "10")
+	o.exec(`insert into ops.run (run_id, source, dataset, scope, account, status, owner, fence, business_at, started_at, finished_at) overriding system value
+		values (1, 'keystone', 'keystone.history', 'C-1', 'acme', 'ok', 'test', 1, now(), now(), now())`)
+	refuse := func(source, dataset, scope, product, from, until, day string) {
+		t.Helper()
+		o.exec(`insert into ops.quarantine (run_id, source, dataset, scope, product, window_from, window_until, day, path, reason, excerpt, fingerprint, quarantined_at)
+			values (1, $1, $2, $3, $4, nullif($5, '')::date, nullif($6, '')::date, nullif($7, '')::date, '/', 'test', '', $8, '2026-05-01')`,
+			source, dataset, scope, product, from, until, day, []byte(source+dataset+scope+product+from+day))
+	}
+	const doubts = `select string_agg(distinct concat_ws(' ', item, charge, day), ', ') from billing.statement_day('2026-04', 'infinity') where doubt = 'quarantine' and charge <> 'burst'`
+	refuse("keystone", "keystone.history", "C-2", "", "2026-04-01", "2026-05-01", "")
+	refuse("keystone", "keystone.current", "C-1", "", "", "", "")
+	refuse("wolkvox", "wolkvox.billing", "C-1", "", "2026-04-01", "2026-05-01", "")
+	refuse("keystone", "keystone.history", "calls", "ivr_minutes", "2026-04-01", "2026-05-01", "")
+	refuse("wolkvox", "wolkvox.billing", "calls", "chat_licenses", "2026-04-01", "2026-05-01", "")
+	o.want(`select coalesce((`+doubts+`), 'none')`, "none")
+	refuse("keystone", "keystone.history", "C-1", "", "2026-04-10", "2026-04-12", "")
+	refuse("keystone", "keystone.history", "C-1", "", "2026-04-10", "2026-04-30", "2026-04-20")
+	refuse("wolkvox", "wolkvox.billing", "calls", "ivr_minutes", "", "", "2026-04-30")
+	o.want(doubts, "Extreme committed 2026-04-10, Extreme committed 2026-04-11, Extreme committed 2026-04-20, ivr_minutes usage 2026-04-30")
+	o.exec(`update ops.quarantine set resolved_at = '2026-05-02T11:00:00Z', resolution = 'dismissed'`)
+	o.want(`select coalesce((`+doubts+`), 'none')`, "none")
+	o.want(strings.ReplaceAll(doubts, "infinity", "2026-05-02T10:59:59Z"), "Extreme committed 2026-04-10, Extreme committed 2026-04-11, Extreme committed 2026-04-20, ivr_minutes usage 2026-04-30")
+}
+
+// Subscriptions that share a number are decided about apart.
+func TestAbsenceIsOfOneSubscription(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.samples("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	o.exec(`insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, discriminator, first_seen_at) overriding system value values (2, 1, 'A-1', '2026-04-01', now())`)
+	o.exec(`insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 2, 'Extreme', 'base')`)
+	o.exec(`insert into dw.fact_daily_consumption (customer_key, service_level_key, usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+		over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, invoiced_samples, uninvoiced_samples, digest, known_since, payload_id, run_id)
+		select 1, 2, usage_date, 1, 60, 1, 1, 1, 0, 0, 0, 0, 0, 'd', known_since, 1, 1 from dw.fact_daily_consumption`)
+	o.exec(`delete from dw.fact_daily_consumption where usage_date >= '2026-04-16' and service_level_key = 1 or usage_date = '2026-04-20'`)
+	drop := Absence{"C-1", "A-1", "", "Extreme", 0, day("2026-04-16"), day("2026-12-31"), "drop", "it ended"}
+	if err := o.DecideAbsence(t.Context(), drop); err != nil {
+		t.Fatal(err)
+	}
+	const committed = `select concat_ws(' ', discriminator, quantity, state, days_observed, days_estimated) from billing.statement('2026-04', 'infinity') where charge = 'committed' order by 1`
+	o.want(committed, " 50 final 15 0", "2026-04-01 60 provisional 29 1")
+	drop.Discriminator, drop.Decision = "2026-04-01", "keep"
+	if err := o.DecideAbsence(t.Context(), drop); err != nil {
+		t.Fatal(err)
+	}
+	o.want(`select format('%s %s', discriminator, decision) from billing.absence where superseded_at is null order by 1`, " drop", "2026-04-01 keep")
+	drop.Discriminator = "2026-05-01"
+	if err := o.DecideAbsence(t.Context(), drop); err == nil || !strings.Contains(err.Error(), "no such level") {
+		t.Errorf("an unknown subscription: got %v", err)
+	}
+}
+
+// A decision that goes back in time would hold beside another, and days would count twice.
+func TestDecisionsNeedALaterClock(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.samples("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	april, _ := ParsePeriod("2026-04")
+	absence := Absence{"C-1", "A-1", "", "Extreme", 0, day("2026-04-16"), day("2026-04-20"), "drop", "r"}
+	read := func(reading string) error {
+		_, err := o.SetAccruedReading(t.Context(), "acme", april, reading, "jane", "r")
+		return err
+	}
+	for _, reading := range []string{"running", "increment"} {
+		absence.Decision = map[string]string{"running": "keep", "increment": "drop"}[reading]
+		if err := errors.Join(read(reading), o.DecideAbsence(t.Context(), absence)); err != nil {
+			t.Fatal(err)
+		}
+		o.now = o.now.Add(time.Hour)
+	}
+	o.now = at("2026-05-02T11:00:00Z")
+	absence.Decision = "keep"
+	for _, err := range []error{read("running"), o.DecideAbsence(t.Context(), absence)} {
+		if err == nil || !strings.Contains(err.Error(), "want a later --now") {
+			t.Errorf("got %v, want a refusal", err)
+		}
+	}
+	o.want(`select string_agg(distinct n::text, ' ') from (select count(*) as n from billing.statement_day('2026-04', '2026-05-02T12:30:00Z') group by charge) as s`, "30")
 }
 
 // wolkvox: gauges by the rule of the product, counters by the last good reading, all by local months.
@@ -192,14 +412,21 @@ func TestStatementOfWolkvox(t *testing.T) {
 	o.price("wolkvox/////license 2.5 USD 2026-01-01 2026-04-15", "wolkvox////chat_licenses/license 3 USD 2026-01-01", "wolkvox/calls////usage 0.015 COP 2026-01-01")
 	// The closing reading of the counter is not there.
 	wantLines(t, "max", o.lines("2026-04", "infinity"),
-		"chat_licenses Chat license 2026-04-01 2026-04-30 17 51.00 USD final 3/30 (days missing: 27)",
+		"chat_licenses Chat license 2026-04-01 2026-04-30 17 51.00 USD provisional 3/30 (days missing: 27)",
 		"ivr_minutes IVR usage 2026-04-01 2026-04-30 900.5 13.51 COP provisional 2/29 (days missing: 27; no closing reading)")
+	told := map[string]string{}
 	for rule, want := range map[string]string{"last": "11 33.00 USD", "average": "11 33.00 USD", "max": "17 51.00 USD"} {
 		o.now = o.now.Add(time.Minute)
 		if _, err := o.SetProductRule(t.Context(), "chat_licenses", rule, "test"); err != nil {
 			t.Fatal(err)
 		}
-		wantLines(t, rule, o.lines("2026-04", "infinity")[:1], "chat_licenses Chat license 2026-04-01 2026-04-30 "+want+" final 3/30 (days missing: 27)")
+		// Its last reading is there, and what the others would have been does not matter; the greatest or the mean may be on a day that nobody saw.
+		state := map[bool]string{true: "final", false: "provisional"}[rule == "last"]
+		wantLines(t, rule, o.lines("2026-04", "infinity")[:1], "chat_licenses Chat license 2026-04-01 2026-04-30 "+want+" "+state+" 3/30 (days missing: 27)")
+		told[o.now.Format(time.RFC3339)] = o.lines("2026-04", "infinity")[0]
+	}
+	for asOf, line := range told {
+		wantLines(t, "by the rule of then, "+asOf, o.lines("2026-04", asOf)[:1], line)
 	}
 	// A figure of the last day that was imported closes the month; before the import nobody knew it.
 	read(2, "IVR", "2026-04-30", "2026-05-01T04:59:59Z", "1000", true)
@@ -213,4 +440,130 @@ func TestStatementOfWolkvox(t *testing.T) {
 	wantLines(t, "in April", o.lines("2026-04", "2026-04-02T16:00:00Z"),
 		"chat_licenses Chat license 2026-04-01 2026-04-30 17 - provisional 2/30 (no rate; period is not over)",
 		"ivr_minutes IVR usage 2026-04-01 2026-04-30 100 - provisional 1/29 (no rate; period is not over)")
+}
+
+// calls makes an account of wolkvox with a gauge and a counter, and returns what stores a reading and its day.
+func (o *office) calls(zone string) func(product int, description, at, items string) {
+	o.t.Helper()
+	o.exec(`insert into dw.dim_operation (operation_key, account, operation, server, zone, first_seen_at) overriding system value values (1, 'calls', 'OP', '0039', $1, now())`, zone)
+	o.exec(`insert into dw.dim_product (product_key, product_number, api, title, unit, kind) overriding system value
+		values (1, 1, 'chat_licenses', 'Chat', 'licences', 'gauge'), (2, 2, 'ivr_minutes', 'IVR', 'minutes', 'counter')`)
+	return func(product int, description, at, items string) {
+		o.t.Helper()
+		o.exec(`insert into dw.fact_license_reading (operation_key, product_key, description, reading_date, read_at, items, items_text, payload_id, run_id)
+			select 1, $1, $2, (r at time zone $5)::date, r, $4::text::numeric, $4, 1, 1 from (select $3::text::timestamptz as r) as r`, product, description, at, items, zone)
+		o.exec(`delete from dw.fact_license_snapshot`)
+		o.exec(`insert into dw.fact_license_snapshot (operation_key, product_key, description, snapshot_date, items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id, is_imported, zone)
+			select operation_key, product_key, description, reading_date, (array_agg(items order by read_at desc))[1], 'x', min(items), max(items), count(*), max(read_at), 1, 1, false, $1
+			from dw.fact_license_reading group by 1, 2, 3, 4`, zone)
+	}
+}
+
+// everyDay stores a reading of each day of April at 23:50 in the zone of Auckland.
+func (o *office) everyDay(product int, description, items string) {
+	o.t.Helper()
+	o.exec(`insert into dw.fact_license_reading (operation_key, product_key, description, reading_date, read_at, items, items_text, payload_id, run_id)
+		select 1, $1, $2, d, (d + interval '23:50') at time zone 'Pacific/Auckland', $3::text::numeric * extract(day from d), 'x', 1, 1
+		from generate_series('2026-04-01'::timestamp, '2026-04-30', '1 day') as d`, product, description, items)
+}
+
+// Readings that do not tell a whole month leave it provisional and say why: a counter that falls, one that is told
+// under another name, a gauge that nobody saw on a day, a product that was not read at all.
+func TestStatementOfBrokenReadings(t *testing.T) {
+	t.Parallel()
+	now := at("2026-05-01T12:00:00Z")
+	const zone = "Pacific/Auckland" // 12 or 13 hours ahead of UTC: its day is another one
+	start := func(t *testing.T) (*office, func(product int, description, at, items string)) {
+		t.Parallel()
+		o := newOffice(t)
+		o.now = now
+		return o, o.calls(zone)
+	}
+	t.Run("whole", func(t *testing.T) {
+		o, read := start(t)
+		o.everyDay(2, "IVR", "10")
+		read(2, "IVR", "2026-03-31T11:10:00Z", "9000") // 00:10 of the first: the vendor still tells the month before
+		wantLines(t, "", o.lines("2026-04", "infinity"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 300 - final 30/30 (no rate)")
+		wantLines(t, "before its end", o.lines("2026-04", "2026-04-30T11:59:59Z"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 300 - provisional 30/30 (no rate; period is not over)")
+		wantLines(t, "at its end", o.lines("2026-04", "2026-04-30T12:00:00Z"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 300 - final 30/30 (no rate)")
+	})
+	t.Run("the closing reading", func(t *testing.T) {
+		o, read := start(t)
+		o.everyDay(2, "IVR", "10")
+		o.exec(`delete from dw.fact_license_reading where reading_date = '2026-04-30'`)
+		read(2, "IVR", "2026-04-30T11:04:59Z", "301") // 23:04:59: an hour of it is left
+		wantLines(t, "too early", o.lines("2026-04", "infinity"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 301 - provisional 30/30 (no rate; no closing reading)")
+		read(2, "IVR", "2026-04-30T11:05:00Z", "302")
+		wantLines(t, "in time", o.lines("2026-04", "infinity"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 302 - final 30/30 (no rate)")
+	})
+	t.Run("a counter falls", func(t *testing.T) {
+		o, read := start(t)
+		o.everyDay(2, "IVR", "10")
+		read(2, "IVR", "2026-04-20T11:55:00Z", "7")
+		wantLines(t, "from a day to the next", o.lines("2026-04", "infinity"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 300 - provisional 30/30 (no rate; counter fell on 2026-04-20)")
+		o.exec(`delete from dw.fact_license_reading where items = 7`)
+		read(2, "IVR", "2026-04-20T11:40:00Z", "5000")
+		wantLines(t, "within a day", o.lines("2026-04", "infinity"), "ivr_minutes IVR usage 2026-04-01 2026-04-30 300 - provisional 30/30 (no rate; counter fell on 2026-04-20)")
+	})
+	t.Run("a gauge may fall", func(t *testing.T) {
+		o, read := start(t)
+		o.everyDay(1, "Chat", "1")
+		read(1, "Chat", "2026-04-20T11:55:00Z", "3")
+		wantLines(t, "", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 30 - final 30/30 (no rate)")
+	})
+	t.Run("another name", func(t *testing.T) {
+		o, read := start(t)
+		o.everyDay(2, "IVR", "10")
+		o.exec(`update dw.fact_license_reading set description = 'Voice' where reading_date > '2026-04-20'`)
+		read(2, "IVR", "2026-03-25T11:10:00Z", "9000")
+		wantLines(t, "", o.lines("2026-04", "infinity"),
+			"ivr_minutes IVR usage 2026-04-01 2026-04-30 200 - provisional 20/30 (no rate; days missing: 10; no closing reading)",
+			"ivr_minutes Voice usage 2026-04-01 2026-04-30 300 - final 10/10 (no rate)")
+	})
+	t.Run("a gauge unseen on a day", func(t *testing.T) {
+		o, read := start(t)
+		o.everyDay(1, "Chat", "1")
+		o.exec(`delete from dw.fact_license_reading where reading_date = '2026-04-15'`)
+		read(1, "Chat", "2026-04-20T11:55:00Z", "20")
+		wantLines(t, "", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 30 - provisional 29/30 (no rate; days missing: 1)")
+		// Whoever imports a figure of the last day has asked the vendor about the month.
+		o.exec(`update dw.fact_license_snapshot set is_imported = true where snapshot_date = '2026-04-30'`)
+		wantLines(t, "", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 30 - final 29/30 (no rate; days missing: 1)")
+	})
+	t.Run("a month that was not read", func(t *testing.T) {
+		o, read := start(t)
+		o.price("wolkvox/////license 2 USD 2026-01-01")
+		o.exec(`insert into billing.product_rule (product, rule, reason, known_since) values ('chat_licenses', 'average', 'r', '2026-01-01')`)
+		read(1, "Chat", "2026-03-30T11:55:00Z", "20")
+		read(2, "IVR", "2026-03-30T11:55:00Z", "20")
+		lost := []string{"chat_licenses Chat license 2026-04-01 2026-04-30 ? - provisional 0/30 (days missing: 30; no closing reading)",
+			"ivr_minutes IVR usage 2026-04-01 2026-04-30 ? - provisional 0/30 (no rate; days missing: 30; no closing reading)"}
+		wantLines(t, "no run", o.lines("2026-04", "infinity"), lost...)
+		wantLines(t, "on the first", o.lines("2026-05", "infinity")) // no day of it is over: nothing is missing yet
+		run := func(number int, at, status, failed string) {
+			o.exec(`insert into ops.run (run_id, source, dataset, scope, account, status, owner, fence, business_at, started_at, finished_at, error) overriding system value
+				values ($1, 'wolkvox', 'wolkvox.billing', 'calls', 'calls', $2, 'test', 1, $3::text::timestamptz, now(), now(), nullif($4, ''))`, number, status, at, failed)
+		}
+		run(1, "2026-03-31T10:59:00Z", "ok", "") // still March in Auckland
+		wantLines(t, "a run of the month before", o.lines("2026-04", "infinity"), lost...)
+		run(2, "2026-04-12T12:00:00Z", "ok", "")
+		wantLines(t, "a whole run that did not tell them", o.lines("2026-04", "infinity"))
+		wantLines(t, "before that run", o.lines("2026-04", "2026-04-12T11:59:00Z"),
+			"chat_licenses Chat license 2026-04-01 2026-04-30 ? - provisional 0/30 (no rate; period is not over; days missing: 11)",
+			"ivr_minutes IVR usage 2026-04-01 2026-04-30 ? - provisional 0/30 (no rate; period is not over; days missing: 11)")
+		run(3, "2026-04-13T12:00:00Z", "partial", "extract ivr_minutes: 503")
+		wantLines(t, "and one that failed on one of them", o.lines("2026-04", "infinity"), lost[1])
+	})
+}
+
+// Rounding is half away from zero on either side of it, and once.
+func TestDivideRounded(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	for expression, want := range map[string]string{
+		"-1, 2, 0": "-1", "1, 2, 0": "1", "-5, 1000, 2": "-0.01", "5, 1000, 2": "0.01", "-4999, 1000000, 2": "0.00", "-2, 3, 3": "-0.667", "-1, 3, 3": "-0.333",
+		"0, 7, 3": "0.000", "-7, 2, 0": "-4", "-149, 100, 1": "-1.5", "-0.5, 1, 0": "-1",
+	} {
+		o.want(`select billing.divide_rounded(`+expression+`)::text`, want)
+	}
 }

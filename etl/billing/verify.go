@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -28,15 +29,29 @@ func (v *Verification) differs(format string, args ...any) {
 
 // Verify recomputes the hashes of closed months: the text of every frozen row from its columns, its hash,
 // and the chain. The zero Period means all; otherwise the chain is followed through all links and the rows
-// are looked at of those of the period. Nothing is taken from the functions of the database that closed it.
-func (b *Billing) Verify(ctx context.Context, only Period) (v Verification, err error) {
+// are looked at of those of the period. Each of the kept hashes, hexadecimal, must be that of a link: so it
+// is found out when links were taken off the end, or all were made anew. Nothing is taken from the functions
+// of the database that closed it.
+func (b *Billing) Verify(ctx context.Context, only Period, kept ...string) (v Verification, err error) {
 	err = b.read(ctx, func(tx pgx.Tx) error {
 		type link struct {
 			Link           int64
 			Kind, Period   string
 			Previous, Hash []byte
+			Says, Headers  string // what the chain and what the headers tell of the link; the hash covers the header alone
 		}
-		rows, err := tx.Query(ctx, `select link, kind, period, previous_hash, hash from billing.chain order by link`)
+		rows, err := tx.Query(ctx, `
+			select c.link, c.kind, c.period, c.previous_hash, c.hash, format('%s of %s at %s', c.kind, c.period, c.at), coalesce((
+				select string_agg(format('%s of %s at %s', h.kind, h.period, h.at), ' and ')
+				from (
+					select link, 'close' as kind, period, closed_at as at from billing.close
+					union all
+					select link, 'reopen', period, reopened_at from billing.reopen
+				) as h
+				where h.link = c.link
+			), 'nothing')
+			from billing.chain as c
+			order by c.link`)
 		if err != nil {
 			return err
 		}
@@ -50,6 +65,7 @@ func (b *Billing) Verify(ctx context.Context, only Period) (v Verification, err 
 				return err
 			}
 		}
+		var hashes []string
 		previous := make([]byte, sha256.Size)
 		for i, l := range links {
 			name := fmt.Sprintf("link %d (%s of %s)", l.Link, l.Kind, l.Period)
@@ -59,7 +75,11 @@ func (b *Billing) Verify(ctx context.Context, only Period) (v Verification, err 
 			if !bytes.Equal(l.Previous, previous) {
 				v.differs("%s: previous_hash is %x, the link before has %x", name, l.Previous, previous)
 			}
+			if l.Says != l.Headers {
+				v.differs("%s: the chain says %s, its header says %s", name, l.Says, l.Headers)
+			}
 			previous, v.Head = l.Hash, fmt.Sprintf("%x", l.Hash)
+			hashes = append(hashes, v.Head)
 			if only != (Period{}) && l.Period != only.String() {
 				continue
 			}
@@ -97,6 +117,11 @@ func (b *Billing) Verify(ctx context.Context, only Period) (v Verification, err 
 				if err := v.count(ctx, tx, name, l.Link); err != nil {
 					return err
 				}
+			}
+		}
+		for _, hash := range kept {
+			if !slices.Contains(hashes, strings.ToLower(hash)) {
+				v.differs("no link has the hash %s: links were taken off the end, or all were made anew", hash)
 			}
 		}
 		// Rows that no link seals.
@@ -165,14 +190,18 @@ func (v *Verification) look(ctx context.Context, tx pgx.Tx, name, table, fields,
 func (v *Verification) count(ctx context.Context, tx pgx.Tx, name string, link int64) error {
 	var says, has string
 	err := tx.QueryRow(ctx, `
-		select format('%s lines, %s adjustments, %s days, totals %s', c.lines, c.adjustments, c.days, c.totals),
-			format('%s lines, %s adjustments, %s days, totals %s',
+		select format('%s lines, %s adjustments, %s days, totals %s, of adjustments %s', c.lines, c.adjustments, c.days, c.totals, c.adjustment_totals),
+			format('%s lines, %s adjustments, %s days, totals %s, of adjustments %s',
 				(select count(*) from billing.closed_line as l where l.link = c.link and l.kind = 'statement'),
 				(select count(*) from billing.closed_line as l where l.link = c.link and l.kind = 'adjustment'),
 				(select count(*) from billing.closed_day as d where d.link = c.link),
 				coalesce((select string_agg(text, '; ' order by text collate "C") from (
 					select l.currency || ' ' || sum(l.amount) as text from billing.closed_line as l
 					where l.link = c.link and l.kind = 'statement' and l.amount is not null group by l.currency
+				) as t), ''),
+				coalesce((select string_agg(text, '; ' order by text collate "C") from (
+					select l.currency || ' ' || sum(l.amount) as text from billing.closed_line as l
+					where l.link = c.link and l.kind = 'adjustment' and l.amount is not null group by l.currency
 				) as t), ''))
 		from billing.close as c
 		where c.link = $1`, link).Scan(&says, &has)
@@ -185,12 +214,14 @@ func (v *Verification) count(ctx context.Context, tx pgx.Tx, name string, link i
 	return err
 }
 
-// fieldsOf are the columns of a table of closed months as SQL, each as it stands in the canonical text.
+// fieldsOf are the columns of a table of closed months as SQL, each as it stands in the canonical text. to_char
+// gives NULL for infinity and hides an era: no row was closed with such, so what has them is told otherwise.
 func fieldsOf(ctx context.Context, tx pgx.Tx, table string) (string, error) {
 	rows, err := tx.Query(ctx, `
 		select case format_type(atttypid, null)
-				when 'date' then format('to_char(%I, ''YYYY-MM-DD'')', attname)
-				when 'timestamp with time zone' then format('to_char(%I at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS.US"Z"'')', attname)
+				when 'date' then format('case when isfinite(%1$I) and %1$I >= ''0001-01-01'' then to_char(%1$I, ''YYYY-MM-DD'') else %1$I::text end', attname)
+				when 'timestamp with time zone' then format(
+					'case when isfinite(%1$I) and %1$I >= ''0001-01-01'' then to_char(%1$I at time zone ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS.US"Z"'') else %1$I::text end', attname)
 				when 'numeric' then format('trim_scale(%I)::text', attname)
 				else format('%I::text', attname)
 			end

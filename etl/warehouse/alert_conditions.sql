@@ -499,22 +499,26 @@ restated as (
     join scope as s on s.dataset = 'keystone.history' and s.scope = c.customer_id
 ),
 
--- Days of closed months that the vendor told otherwise since, by customer and month, likewise.
+-- Days of closed months that the vendor told otherwise since, by customer and month, likewise; of wolkvox by account.
 closed_day_changed as (
     select
-        format('closed_day_changed:%s:%s', c.customer_id, c.period),
+        format('closed_day_changed:%s:%s', s.scope, c.period),
         'closed_day_changed',
         'warn',
         c.account,
-        format('NetApp changed days of customer %s in %s, which is closed', c.customer_id, c.period),
-        format('%s changes, counted by service level, between %s and %s, the last met by run %s. The closed month stays; what they come to is adjusted in the open one: see mart.adjustment where adjusts_period = ''%s''.',
-            c.changes, c.first_day, c.last_day, c.run_id, c.period),
+        case s.source
+            when 'keystone' then format('NetApp changed days of customer %s in %s, which is closed', c.customer_id, c.period)
+            else format('readings of account %s were imported into %s, which is closed', c.account, c.period)
+        end,
+        format('%s changes, counted by %s, between %s and %s, the last met by run %s. The closed month stays; what they come to is adjusted in the open one: see mart.adjustment where adjusts_period = ''%s''.',
+            c.changes, case s.source when 'keystone' then 'service level' else 'product' end, c.first_day, c.last_day, c.run_id, c.period),
         c.known_since,
         c.run_id,
         false,
         0::bigint
     from billing.closed_day_changed($1::timestamptz - interval '7 days') as c
     join scope as s on s.dataset = 'keystone.history' and s.scope = c.customer_id
+        or s.dataset = 'wolkvox.billing' and c.customer_id = '' and s.scope = c.account
 ),
 
 -- Subscriptions that the vendor no longer lists although their term runs.

@@ -584,9 +584,10 @@ func TestClosedDayAlert(t *testing.T) {
 	// The first is closed, the second is not.
 	w.exec(`begin;
 		insert into billing.closed_day (link, day_no, period_start, period_end, source, customer_id, account, subscription_number, discriminator, item, level_ordinal,
-			description, charge, is_waiver, day, quantity, scale, basis)
-		select 1, 1, '2026-05-01', '2026-05-01', 'keystone', c.customer_id, c.account, s.subscription_number, s.discriminator, l.service_level, l.level_ordinal, '', 'committed', false, '2026-05-01', 1, 1, 'observed'
-		from dw.dim_service_level as l join dw.dim_subscription as s using (subscription_key) join dw.dim_customer as c on c.customer_key = l.customer_key;
+			description, charge, is_waiver, day, quantity, scale, basis, known_since)
+		select 1, 1, '2026-05-01', '2026-05-01', 'keystone', c.customer_id, c.account, s.subscription_number, s.discriminator, l.service_level, l.level_ordinal, '', 'committed', false, d.usage_date, 1, 1, 'observed', d.known_since
+		from dw.dim_service_level as l join dw.dim_subscription as s using (subscription_key) join dw.dim_customer as c on c.customer_key = l.customer_key
+		join dw.fact_daily_consumption as d on d.customer_key = l.customer_key and d.service_level_key = l.service_level_key and d.usage_date = '2026-05-01';
 		insert into billing.close (link, period, version, closed_at, closed_by, database_user, lines, adjustments, days, totals, adjustment_totals)
 		values (1, '2026-05', 1, '` + w.now.Format(time.RFC3339) + `', 'jane', 'x', 0, 0, 1, '', '');
 		insert into billing.chain (link, kind, period, at, previous_hash, hash)
@@ -602,6 +603,16 @@ func TestClosedDayAlert(t *testing.T) {
 	w.want(`select detail like '1 changes, counted by service level, between 2026-05-01 and 2026-05-01, the last met by run 3. The closed month stays%' from mart.alert where kind = 'closed_day_changed'`, "true")
 	w.now = w.now.Add(8 * days)
 	wantLook()
+
+	// Readings that are imported into it.
+	w.ran("wolkvox.billing", "calls", "", 90*days)
+	w.exec(`update ops.watermark set next_due_at = 'infinity'`)
+	w.exec(`insert into dw.dim_operation (operation_key, account, operation, server, zone, first_seen_at) overriding system value values (1, 'calls', 'OP', '0039', 'America/Bogota', now())`)
+	w.exec(`insert into dw.dim_product (product_key, product_number, api, title, unit, kind) overriding system value values (1, 1, 'chat', 'Chat', 'licences', 'gauge') on conflict do nothing`)
+	w.exec(`insert into dw.fact_license_snapshot (operation_key, product_key, description, snapshot_date, items, items_text, items_min, items_max, reading_count, read_at, payload_id, run_id, is_imported, zone)
+		select 1, min(product_key), 'Chat', '2026-05-31', 7, '7', 7, 7, 1, '2026-06-01T04:59:00Z', 1, (select max(run_id) from ops.run), true, 'America/Bogota' from dw.dim_product`)
+	wantLines(t, slices.DeleteFunc(w.look(), func(line string) bool { return !strings.Contains(line, "closed_day_changed") }), "opened warn closed_day_changed closed_day_changed:calls:2026-05")
+	w.want(`select concat_ws(': ', account, subject, detail) like 'calls: readings of account calls were imported into 2026-05, which is closed: 1 changes, counted by product, between 2026-05-31%' from mart.alert where kind = 'closed_day_changed'`, "true")
 }
 
 // TestQuarantineAlert: told when it appears, again when it grew but once a day at most, and when it is empty.

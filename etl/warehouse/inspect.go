@@ -259,13 +259,16 @@ func (i *inspection) reader(ctx context.Context) error {
 // books asks who could change closed months: triggers refuse everybody but the owner, who can take them off.
 func (i *inspection) books(ctx context.Context) error {
 	var owner string
-	var canLogin, isOwner, isSuperuser bool
+	var canLogin, isOwner, createsRoles, isSuperuser bool
 	err := i.conn.QueryRow(ctx, `
-		select r.rolname, r.rolcanlogin, pg_has_role(c.relowner, 'member'), (select rolsuper from pg_roles where rolname = current_user)
+		select r.rolname, r.rolcanlogin, pg_has_role(c.relowner, 'member'),
+			me.rolcreaterole and current_setting('server_version_num')::integer < 160000, -- since then it takes the right to grant that very role
+			me.rolsuper
 		from pg_class as c
+		join pg_roles as me on me.rolname = current_user
 		join pg_namespace as n on n.oid = c.relnamespace
 		join pg_roles as r on r.oid = c.relowner
-		where n.nspname = 'billing' and c.relname = 'chain'`).Scan(&owner, &canLogin, &isOwner, &isSuperuser)
+		where n.nspname = 'billing' and c.relname = 'chain'`).Scan(&owner, &canLogin, &isOwner, &createsRoles, &isSuperuser)
 	const about = "closed months"
 	switch {
 	case errors.Is(err, pgx.ErrNoRows): // not migrated so far
@@ -278,7 +281,9 @@ func (i *inspection) books(ctx context.Context) error {
 	case isSuperuser:
 		i.add(OK, about, "", "they belong to %s, as whom nobody logs in; we are a superuser, who could change them", owner)
 	case isOwner:
-		i.add(Warn, about, fmt.Sprintf("as an administrator: revoke %s from %s", owner, i.role()), "role %s may become their owner %s, and could change them", i.server.Role, owner)
+		i.add(Warn, about, fmt.Sprintf("as an administrator: revoke %s from %s, and close and load as roles that did not migrate", owner, i.role()), "role %s may become their owner %s, and could change them", i.server.Role, owner)
+	case createsRoles:
+		i.add(Warn, about, "close and load as roles that did not migrate, and may not create roles", "role %s may create roles, so it may become their owner %s, and could change them", i.server.Role, owner)
 	default:
 		i.add(OK, about, "", "they belong to %s, as whom nobody logs in", owner)
 	}

@@ -177,13 +177,13 @@ var metricGroups = []MetricGroup{
 			left join month as m using (account, state)`,
 	},
 	{
-		Name: "closed", source: "keystone", Every: 5 * time.Minute, Labels: []string{"account"},
-		Metrics: []Metric{{Name: "meterhouse_changes_after_close", Help: "Days of closed months, counted by service level, of which the vendor told other figures since they were closed. They are adjusted in the open month."}},
+		Name: "closed", Every: 5 * time.Minute, Labels: []string{"source", "account"},
+		Metrics: []Metric{{Name: "meterhouse_changes_after_close", Help: "Days of closed months, counted by service level or product, of which the vendor told other figures or readings were imported since they were closed. They are adjusted in the open month."}},
 		sql: `
-			select d.account, coalesce(sum(c.changes), 0)
-			from (select distinct account from ops.watermark where dataset = 'keystone.history') as d
-			left join billing.closed_day_changed('-infinity') as c using (account)
-			group by d.account`,
+			select d.source, d.account, coalesce(sum(c.changes), 0)
+			from (select distinct source, account from ops.watermark where dataset in ('keystone.history', 'wolkvox.billing')) as d
+			left join billing.closed_day_changed('-infinity') as c on c.account = d.account and (c.customer_id = '') = (d.source = 'wolkvox')
+			group by d.source, d.account`,
 	},
 	budget,
 	dayCalls,

@@ -329,6 +329,7 @@ select
         else 'ok'
     end as status,
     w.account,
+    w.last_run_id,
     round(extract(epoch from clock.now_at - w.watermark) / 3600, 3) as lag_hours
 from ops.watermark as w
 cross join (select max(coalesce(nullif(current_setting('meterhouse.now', true), '')::timestamptz, fixed_at, now())) as now_at from ops.clock) as clock
@@ -352,7 +353,8 @@ select
         when w.next_due_at < clock.now_at then 'late'
         else 'ok'
     end as status,
-    w.account
+    w.account,
+    w.last_run_id
 from ops.watermark as w
 cross join (select max(coalesce(nullif(current_setting('meterhouse.now', true), '')::timestamptz, fixed_at, now())) as now_at from ops.clock) as clock
 left join ops.run as r on r.run_id = w.last_run_id;
@@ -366,6 +368,7 @@ comment on column mart.freshness.next_due_at is 'When it is due next, UTC; NULL 
 comment on column mart.freshness.lag is 'How far the watermark is behind now.';
 comment on column mart.freshness.status is 'ok; late (due and not done); failing (the last run failed); never (nothing loaded yet).';
 comment on column mart.freshness.account is 'Configured account.';
+comment on column mart.freshness.last_run_id is 'The newest run that counts for it; NULL before the first one.';
 drop view mart.license_high_water;
 drop view mart.monthly_burst;
 drop view mart.coverage;
