@@ -42,6 +42,7 @@ var martKeys = map[string]string{
 	"license_snapshot":   licenseKey + ", snapshot_date",
 	"month":              levelKey + ", month",
 	"monthly_burst":      levelKey + ", month",
+	"payload":            "payload_id",
 	"quarantine":         "quarantine_id",
 	"restatement":        levelKey + ", usage_date, column_name, known_from, known_until",
 	"run":                "run_id",
