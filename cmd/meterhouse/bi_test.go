@@ -31,7 +31,8 @@ type desk struct {
 	sim   *metabasesim.Sim
 	base  string
 	login string
-	me    string // session of a person
+	me    string    // session of a person
+	bi    *pgx.Conn // of Metabase, in the zone of somebody's desk
 }
 
 func newDesk(t *testing.T) *desk {
@@ -83,25 +84,30 @@ func (d *desk) connect(details map[string]any) error {
 	return err
 }
 
+// reader is Metabase's connection; it asks one thing after the other.
 func (d *desk) reader() *pgx.Conn {
 	d.t.Helper()
+	if d.bi != nil {
+		return d.bi
+	}
 	u, err := url.Parse(d.database)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	u.User = url.UserPassword(d.login, "its own secret")
-	conn, err := pgx.Connect(d.t.Context(), u.String())
+	if d.bi, err = pgx.Connect(d.t.Context(), u.String()); err == nil {
+		_, err = d.bi.Exec(d.t.Context(), "set timezone = 'Pacific/Kiritimati'")
+	}
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	return conn
+	d.t.Cleanup(func() { d.bi.Close(context.Background()) })
+	return d.bi
 }
 
 // catalogue is what the login sees of every schema.
 func (d *desk) catalogue() (tables []metabasesim.Table) {
-	conn := d.reader()
-	defer conn.Close(context.Background())
-	rows, err := conn.Query(d.t.Context(), `
+	rows, err := d.reader().Query(d.t.Context(), `
 		select n.nspname, c.relname, coalesce(obj_description(c.oid, 'pg_class'), ''), a.attname, format_type(a.atttypid, null), coalesce(col_description(c.oid, a.attnum), '')
 		from pg_class as c join pg_namespace as n on n.oid = c.relnamespace join pg_attribute as a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 		where has_schema_privilege(n.oid, 'usage') and c.relkind in ('r', 'p', 'v') and has_table_privilege(c.oid, 'select') and n.nspname !~ '^pg_|information_schema'
@@ -123,14 +129,9 @@ func (d *desk) catalogue() (tables []metabasesim.Table) {
 	return tables
 }
 
-// query runs a question as the login, in the zone of somebody's desk.
+// query runs a question as the login.
 func (d *desk) query(ctx context.Context, sql string) (columns []string, out [][]any, err error) {
-	conn := d.reader()
-	defer conn.Close(context.Background())
-	if _, err := conn.Exec(ctx, "set timezone = 'Pacific/Kiritimati'"); err != nil {
-		return nil, nil, err
-	}
-	return asTexts(ctx, conn, sql)
+	return asTexts(ctx, d.reader(), sql)
 }
 
 // asTexts runs a query and has every value as Postgres writes it.

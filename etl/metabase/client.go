@@ -59,7 +59,6 @@ type client struct {
 	secrets []string // starred out of excerpts
 	session string
 	apiKey  string
-	writes  int // requests that changed something, sessions aside
 }
 
 func newClient(cfg Config) (*client, error) {
