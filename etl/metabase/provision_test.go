@@ -564,7 +564,11 @@ func TestEveryRequestFailsOnce(t *testing.T) {
 		if diff := cmp.Diff(want, withoutIDs(h.sim.State())); diff != "" {
 			rt.Fatalf("(-want +got):\n%s", diff)
 		}
-		h.settled()
+		// A session whose id never came stays open, until Metabase ends it.
+		before := h.sim.Writes()
+		if again := h.must(); h.sim.Writes() != before || len(again.Changes) > 0 {
+			rt.Fatalf("again: %d writes, %+v", h.sim.Writes()-before, again)
+		}
 	})
 }
 
