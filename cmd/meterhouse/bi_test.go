@@ -428,7 +428,7 @@ func (d *desk) figuresAreTheMarts(items map[[2]string]int) {
 	holes := 0
 	for _, row := range run("Committed and consumed by day").rows {
 		day := fmt.Sprint(row[0])
-		want := d.value(`select case when exists (select from mart.coverage as c where c.dataset = 'keystone.history' and c.day = $1::date and c.status in ('missing', 'lost', 'empty')
+		want := d.value(`select case when exists (select from mart.coverage as c where c.dataset = 'keystone.history' and c.day = $1::date and c.status in ('missing', 'lost')
 			and (c.service_level is null or c.service_level in (select service_level from mart.daily_consumption where level_class = 'base')))
 			then 'hole' else (select sum(consumed_avg_tib)::text from mart.daily_consumption where level_class = 'base' and usage_date = $1::date) end`, day)
 		got := "hole"

@@ -21,7 +21,7 @@ hole as (
     select distinct c.day
     from mart.coverage as c
     cross join span
-    where c.dataset = 'keystone.history' and c.status in ('missing', 'lost', 'empty') and c.day >= span.from_day and c.day < span.until_day
+    where c.dataset = 'keystone.history' and c.status in ('missing', 'lost') and c.day >= span.from_day and c.day < span.until_day
         and (c.service_level is null or c.service_level in (select service_level from level_day))
         [[and c.customer_id = {{customer}}]]
 )
