@@ -114,7 +114,8 @@ func (p program) check(t *testing.T) {
 	if err := a.start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.loadConfig(need{database: true, vendors: p.config != ""}); err != nil || stderr.Len() > 0 {
+	needs := need{database: true, vendors: p.config != "", bi: slices.Equal(p.args, []string{"bi", "provision"})}
+	if _, err := a.loadConfig(needs); err != nil || stderr.Len() > 0 {
 		t.Errorf("%s: the configuration is refused: %v\n%s", p.where, err, stderr.String())
 	}
 }
@@ -126,9 +127,14 @@ func madeUp(variable string) string {
 		return "postgres://meterhouse:made-up@db.example/meterhouse\n"
 	case strings.Contains(variable, "KEY_FILE"):
 		return testKey + "\n"
+	case strings.Contains(variable, "HASH_FILE"):
+		return madeUpHash + "\n"
 	}
 	return "made-up-" + strings.ToLower(variable) + "\n"
 }
+
+// madeUpHash is the bcrypt hash of "made-up password".
+const madeUpHash = "$2a$12$IcnEHC0IvC9gRPbT79ofGeKOEzVk2uOh9uT3A70VfKf/08.wfIV1m"
 
 func holdsSecret(variable, value string) bool {
 	if u, err := url.Parse(value); err == nil && u.User != nil {
@@ -151,6 +157,8 @@ type composeSource struct {
 
 type composeService struct {
 	Image       string            `yaml:"image"`
+	Entrypoint  []string          `yaml:"entrypoint"`
+	Ports       []string          `yaml:"ports"`
 	Build       string            `yaml:"build"`
 	User        string            `yaml:"user"`
 	ReadOnly    bool              `yaml:"read_only"`
@@ -209,7 +217,7 @@ func atLeast(t *testing.T, what, text string, least time.Duration) {
 }
 
 // pinned is a reference to an image by its version in full, to the patch.
-var pinned = regexp.MustCompile(`^[a-z0-9./-]+:(\d+\.)+\d+(-[a-z0-9.]+)?$`)
+var pinned = regexp.MustCompile(`^[a-z0-9./-]+:v?(\d+\.)+\d+(-[a-z0-9.]+)?$`)
 
 func readCompose(t *testing.T) (compose composeFile) {
 	t.Helper()
@@ -241,8 +249,13 @@ func TestCompose(t *testing.T) {
 		if s.Logging.Driver != "local" {
 			t.Errorf("%s: log driver %q: want one that rotates, local", name, s.Logging.Driver)
 		}
-		if s.stays() && len(s.Profiles) == 0 != (s.Restart == "unless-stopped") {
-			t.Errorf("%s: restart %q, profiles %q: want what stays, and belongs to no profile, started again", name, s.Restart, s.Profiles)
+		if isDemo := slices.Equal(s.Profiles, []string{"demo"}); (s.stays() && !isDemo) != (s.Restart == "unless-stopped") {
+			t.Errorf("%s: restart %q, profiles %q: want what stays, but for the demo, started again", name, s.Restart, s.Profiles)
+		}
+		for _, port := range s.Ports {
+			if !strings.HasPrefix(port, "127.0.0.1:") {
+				t.Errorf("%s: port %s is open to other machines", name, port)
+			}
 		}
 		if s.stays() != (len(s.HealthCheck.Test) > 0) {
 			t.Errorf("%s: has a health check: %v, stays up: %v", name, len(s.HealthCheck.Test) > 0, s.stays())
@@ -312,6 +325,96 @@ func TestCompose(t *testing.T) {
 		if !handed[name] {
 			t.Errorf("secret %s is handed to nobody", name)
 		}
+	}
+}
+
+// TestComposeProfiles holds what belongs together: Metabase, which reaches its own database and ours, and
+// Prometheus, which logs in and has the rules that are shipped.
+func TestComposeProfiles(t *testing.T) {
+	t.Parallel()
+	compose := readCompose(t)
+	for profile, want := range map[string][]string{
+		"": {"meterhouse", "migrate", "postgres"}, "bi": {"bi-provision", "metabase", "metabase-postgres"}, "prometheus": {"prometheus"},
+		"demo": {"demo", "demo-migrate", "demo-postgres", "vendors"},
+	} {
+		var got []string
+		for name, s := range compose.Services {
+			if strings.Join(s.Profiles, " ") == profile {
+				got = append(got, name)
+			}
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("profile %q (-want +got):\n%s", profile, diff)
+		}
+	}
+
+	bi, theirs := compose.Services["metabase"], compose.Services["metabase-postgres"]
+	if bi.Environment["MB_DB_TYPE"] != "postgres" || bi.Environment["MB_DB_HOST"] != "metabase-postgres" || bi.Environment["MB_DB_USER"] != theirs.Environment["POSTGRES_USER"] ||
+		bi.Environment["MB_DB_PASS_FILE"] != theirs.Environment["POSTGRES_PASSWORD_FILE"] || !slices.Equal(theirs.Networks, []string{"metabase"}) || !slices.Contains(bi.Networks, "metabase") {
+		t.Errorf("Metabase %v, its database %v: want one of its own that only it reaches", bi.Environment, theirs.Environment)
+	}
+	if got := strings.Join(bi.Entrypoint, " "); !strings.Contains(got, "$$(cat /run/secrets/metabase_encryption_key)") || !slices.Contains(bi.Secrets, "metabase_encryption_key") {
+		t.Errorf("entrypoint %q: want the key from its secret", got)
+	}
+	for _, secret := range []string{"database_url", "secrets_key", "postgres_password"} {
+		if slices.Contains(bi.Secrets, secret) {
+			t.Errorf("Metabase is handed %s", secret)
+		}
+	}
+	if got := compose.Services["bi-provision"].Environment["METERHOUSE_BI_URL"]; got != "http://metabase:3000" || !slices.Contains(bi.Ports, "127.0.0.1:3000:3000") {
+		t.Errorf("bi-provision asks %s, Metabase listens at %v", got, bi.Ports)
+	}
+
+	monitor := compose.Services["prometheus"]
+	mounted := map[string]string{}
+	for _, c := range monitor.Configs {
+		mounted[c.Target] = path.Clean(compose.Configs[c.Source].File)
+	}
+	var file string
+	for _, arg := range monitor.Command {
+		if name, is := strings.CutPrefix(arg, "--config.file="); is {
+			file = name
+		}
+	}
+	var scrape struct {
+		Rules  []string `yaml:"rule_files"`
+		Scrape []struct {
+			Auth struct {
+				User string `yaml:"username"`
+				File string `yaml:"password_file"`
+			} `yaml:"basic_auth"`
+			Static []struct{ Targets []string } `yaml:"static_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	if err := yaml.UnmarshalWithOptions([]byte(readRepository(t, mounted[file])), &scrape); err != nil {
+		t.Fatal(err)
+	}
+	if len(scrape.Rules) != 1 || mounted[scrape.Rules[0]] != "docs/install/prometheus-alerts.yaml" {
+		t.Errorf("rules %q of %v: want the ones that are shipped", scrape.Rules, mounted)
+	}
+	secret := strings.TrimPrefix(scrape.Scrape[0].Auth.File, "/run/secrets/")
+	if hash := "prometheus_hash"; !slices.Contains(monitor.Secrets, secret) || !slices.Contains(compose.Services["meterhouse"].Secrets, hash) {
+		t.Errorf("Prometheus logs in with %s: want a secret of it, and its hash one of meterhouse", scrape.Scrape[0].Auth.File)
+	}
+	// What the example has behind a # is what Prometheus needs.
+	text := strings.ReplaceAll(readRepository(t, exampleConfig), "# prometheus:", "prometheus:")
+	serve := compose.Services["meterhouse"]
+	a := &app{env: map[string]string{"METERHOUSE_DATABASE_URL": "postgres://h/d", "METERHOUSE_CONSOLE_LISTEN": serve.Environment["METERHOUSE_CONSOLE_LISTEN"], "PROMETHEUS_HASH": madeUpHash, "CONSOLE_ADMIN_HASH": madeUpHash, "KEYSTONE_REFRESH_TOKEN": "made-up-keystone-token", "WOLKVOX_TOKEN": "made-up-wolkvox-token", "METERHOUSE_SECRETS_KEY": testKey},
+		logFormat: "text", stderr: io.Discard, progress: newProgress(io.Discard), configFile: writeFile(t, "meterhouse.yaml", text)}
+	if err := a.start(); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := a.loadConfig(need{database: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(cfg.Console.Listen, ":")
+	if !slices.Equal(serve.Ports, []string{"127.0.0.1:" + port + ":" + port}) || strings.HasPrefix(cfg.Console.Listen, "127.") {
+		t.Errorf("the console listens at %s, Compose shows %q: want all of the container's, and this machine's loopback only", cfg.Console.Listen, serve.Ports)
+	}
+	if cfg.Console.Users[scrape.Scrape[0].Auth.User].Password.text() != madeUpHash || scrape.Scrape[0].Static[0].Targets[0] != "meterhouse:"+port {
+		t.Errorf("console %+v, Prometheus asks as %s at %v", cfg.Console, scrape.Scrape[0].Auth.User, scrape.Scrape[0].Static)
 	}
 }
 
