@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"go/version"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -49,6 +51,7 @@ type program struct {
 	env     map[string]string
 	config  string   // file of ours that stands for the one of METERHOUSE_CONFIG
 	secrets []string // files that it is handed
+	isDemo  bool     // it brings its own database
 }
 
 // parse checks a command line without running it.
@@ -114,7 +117,7 @@ func (p program) check(t *testing.T) {
 	if err := a.start(); err != nil {
 		t.Fatal(err)
 	}
-	needs := need{database: true, vendors: p.config != "", bi: slices.Equal(p.args, []string{"bi", "provision"})}
+	needs := need{database: !p.isDemo, vendors: p.config != "", bi: slices.Equal(p.args, []string{"bi", "provision"})}
 	if _, err := a.loadConfig(needs); err != nil || stderr.Len() > 0 {
 		t.Errorf("%s: the configuration is refused: %v\n%s", p.where, err, stderr.String())
 	}
@@ -159,7 +162,7 @@ type composeService struct {
 	Image       string            `yaml:"image"`
 	Entrypoint  []string          `yaml:"entrypoint"`
 	Ports       []string          `yaml:"ports"`
-	Build       string            `yaml:"build"`
+	Build       any               `yaml:"build"`
 	User        string            `yaml:"user"`
 	ReadOnly    bool              `yaml:"read_only"`
 	CapDrop     []string          `yaml:"cap_drop"`
@@ -191,8 +194,10 @@ type composeService struct {
 
 // stays tells that a service runs until it is stopped.
 func (s composeService) stays() bool {
-	return s.Build == "" || slices.Contains(s.Command, "simulate") || slices.Contains(s.Command, "serve")
+	return s.Build == nil || slices.Contains(s.Command, "--serve") || slices.Contains(s.Command, "serve")
 }
+
+func (s composeService) isDemo() bool { return slices.Equal(s.Profiles, []string{"demo"}) }
 
 // isServe tells that a command line is the service, not a question to it.
 func isServe(args []string) bool {
@@ -237,7 +242,7 @@ func TestCompose(t *testing.T) {
 	handed := map[string]bool{}
 	serves := 0
 	for name, s := range compose.Services {
-		if s.Build == "" && !pinned.MatchString(s.Image) {
+		if s.Build == nil && !pinned.MatchString(s.Image) {
 			t.Errorf("%s: image %q: want a version in full", name, s.Image)
 		}
 		if !regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`).MatchString(s.User) {
@@ -249,7 +254,7 @@ func TestCompose(t *testing.T) {
 		if s.Logging.Driver != "local" {
 			t.Errorf("%s: log driver %q: want one that rotates, local", name, s.Logging.Driver)
 		}
-		if isDemo := slices.Equal(s.Profiles, []string{"demo"}); (s.stays() && !isDemo) != (s.Restart == "unless-stopped") {
+		if (s.stays() && !s.isDemo()) != (s.Restart == "unless-stopped") {
 			t.Errorf("%s: restart %q, profiles %q: want what stays, but for the demo, started again", name, s.Restart, s.Profiles)
 		}
 		for _, port := range s.Ports {
@@ -277,7 +282,7 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s: secret %s is from %q, want ./secrets/%s", name, secret, compose.Secrets[secret].File, secret)
 			}
 		}
-		if s.Build == "" {
+		if s.Build == nil {
 			for variable, value := range s.Environment {
 				if file := strings.HasSuffix(variable, "_FILE"); file && !slices.Contains(secrets, value) || !file && holdsSecret(variable, value) {
 					t.Errorf("%s: %s=%s: want the file of a secret that it is handed", name, variable, value)
@@ -294,12 +299,12 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s: %s is mounted at %s, METERHOUSE_CONFIG is %s", name, config, c.Target, s.Environment["METERHOUSE_CONFIG"])
 			}
 		}
-		program{"service " + name, s.Command, s.Environment, config, secrets}.check(t)
+		program{"service " + name, s.Command, s.Environment, config, secrets, s.isDemo()}.check(t)
 		if test := s.HealthCheck.Test; len(test) > 0 {
 			if !slices.Equal(test[:2], []string{"CMD", "/meterhouse"}) {
 				t.Errorf("%s: health check %q: want our own command, there is no other in the image", name, test)
 			}
-			program{"health of " + name, test[2:], s.Environment, config, secrets}.check(t)
+			program{"health of " + name, test[2:], s.Environment, config, secrets, s.isDemo()}.check(t)
 		}
 		if !isServe(s.Command) {
 			continue
@@ -335,7 +340,7 @@ func TestComposeProfiles(t *testing.T) {
 	compose := readCompose(t)
 	for profile, want := range map[string][]string{
 		"": {"meterhouse", "migrate", "postgres"}, "bi": {"bi-provision", "metabase", "metabase-postgres"}, "prometheus": {"prometheus"},
-		"demo": {"demo", "demo-migrate", "demo-postgres", "vendors"},
+		"demo": {"demo"},
 	} {
 		var got []string
 		for name, s := range compose.Services {
@@ -418,43 +423,38 @@ func TestComposeProfiles(t *testing.T) {
 	}
 }
 
-// TestComposeDemo holds what keeps made-up figures away from real ones.
+// TestComposeDemo holds what keeps made-up figures away from real ones, and that one command shows them.
 func TestComposeDemo(t *testing.T) {
 	t.Parallel()
 	compose := readCompose(t)
-	isDemo := func(name string) bool { return slices.Equal(compose.Services[name].Profiles, []string{"demo"}) }
-	clocks := map[string]bool{}
-	for name, s := range compose.Services {
-		onNetwork := slices.Equal(s.Networks, []string{"demo"}) || s.NetworkMode == "service:vendors"
-		if isDemo(name) != onNetwork || isDemo(name) && len(s.Secrets) > 0 {
-			t.Errorf("%s: of the demo: %v, on its network: %v, secrets: %q", name, isDemo(name), onNetwork, s.Secrets)
-		}
-		for other := range s.DependsOn {
-			if isDemo(name) != isDemo(other) {
-				t.Errorf("%s depends on %s: one is of the demo, the other is not", name, other)
-			}
-		}
-		for _, args := range [][]string{s.Command, s.HealthCheck.Test} {
-			if i := slices.Index(args, "--now"); i >= 0 {
-				clocks[args[i+1]] = true
-			}
+	s := compose.Services["demo"]
+	if !slices.Equal(s.Networks, []string{"demo"}) || len(s.Secrets)+len(s.Configs)+len(s.Volumes)+len(s.Environment)+len(s.DependsOn) > 0 {
+		t.Errorf("the demo %+v: want its own network, and nothing of the others", s)
+	}
+	for name, other := range compose.Services {
+		if _, needs := other.DependsOn["demo"]; needs || name != "demo" && slices.Contains(other.Networks, "demo") {
+			t.Errorf("%s meets the demo", name)
 		}
 	}
-	if len(clocks) != 1 {
-		t.Errorf("the demo has the clocks %v, want one", clocks)
-	}
-
-	a, cmd, err := parse(compose.Services["vendors"].Command)
+	a, cmd, err := parse(s.Command)
 	if err != nil {
 		t.Fatal(err)
 	}
-	days, err := cmd.Flags().GetInt("days")
-	if err != nil {
-		t.Fatal(err)
+	listen := cmd.Flag("listen").Value.String()
+	_, port, _ := strings.Cut(listen, ":")
+	if cmd.Name() != "demo" || !a.fixed || cmd.Flag("serve").Value.String() != "true" || listen != "0.0.0.0:"+port || len(s.Ports) != 1 || !strings.HasSuffix(s.Ports[0], ":"+port) {
+		t.Errorf("command %q, ports %q: want a console that can be reached, and a clock that stands still", s.Command, s.Ports)
 	}
-	want := newSims(a.now, 1, days).configText("http://" + cmd.Flag("listen").Value.String())
-	if diff := cmp.Diff(want, readRepository(t, path.Clean(compose.Configs["demo"].File))); diff != "" {
-		t.Errorf("demo.yaml is not what the service vendors prints (-want +got):\n%s", diff)
+	if serve := compose.Services["meterhouse"]; slices.Equal(serve.Ports, s.Ports) {
+		t.Errorf("both consoles are at %q", s.Ports)
+	}
+	if !isProbe(s.HealthCheck.Test[2:], probeReady) {
+		t.Errorf("health check %q: want --probe", s.HealthCheck.Test)
+	}
+	dockerfile := readRepository(t, "Dockerfile")
+	image := "\nFROM " + compose.Services["postgres"].Image + " AS demo\n"
+	if build, _ := s.Build.(map[string]any); build["target"] != "demo" || !strings.Contains(dockerfile, image) || !strings.Contains(dockerfile, "\nUSER "+s.User+"\n") {
+		t.Errorf("build %v: want the stage demo of the Dockerfile, which has the Postgres of the others and the user %s", s.Build, s.User)
 	}
 }
 
@@ -494,7 +494,7 @@ func TestDockerContext(t *testing.T) {
 	t.Parallel()
 	ignored := dockerIgnore(readRepository(t, ".dockerignore"))
 	for _, name := range []string{
-		"secrets/database_url", "meterhouse.yaml", ".env", ".git/config", "docs/install/demo.yaml",
+		"secrets/database_url", "meterhouse.yaml", ".env", ".git/config", "docs/install/meterhouse.yaml",
 		"cmd/meterhouse/install_test.go", "etl/keystone/testdata/history/documented_sample/payload.json",
 	} {
 		if !ignored(name) {
@@ -765,7 +765,7 @@ func TestSystemdUnits(t *testing.T) {
 		if args[0] != "/usr/local/bin/meterhouse" {
 			t.Errorf("%s: want /usr/local/bin/meterhouse", command)
 		}
-		program{"unit: " + command, args[1:], env, exampleConfig, secrets}.check(t)
+		program{"unit: " + command, args[1:], env, exampleConfig, secrets, false}.check(t)
 	}
 	if diff := cmp.Diff([]string{"migrate up", "serve"}, []string{strings.Join(strings.Fields(commands[0])[1:], " "), strings.Join(strings.Fields(commands[1])[1:], " ")}); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
@@ -958,6 +958,60 @@ func TestProcessesStartTogether(t *testing.T) {
 		}
 		if got := w.value(figures); got != want {
 			t.Errorf("round %d: loaded %s, one process alone %s", round, got, want)
+		}
+	}
+}
+
+// TestDemoBeyondThisMachine asks the console of a demo in a container: whoever reaches it has to log in.
+func TestDemoBeyondThisMachine(t *testing.T) {
+	t.Parallel()
+	d := newDemo(t, warehousetest.New(t), time.Date(2026, 6, 2, 12, 0, 0, 0, time.UTC), 1)
+	v := &service{session: d.session}
+	var err error
+	if v.queue, err = v.newQueue(); err != nil {
+		t.Fatal(err)
+	}
+	server, login, err := v.demoConsole("0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() {
+		if err := server.Serve(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	defer group.Wait()
+	defer stop()
+	words := regexp.MustCompile(`^ \(user (\w+), password (\w{12,})\)$`).FindStringSubmatch(login)
+	if words == nil {
+		t.Fatalf("login %q", login)
+	}
+	_, port, _ := strings.Cut(server.Addr(), "]:")
+	ask := func(path, password string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:"+port+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if password != "" {
+			req.SetBasicAuth(words[1], password)
+		}
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	got := []int{ask("/", ""), ask("/metrics", ""), ask("/metrics", "wrong password"), ask("/metrics", words[2]), ask("/readyz", "")}
+	if want := []int{http.StatusSeeOther, http.StatusUnauthorized, http.StatusUnauthorized, http.StatusOK, http.StatusOK}; !slices.Equal(got, want) {
+		t.Errorf("without a login /, /metrics; with a wrong one, the right one; /readyz: got %v, want %v", got, want)
+	}
+	for _, args := range [][]string{{"demo", "--listen", "127.0.0.1:8080"}} {
+		if o := invoke(t, nil, "", args...); o.code != exitUsage {
+			t.Errorf("%q: exit code %d, want %d", args, o.code, exitUsage)
 		}
 	}
 }
