@@ -120,7 +120,7 @@ func (w *world) shownConsole() *console.Server {
 	if v.queue, err = v.newQueue(); err != nil {
 		w.t.Fatal(err)
 	}
-	server, err := v.demoConsole()
+	server, _, err := v.demoConsole("")
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -64,6 +64,7 @@ func (c *config) validate(n need, now time.Time) []error {
 	check.keystone(now)
 	check.wolkvox(n)
 	check.rest()
+	check.bi(n)
 	return check.problems
 }
 
@@ -313,6 +314,34 @@ const makeHash = "the line that `meterhouse config password` prints for the pass
 
 // maxParallel is far beyond what vendors and one Postgres take.
 const maxParallel = 256
+
+func (c *checker) bi(n need) {
+	b := c.cfg.BI
+	if u, err := url.Parse(b.URL); err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+		c.bad("bi.url", "want https://host or http://host:port, without a login in it")
+	}
+	text := b.DatabaseURL.text()
+	if text != "" {
+		c.postgresURL("bi.database_url", text)
+		if u, err := url.Parse(text); err == nil && (u.User.Username() == "" || u.Hostname() == "" || strings.Trim(u.Path, "/") == "") {
+			c.bad("bi.database_url", "want a login, a host and a database in it: postgres://login:password@host/database")
+		}
+	}
+	if !n.bi {
+		return
+	}
+	if text == "" {
+		c.empty("bi.database_url", "postgres://login:password@host/database, as Metabase reaches it (METERHOUSE_BI_DATABASE_URL)")
+	}
+	if b.APIKey.text() == "" {
+		if b.Email == "" {
+			c.empty("bi.email", "the login of an administrator of Metabase (METERHOUSE_BI_EMAIL), or bi.api_key")
+		}
+		if b.Password.text() == "" {
+			c.empty("bi.password", "the administrator's (METERHOUSE_BI_PASSWORD)")
+		}
+	}
+}
 
 func (c *checker) rest() {
 	cfg := c.cfg

@@ -243,6 +243,14 @@ type environment struct {
 	AlertsHeartbeatFile   string `env:"ALERTS_HEARTBEAT_FILE" content:"file" path:"alerts.heartbeat"`
 	RetentionPayload      string `env:"RETENTION_PAYLOAD" path:"retention.payload"`
 	RetentionSamples      string `env:"RETENTION_SAMPLES" path:"retention.samples"`
+	BIURL                 string `env:"BI_URL" path:"bi.url"`
+	BIEmail               string `env:"BI_EMAIL" path:"bi.email"`
+	BIPassword            string `env:"BI_PASSWORD" path:"bi.password"`
+	BIPasswordFile        string `env:"BI_PASSWORD_FILE" content:"file" path:"bi.password"`
+	BIAPIKey              string `env:"BI_API_KEY" path:"bi.api_key"`
+	BIAPIKeyFile          string `env:"BI_API_KEY_FILE" content:"file" path:"bi.api_key"`
+	BIDatabaseURL         string `env:"BI_DATABASE_URL" path:"bi.database_url"`
+	BIDatabaseURLFile     string `env:"BI_DATABASE_URL_FILE" content:"file" path:"bi.database_url"`
 }
 
 const environmentPrefix = "METERHOUSE_"

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -143,17 +145,40 @@ func (v *service) Progress(ctx context.Context, load int64) (console.Progress, e
 // demoListen is where the console of a demo listens if nobody else does.
 const demoListen = "127.0.0.1:8080"
 
-// demoConsole is the console of a demo, in which anybody on this machine may do everything.
-func (v *service) demoConsole() (server *console.Server, err error) {
+// demoUser logs in to a demo that other machines can reach.
+const demoUser = "demo"
+
+// demoConsole is the console of a demo, in which anybody on this machine may do everything. Where others reach it,
+// whoever has the password may: login says what it is. An empty listen is demoListen, or a free port.
+func (v *service) demoConsole(listen string) (server *console.Server, login string, err error) {
 	cfg := v.consoleConfig()
 	cfg.Loads, cfg.Anybody = v, console.Closer
 	cfg.Notice = "A demo: made-up figures, throw-away data, a clock that stands still. Anybody on this machine may do everything, without a login."
+	if listen != "" {
+		host, _, err := net.SplitHostPort(listen)
+		if err != nil {
+			return nil, "", usagef("--listen %q: want host:port", listen)
+		}
+		if !isLoopback(host) {
+			password := strings.ToLower(rand.Text()[:12])
+			hash, err := console.HashPassword(password)
+			if err != nil {
+				return nil, "", err
+			}
+			cfg.Users = map[string]console.User{demoUser: {Hash: hash, Role: console.Closer}}
+			cfg.Notice = "A demo: made-up figures, throw-away data, a clock that stands still."
+			login = fmt.Sprintf(" (user %s, password %s)", demoUser, password)
+		}
+		cfg.Listen = listen
+		server, err = console.New(cfg)
+		return server, login, err
+	}
 	for _, cfg.Listen = range []string{demoListen, "127.0.0.1:0"} {
 		if server, err = console.New(cfg); err == nil {
 			break
 		}
 	}
-	return server, err
+	return server, "", err
 }
 
 var _ console.Loads = (*service)(nil)

@@ -30,6 +30,7 @@ import (
 func (a *app) demoCommand() *cobra.Command {
 	d := &demo{app: a}
 	var reset, serve bool
+	var listen string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it work: private Postgres, fake vendors, load, month view",
@@ -41,12 +42,17 @@ installed Postgres binaries it downloads them once (METERHOUSE_POSTGRES_REPOSITO
 repository, or off).
 
 With --serve it shows the console, at 127.0.0.1:8080 or, if that is taken, a free port: the first
-line says where. Anybody on this machine may then do everything in it.`,
+line says where. Anybody on this machine may then do everything in it. With --listen it may be shown
+to others, who need the user and password that the first line says.`,
 		Example: "  meterhouse demo\n  meterhouse demo --serve     (then open the address that it prints)\n  meterhouse demo --reset --days 30 --seed 7",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.quietly()
 			d.isSet = cmd.Flags().Changed
+			if listen != "" && !serve {
+				return usagef("--listen is for the console: want --serve with it")
+			}
+			d.listen = listen
 			return d.run(cmd.Context(), reset, serve)
 		},
 	}
@@ -55,16 +61,18 @@ line says where. Anybody on this machine may then do everything in it.`,
 	cmd.Flags().StringVar(&d.dir, "dir", "", "`folder` to keep (default demo in the user's state folder)")
 	cmd.Flags().BoolVar(&reset, "reset", false, "remove the folder of a former demo first")
 	cmd.Flags().BoolVar(&serve, "serve", false, "show the console, and stay up after loading until interrupted")
+	cmd.Flags().StringVar(&listen, "listen", "", "`host:port` of the console (default 127.0.0.1:8080, or a free port)")
 	return cmd
 }
 
 // demo is one run of the demo.
 type demo struct {
-	app   *app
-	dir   string
-	state demoState
-	isSet func(flag string) bool
-	clock clock
+	app    *app
+	dir    string
+	listen string // of the console; empty: as it comes
+	state  demoState
+	isSet  func(flag string) bool
+	clock  clock
 }
 
 // demoState is what a folder keeps, so that a second run is the same run again.
@@ -163,12 +171,12 @@ func (d *demo) serve(ctx context.Context, s *session) (wait func() error, err er
 	if v.queue, err = v.newQueue(); err != nil {
 		return nil, err
 	}
-	server, err := v.demoConsole()
+	server, login, err := v.demoConsole(d.listen)
 	if err != nil {
 		return nil, err
 	}
 	d.app.progress.clear()
-	fmt.Fprintf(d.app.stdout, "console: http://%s/\n", server.Addr())
+	fmt.Fprintf(d.app.stdout, "console: http://%s/%s\n", server.Addr(), login)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Serve(ctx) })
 	g.Go(func() error { return v.queue.Run(ctx) })
