@@ -48,9 +48,10 @@ func (s *Server) read(ctx context.Context, within time.Duration, use func(contex
 	}
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	return pgx.BeginTxFunc(ctx, s.cfg.Pool, options, func(tx pgx.Tx) error {
-		// Views of freshness and coverage shall speak of the now of whoever loads. Times are told in UTC.
-		if _, err := tx.Exec(ctx, `select set_config('meterhouse.now', $1, true), set_config('statement_timeout', $2, true)`,
-			s.cfg.Now().UTC().Format(time.RFC3339Nano), strconv.FormatInt(within.Milliseconds(), 10)); err != nil {
+		// Views of freshness and coverage shall speak of the now of whoever loads. Times are told in UTC. Setting
+		// takes no snapshot: what a page asks others first is then seen by what it reads after.
+		settings := fmt.Sprintf(`set local meterhouse.now = '%s'; set local statement_timeout = %d`, s.cfg.Now().UTC().Format(time.RFC3339Nano), within.Milliseconds())
+		if _, err := tx.Exec(ctx, settings); err != nil {
 			return err
 		}
 		return use(ctx, &view{s: s, ctx: ctx, tx: tx})
