@@ -27,6 +27,12 @@ RUN install -D -m 644 -t /image/etc/ssl/certs /etc/ssl/certs/ca-certificates.crt
     install -d -m 1777 /image/tmp && \
     install -d -m 700 -o 65532 -g 65532 /image/var/lib/meterhouse
 
+# For `docker compose up demo` only: the demo starts a Postgres of its own.
+FROM postgres:17.10-bookworm AS demo
+COPY --from=build /image/meterhouse /meterhouse
+USER 999:999
+ENTRYPOINT ["/meterhouse"]
+
 FROM scratch
 COPY --from=build /image /
 USER 65532:65532

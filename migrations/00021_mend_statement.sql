@@ -205,6 +205,29 @@ level_span as materialized (
     ) as numbered
 ),
 
+-- A committed period of whole months that does not begin on the 1st counts as those months, however many days
+-- they have: 15 September to 14 October is one. Other periods are weighed by calendar months. An anchor that
+-- a month is too short for shows at the end of the period.
+anchored_month as materialized (
+    select p.period_start, p.period_end, m.month_from, m.month_until - m.month_from as days,
+        m.month_until - 1 as month_to
+    from (
+        select distinct on (s.period_start, s.period_end) s.period_start, s.period_end, s.period_end + 1 as period_until,
+            ((extract(year from s.period_end + 1) - extract(year from s.period_start)) * 12
+                + extract(month from s.period_end + 1) - extract(month from s.period_start))::integer as months
+        from level_span as s
+        where s.charge = 'committed' and extract(day from s.period_start) <> 1
+    ) as p
+    cross join lateral (select (p.period_start + p.months * interval '1 month')::date = p.period_until as is_from_start) as w
+    cross join lateral (
+        select
+            case when w.is_from_start then p.period_start + n * interval '1 month' else p.period_until - (p.months - n) * interval '1 month' end::date as month_from,
+            case when w.is_from_start then p.period_start + (n + 1) * interval '1 month' else p.period_until - (p.months - n - 1) * interval '1 month' end::date as month_until
+        from generate_series(0, p.months - 1) as n
+    ) as m
+    where w.is_from_start or (p.period_until - p.months * interval '1 month')::date = p.period_start
+),
+
 -- The days that spans of a level reach over, from the first of a month on: a running total begins there.
 reach as materialized (
     select customer_key, service_level_key, account, date_trunc('month', min(period_start))::date as first_day, max(period_end) as last_day
@@ -358,7 +381,7 @@ level_part as (
         case
             when j.basis = 'dropped' then 0
             when s.charge = 'burst' then j.reading
-            else j.reading * (377580 / extract(day from date_trunc('month', j.day::timestamp) + interval '1 month - 1 day')::integer)
+            else j.reading * (377580 / coalesce(m.days, extract(day from date_trunc('month', j.day::timestamp) + interval '1 month - 1 day')::integer))
         end as quantity,
         j.basis, j.known_since, j.reading,
         -- What keeps the line from being final.
@@ -372,6 +395,8 @@ level_part as (
         j.day as priced_on
     from judged as j
     join level_span as s using (span_key)
+    left join anchored_month as m
+        on s.charge = 'committed' and m.period_start = s.period_start and m.period_end = s.period_end and j.day >= m.month_from and j.day <= m.month_to
 ),
 
 -- wolkvox: the days of the local month as they were known. Imported readings count on days only that have no others.
@@ -710,8 +735,9 @@ sampled as materialized (
         f.customer_key, f.service_level_key, (f.sampled_at at time zone 'UTC')::date as day, count(*) as samples,
         sum(greatest(f.consumed_tib - f.committed_tib, 0)) as over_tib, extract(epoch from max(f.sampled_at) - min(f.sampled_at)) as spread
     from dw.fact_consumption_sample as f
-    cross join bounds
-    where f.sampled_at >= bounds.month_start at time zone 'UTC' and f.sampled_at < bounds.month_until at time zone 'UTC'
+    -- Of the parameter, not of bounds: partitions of other months are then not read.
+    where f.sampled_at >= date_trunc('month', recomputed_burst.month::timestamp) at time zone 'UTC'
+        and f.sampled_at < (date_trunc('month', recomputed_burst.month::timestamp) + interval '1 month') at time zone 'UTC'
     group by f.customer_key, f.service_level_key, (f.sampled_at at time zone 'UTC')::date
 ),
 

@@ -130,6 +130,9 @@ func dictionary(t *testing.T, conn *pgx.Conn) string {
 			fmt.Fprintf(&index, "| %s | (function) %s |\n", link(f[0]), prose(strings.TrimSuffix(f[3], ".")))
 			fmt.Fprintf(&body, "\n### %s\n\nFunction. %s\n\n`%s(%s)` returns `%s`\n", f[0], prose(f[3]), f[0], shortType(f[1]), shortType(f[2]))
 		}
+		if schema == "mart" {
+			index.WriteString(martPicture(t, conn))
+		}
 	}
 	return dictionaryHead + index.String() + "\n## Tables and views\n" + body.String()
 }

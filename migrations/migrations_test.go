@@ -80,7 +80,7 @@ func TestUpDownUpLeavesTheSameCatalogue(t *testing.T) {
 	conn := warehousetest.Connect(t, db)
 	first := lines(t, conn, catalogue)
 	undone, err := migrations.Down(t.Context(), db, 0)
-	if err != nil || int64(len(undone)) != migrations.Head() {
+	if err != nil || len(undone) != known(t, db) {
 		t.Fatalf("down: %d undone, %v", len(undone), err)
 	}
 	none(t, conn, "left behind by down", `select nspname || '.' || relname from pg_class join pg_namespace as n on n.oid = relnamespace
@@ -89,6 +89,16 @@ func TestUpDownUpLeavesTheSameCatalogue(t *testing.T) {
 	if diff := cmp.Diff(first, lines(t, conn, catalogue)); diff != "" {
 		t.Errorf("up, down, up changed the catalogue (-first +second):\n%s", diff)
 	}
+}
+
+// known is how many migrations there are: numbers may be left out.
+func known(t *testing.T, db string) int {
+	t.Helper()
+	states, err := migrations.Status(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(states)
 }
 
 // Decisions about absent days were of a number: with 00021 each subscription that shares it has them, and back is
@@ -180,7 +190,7 @@ func TestUpRefusesANewerSchema(t *testing.T) {
 func TestStatus(t *testing.T) {
 	db := warehousetest.Empty(t)
 	states, err := migrations.Status(t.Context(), db)
-	if err != nil || int64(len(states)) != migrations.Head() || !states[0].AppliedAt.IsZero() {
+	if err != nil || states[len(states)-1].Version != migrations.Head() || !states[0].AppliedAt.IsZero() {
 		t.Fatalf("before: %v, %v", states, err)
 	}
 	up(t, db)

@@ -119,6 +119,18 @@ func (q Query) With(values map[string]string) (sql string, args []any) {
 	return sql, args
 }
 
+// Replace is the statement with other expressions for the defaults of its parameters, for tools that have a
+// notation of their own for values. other is given each parameter with its default; the cast stays around what
+// it returns.
+func (q Query) Replace(other func(p Param, normal string) string) string {
+	sql := q.SQL
+	for _, p := range q.Params {
+		line, normal := p.before+p.Type+" as "+p.Name, strings.TrimSpace(strings.TrimSuffix(p.before, "::"))
+		sql = strings.Replace(sql, line, "        "+other(p, normal)+"::"+p.Type+" as "+p.Name, 1)
+	}
+	return sql
+}
+
 // dailyFigures are the views that follow the days of history, each as a function of the time at which
 // they were known.
 var dailyFigures = regexp.MustCompile(`\bmart\.(daily_consumption|month) as\b`)

@@ -28,6 +28,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/klauspost/compress/zstd"
 
+	"meterhouse/etl/console"
 	"meterhouse/etl/keystone/keystonesim"
 	"meterhouse/etl/warehouse/warehousetest"
 	"meterhouse/etl/wolkvox/wolkvoxsim"
@@ -551,7 +552,12 @@ alerts: {webhook: "${WEBHOOK}"}
 
 	// The service: what it logs, shows and sends, with vendors that repeat what they were sent.
 	known.add("console password", "canary-console-6Hs1Yb8Np")
-	env["ANN"] = known.values["console password"]
+	hash, err := console.HashPassword(known.values["console password"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	known.add("hash of the console password", hash)
+	env["ANN"] = hash
 	write(fmt.Sprintf(text, state, "", fake.URL, fake.URL) + "console: {listen: \"127.0.0.1:0\", users: {ann: \"${ANN}\"}}\n")
 	vendor.tell("/keystone/", 403, `{"message":"token %s has no rights"}`)
 	outputs = append(outputs, served(t, file, env, known.values["console password"])...)

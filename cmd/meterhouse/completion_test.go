@@ -46,7 +46,7 @@ func TestCompletion(t *testing.T) {
 		{"--log-format |", "text json"},
 		{"run --log-level |", "debug info warn error"},
 		{"init --only |", "keystone wolkvox"},
-		{"config |", "schema show"},
+		{"config |", "password schema show"},
 		{"migrate down --to |", ""},
 		{"simulate |", ""},
 		{"levels import |", "FILES"},

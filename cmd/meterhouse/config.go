@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"meterhouse/etl/console"
 	"meterhouse/etl/schedule"
 )
 
@@ -34,6 +35,7 @@ type config struct {
 	Console    consoleConfig    `yaml:"console" doc:"The web console."`
 	Alerts     alertsConfig     `yaml:"alerts" doc:"Who is told when somebody must act."`
 	Retention  retentionConfig  `yaml:"retention" doc:"How long the bulky part is kept. What is reported from is kept for ever."`
+	BI         biConfig         `yaml:"bi" doc:"The Metabase that bi provision keeps; nothing else reads this."`
 
 	hasFile bool                // a file was read
 	sources map[string]source   // path → where its value is from; no entry: a default
@@ -92,9 +94,18 @@ type wolkvoxConfig struct {
 }
 
 type consoleConfig struct {
-	Listen string            `yaml:"listen" doc:"host:port. Off this machine only with users."`
-	Users  map[string]secret `yaml:"users" doc:"Names and passwords, such as ann: ${ANN_PASSWORD}."`
+	Listen string                `yaml:"listen" doc:"host:port. Off this machine only with users. Empty: no console, no figures."`
+	URL    string                `yaml:"url" doc:"https://host that people type, when something that speaks TLS stands in front and sets X-Forwarded-For: cookies then go over TLS only. Empty: none stands there."`
+	Users  map[string]userConfig `yaml:"users" doc:"Who may log in, such as ann: ${ANN_HASH}, a viewer, or ann: {password: ${ANN_HASH}, role: operator}. What stands for a password is its hash: meterhouse config password prints it."`
 }
+
+// userConfig may be written as its password alone.
+type userConfig struct {
+	Password secret `yaml:"password" alone:"true" required:"true" doc:"bcrypt hash of the password, as meterhouse config password prints it."`
+	Role     string `yaml:"role" doc:"viewer (looks), operator (also loads, settles quarantine, sees what vendors sent) or closer (also closes months)."`
+}
+
+func (u *userConfig) setDefaults() { u.Role = console.Viewer.String() }
 
 type alertsConfig struct {
 	Webhook   secret `yaml:"webhook" doc:"https URL that is sent each alert; most services put a key into it."`
@@ -107,11 +118,20 @@ type retentionConfig struct {
 	Samples span `yaml:"samples" doc:"Samples within the day, at least history.reread plus 62d. 0d: for ever. Daily figures stay."`
 }
 
+type biConfig struct {
+	URL         string `yaml:"url" doc:"Where Metabase is. Plain http only on a network of your own."`
+	Email       string `yaml:"email" doc:"Login of an administrator there, who is made when Metabase is fresh."`
+	Password    secret `yaml:"password" doc:"The administrator's."`
+	APIKey      secret `yaml:"api_key" doc:"Of the group Administrators, in place of email and password. A fresh Metabase has none."`
+	DatabaseURL dsn    `yaml:"database_url" doc:"How Metabase reaches the warehouse, postgres://login:password@host/database. The login is made when it is not there, and only reads."`
+}
+
 func newConfig() *config {
 	c := &config{sources: map[string]source{}, unset: map[string][]string{}, unread: map[string]bool{}}
 	c.HTTP.Timeout = span(time.Minute)
 	c.HTTP.MaxBody = 256 << 20
 	c.Console.Listen = "127.0.0.1:8080"
+	c.BI.URL = "http://127.0.0.1:3000"
 	return c
 }
 
@@ -149,6 +169,7 @@ func (w *wolkvoxConfig) setDefaults() {
 type need struct {
 	database bool
 	vendors  bool // accounts with everything it takes to call them
+	bi       bool // a Metabase, and a login there
 }
 
 // configFileName is looked for in the working directory when no file is named.

@@ -6,6 +6,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -19,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"meterhouse/etl"
+	"meterhouse/etl/console"
 	"meterhouse/etl/keystone"
 	"meterhouse/etl/wolkvox"
 )
@@ -62,6 +64,7 @@ func (c *config) validate(n need, now time.Time) []error {
 	check.keystone(now)
 	check.wolkvox(n)
 	check.rest()
+	check.bi(n)
 	return check.problems
 }
 
@@ -289,8 +292,56 @@ func isLoopback(host string) bool {
 	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }
 
+// user refuses a password as somebody types it: whoever reads the file would have it.
+func (c *checker) user(path, name string, user userConfig) {
+	if name == "" {
+		c.bad(path, "a user without a name")
+	}
+	switch hash := user.Password.text(); {
+	case hash == "":
+		c.empty(path+".password", makeHash)
+	default:
+		if err := console.CheckHash(hash); err != nil {
+			c.report(path+".password", " ", "%w: want %s", err, makeHash)
+		}
+	}
+	if _, err := console.ParseRole(user.Role); err != nil {
+		c.bad(path+".role", "%w", err)
+	}
+}
+
+const makeHash = "the line that `meterhouse config password` prints for the password"
+
 // maxParallel is far beyond what vendors and one Postgres take.
 const maxParallel = 256
+
+func (c *checker) bi(n need) {
+	b := c.cfg.BI
+	if u, err := url.Parse(b.URL); err != nil || u.Host == "" || u.User != nil || u.Scheme != "http" && u.Scheme != "https" {
+		c.bad("bi.url", "want https://host or http://host:port, without a login in it")
+	}
+	text := b.DatabaseURL.text()
+	if text != "" {
+		c.postgresURL("bi.database_url", text)
+		if u, err := url.Parse(text); err == nil && (u.User.Username() == "" || u.Hostname() == "" || strings.Trim(u.Path, "/") == "") {
+			c.bad("bi.database_url", "want a login, a host and a database in it: postgres://login:password@host/database")
+		}
+	}
+	if !n.bi {
+		return
+	}
+	if text == "" {
+		c.empty("bi.database_url", "postgres://login:password@host/database, as Metabase reaches it (METERHOUSE_BI_DATABASE_URL)")
+	}
+	if b.APIKey.text() == "" {
+		if b.Email == "" {
+			c.empty("bi.email", "the login of an administrator of Metabase (METERHOUSE_BI_EMAIL), or bi.api_key")
+		}
+		if b.Password.text() == "" {
+			c.empty("bi.password", "the administrator's (METERHOUSE_BI_PASSWORD)")
+		}
+	}
+}
 
 func (c *checker) rest() {
 	cfg := c.cfg
@@ -308,10 +359,13 @@ func (c *checker) rest() {
 	case !isLoopback(host) && len(cfg.Console.Users) == 0:
 		c.bad("console.listen", "%q is open to other machines: want users set, or 127.0.0.1", cfg.Console.Listen)
 	}
-	for name, password := range cfg.Console.Users {
-		if name == "" || password.text() == "" {
-			c.empty("console.users."+name, "a password")
+	if text := cfg.Console.URL; text != "" {
+		if u, err := url.Parse(text); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/")+u.RawQuery+u.Fragment != "" {
+			c.bad("console.url", "want https://host, or nothing where TLS is not spoken")
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.Console.Users)) {
+		c.user("console.users."+name, name, cfg.Console.Users[name])
 	}
 	for path, hook := range map[string]secret{"alerts.webhook": cfg.Alerts.Webhook, "alerts.heartbeat": cfg.Alerts.Heartbeat} {
 		if text := hook.text(); text != "" {

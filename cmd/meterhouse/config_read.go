@@ -81,6 +81,12 @@ func (r *yamlReader) read(n ast.Node, v reflect.Value, path string) {
 	case isLeaf(v.Type()):
 		r.readScalar(n, v, path)
 	case v.Kind() == reflect.Struct:
+		if field, key, ok := fieldAlone(v); ok {
+			if _, plain := scalar(n); plain {
+				r.read(n, field, join(path, key))
+				return
+			}
+		}
 		r.readMapping(n, path, func(key ast.Node, name string, value ast.Node) {
 			field, known := fieldNamed(v, name)
 			if !known {
@@ -94,6 +100,9 @@ func (r *yamlReader) read(n ast.Node, v reflect.Value, path string) {
 		v.Set(reflect.MakeMap(v.Type()))
 		r.readMapping(n, path, func(_ ast.Node, name string, value ast.Node) {
 			entry := reflect.New(v.Type().Elem()).Elem()
+			if d, ok := entry.Addr().Interface().(interface{ setDefaults() }); ok {
+				d.setDefaults()
+			}
 			r.read(value, entry, join(path, name))
 			v.SetMapIndex(reflect.ValueOf(name), entry)
 		})
@@ -234,6 +243,14 @@ type environment struct {
 	AlertsHeartbeatFile   string `env:"ALERTS_HEARTBEAT_FILE" content:"file" path:"alerts.heartbeat"`
 	RetentionPayload      string `env:"RETENTION_PAYLOAD" path:"retention.payload"`
 	RetentionSamples      string `env:"RETENTION_SAMPLES" path:"retention.samples"`
+	BIURL                 string `env:"BI_URL" path:"bi.url"`
+	BIEmail               string `env:"BI_EMAIL" path:"bi.email"`
+	BIPassword            string `env:"BI_PASSWORD" path:"bi.password"`
+	BIPasswordFile        string `env:"BI_PASSWORD_FILE" content:"file" path:"bi.password"`
+	BIAPIKey              string `env:"BI_API_KEY" path:"bi.api_key"`
+	BIAPIKeyFile          string `env:"BI_API_KEY_FILE" content:"file" path:"bi.api_key"`
+	BIDatabaseURL         string `env:"BI_DATABASE_URL" path:"bi.database_url"`
+	BIDatabaseURLFile     string `env:"BI_DATABASE_URL_FILE" content:"file" path:"bi.database_url"`
 }
 
 const environmentPrefix = "METERHOUSE_"
@@ -321,6 +338,16 @@ func fieldNamed(v reflect.Value, key string) (reflect.Value, bool) {
 		}
 	}
 	return reflect.Value{}, false
+}
+
+// fieldAlone is the field of a struct that may stand for all of it.
+func fieldAlone(v reflect.Value) (field reflect.Value, key string, ok bool) {
+	for i := range v.NumField() {
+		if tags := v.Type().Field(i).Tag; tags.Get("alone") == "true" {
+			return v.Field(i), tags.Get("yaml"), true
+		}
+	}
+	return reflect.Value{}, "", false
 }
 
 func join(path, key string) string {

@@ -3,18 +3,21 @@ package main
 import (
 	"fmt"
 	"io"
-	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml/token"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"meterhouse/etl/console"
 )
 
 func (a *app) configCommand() *cobra.Command {
-	cmd := group("config", "Show the configuration in force, or the JSON Schema of the file", "show")
-	cmd.AddCommand(a.configShowCommand(), &cobra.Command{
+	cmd := group("config", "Show the configuration in force or the JSON Schema of the file, or hash a password", "show")
+	cmd.AddCommand(a.configShowCommand(), a.configPasswordCommand(), &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON Schema of the configuration file, for editors and pipelines",
 		Long: `Prints the JSON Schema (draft 2020-12) of the file. Editors with a YAML language server check and
@@ -25,6 +28,52 @@ complete a file that begins with
 		RunE:    func(*cobra.Command, []string) error { return printJSON(a.stdout, configSchema()) },
 	})
 	return cmd
+}
+
+func (a *app) configPasswordCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "password",
+		Short: "Make the hash that stands for a password in console.users",
+		Long: `Reads a password from stdin (unseen when typed, and then twice) and prints its bcrypt hash, which
+console.users wants. Nobody can make the password of it. At least 8 bytes, at most 72.`,
+		Example: "  meterhouse config password\n  meterhouse config password < password.txt",
+		Args:    noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			password, err := a.readPassword()
+			if err != nil {
+				return err
+			}
+			hash, err := console.HashPassword(password)
+			if err != nil {
+				return usagef("config password: %w", err)
+			}
+			fmt.Fprintln(a.stdout, hash)
+			return nil
+		},
+	}
+}
+
+// readPassword reads one line; from a terminal twice, without showing it.
+func (a *app) readPassword() (string, error) {
+	f, isFile := a.stdin.(*os.File)
+	if !isFile || !term.IsTerminal(int(f.Fd())) {
+		text, err := io.ReadAll(io.LimitReader(a.stdin, 1<<10))
+		return strings.TrimRight(string(text), "\r\n"), err
+	}
+	var typed [2]string
+	for i, ask := range []string{"Password: ", "Again: "} {
+		fmt.Fprint(a.stderr, ask)
+		text, err := term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(a.stderr)
+		if err != nil {
+			return "", fmt.Errorf("read the password: %w", err)
+		}
+		typed[i] = string(text)
+	}
+	if typed[0] != typed[1] {
+		return "", usagef("config password: the two differ")
+	}
+	return typed[0], nil
 }
 
 func (a *app) configShowCommand() *cobra.Command {
@@ -69,9 +118,10 @@ func (c *config) showValue(w io.Writer, head, path string, v reflect.Value, inde
 		line("[]")
 	case v.Kind() == reflect.Map:
 		fmt.Fprintf(w, "%s%s\n", indent, head)
-		entries := v.Interface().(map[string]secret)
-		for _, name := range slices.Sorted(maps.Keys(entries)) {
-			c.showValue(w, name+":", join(path, name), v.MapIndex(reflect.ValueOf(name)), deeper)
+		names := v.MapKeys()
+		slices.SortFunc(names, func(a, b reflect.Value) int { return strings.Compare(a.String(), b.String()) })
+		for _, name := range names {
+			c.showValue(w, name.String()+":", join(path, name.String()), v.MapIndex(name), deeper)
 		}
 	default:
 		fmt.Fprintf(w, "%s%s\n", indent, head)

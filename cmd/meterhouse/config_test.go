@@ -107,7 +107,12 @@ func TestConfigProblems(t *testing.T) {
 		{"bad number", "secrets_key:", "parallel: two\nsecrets_key:", `parallel: "two": want a whole number`},
 		{"negative number", "secrets_key:", "parallel: -1\nsecrets_key:", "m.yaml:3:11: parallel: -1: want 0"},
 		{"open console", "secrets_key:", "console: {listen: 0.0.0.0:80}\nsecrets_key:", "m.yaml:3:19: console.listen: \"0.0.0.0:80\" is open to other machines"},
-		{"user without password", "secrets_key:", "console: {users: {ann: ''}}\nsecrets_key:", "m.yaml:3:24: console.users.ann is empty"},
+		{"user without password", "secrets_key:", "console: {users: {ann: ''}}\nsecrets_key:", "m.yaml:3:24: console.users.ann.password is empty: want the line that `meterhouse config password` prints"},
+		{"user with a role only", "secrets_key:", "console: {users: {ann: {role: closer}}}\nsecrets_key:", "m.yaml:3:24: console.users.ann.password is empty"},
+		{"plain password", "secrets_key:", "console: {users: {ann: l0ok}}\nsecrets_key:", "m.yaml:3:24: console.users.ann.password is not a bcrypt hash: want the line that `meterhouse config password` prints"},
+		{"unknown role", "secrets_key:", "console: {users: {ann: {password: '" + testHash + "', role: king}}}\nsecrets_key:", `m.yaml:3:105: console.users.ann.role: "king": want viewer, operator or closer`},
+		{"unknown key of a user", "secrets_key:", "console: {users: {ann: {pasword: x}}}\nsecrets_key:", `m.yaml:3:25: unknown key "pasword" (did you mean "password"?)`},
+		{"console without TLS", "secrets_key:", "console: {url: http://meters.example}\nsecrets_key:", "m.yaml:3:16: console.url: want https://host"},
 		{"plain webhook", "secrets_key:", "alerts: {webhook: http://hooks.example}\nsecrets_key:", "m.yaml:3:19: alerts.webhook: want https"},
 		{"short retention", "secrets_key:", "retention: {samples: 90d}\nsecrets_key:", "m.yaml:3:22: retention.samples: 90d: want 0d (keep), or at least 187d"},
 	} {
@@ -162,6 +167,9 @@ func TestConfigReportsEverythingAtOnce(t *testing.T) {
 	}
 }
 
+// testHash stands for a password.
+const testHash = "$2a$10$X1d8q1m8vTn0sPzA7oF7lOuNQmKj1bV7c5r9y3w2e4t6u8i0o2p4q"
+
 func TestConfigShow(t *testing.T) {
 	t.Parallel()
 	password := filepath.Join(t.TempDir(), "url")
@@ -174,7 +182,8 @@ func TestConfigShow(t *testing.T) {
 	}
 	more := `http: {timeout: 10s, proxy: "http://p:w0rd@proxy.example:3128"}
 console:
-  users: {ann: l0ok, bob: away}
+  url: https://meters.example
+  users: {ann: "` + testHash + `", bob: {password: "` + testHash + `", role: closer}}
 alerts: {webhook: https://hooks.example/T0K}
 `
 	o := configShow(t, good+more, env)
@@ -182,7 +191,7 @@ alerts: {webhook: https://hooks.example/T0K}
 		t.Errorf("exit code %d, stderr %s", o.code, o.stderr)
 	}
 	golden(t, "config_show.yaml", strings.ReplaceAll(o.stdout, password, "FILE"))
-	for _, secret := range []string{"s3cret", "fr0mfile", "hush", "w0rd", "l0ok", "T0K", testKey, goodEnv["TOKEN"], "wv-0123456789"} {
+	for _, secret := range []string{"s3cret", "fr0mfile", "hush", "w0rd", testHash, "T0K", testKey, goodEnv["TOKEN"], "wv-0123456789"} {
 		if strings.Contains(o.stdout, secret) {
 			t.Errorf("%s is shown", secret)
 		}
@@ -191,6 +200,7 @@ alerts: {webhook: https://hooks.example/T0K}
 	again := strings.NewReplacer(`secrets_key: "********"`, "secrets_key: "+testKey).Replace(o.stdout)
 	again = strings.ReplaceAll(again, "refresh_token: \"********\"", "refresh_token: ''")
 	again = strings.ReplaceAll(again, `webhook: "********"`, "webhook: ''")
+	again = strings.ReplaceAll(again, `password: "********"`, "password: "+testHash)
 	if o := configShow(t, again, nil); o.code != exitDone {
 		t.Errorf("shown configuration is refused: %s", o.stderr)
 	}
@@ -263,7 +273,7 @@ former_secrets_key: ${I}
 		{"D", "http.proxy", "http://me:hush@proxy.example:3128", "http://me:xxxxx@proxy.example:3128"},
 		{"E", "keystone[0].refresh_token", "hush-0123456789abcdef", mask},
 		{"F", "wolkvox[0].token", "hush-0123456789", mask},
-		{"G", "console.users.ann", "hush", mask},
+		{"G", "console.users.ann.password", testHash, mask},
 		{"H", "alerts.webhook", "https://hooks.example/hush", mask},
 		{"I", "former_secrets_key", strings.Replace(testKey, "A", "B", 1), mask},
 	}
@@ -282,7 +292,7 @@ former_secrets_key: ${I}
 	}
 	for how, env := range map[string]map[string]string{"": plain, "_FILE": sealed} {
 		o := configShow(t, text, env)
-		if o.code != exitDone || strings.Contains(o.stdout, "hush") || strings.Contains(o.stdout, testKey) {
+		if o.code != exitDone || strings.Contains(o.stdout, "hush") || strings.Contains(o.stdout, testHash) || strings.Contains(o.stdout, testKey) {
 			t.Fatalf("exit code %d: %s\n%s", o.code, o.stderr, o.stdout)
 		}
 		for _, s := range secrets {

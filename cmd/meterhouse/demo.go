@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"meterhouse/docs/examples"
 	"meterhouse/etl"
@@ -29,6 +30,7 @@ import (
 func (a *app) demoCommand() *cobra.Command {
 	d := &demo{app: a}
 	var reset, serve bool
+	var listen string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it work: private Postgres, fake vendors, load, month view",
@@ -37,12 +39,20 @@ with the very code that loads from the real vendors, checks the result against t
 totals, imports a made-up rate card and shows the newest whole month. The folder and its clock are
 kept: a second demo finds everything unchanged and inserts 0. Needs no configuration. Without
 installed Postgres binaries it downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven
-repository, or off).`,
-		Example: "  meterhouse demo\n  meterhouse demo --serve     (then look around with psql in another terminal)\n  meterhouse demo --reset --days 30 --seed 7",
+repository, or off).
+
+With --serve it shows the console, at 127.0.0.1:8080 or, if that is taken, a free port: the first
+line says where. Anybody on this machine may then do everything in it. With --listen it may be shown
+to others, who need the user and password that the first line says.`,
+		Example: "  meterhouse demo\n  meterhouse demo --serve     (then open the address that it prints)\n  meterhouse demo --reset --days 30 --seed 7",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.quietly()
 			d.isSet = cmd.Flags().Changed
+			if listen != "" && !serve {
+				return usagef("--listen is for the console: want --serve with it")
+			}
+			d.listen = listen
 			return d.run(cmd.Context(), reset, serve)
 		},
 	}
@@ -50,17 +60,19 @@ repository, or off).`,
 	cmd.Flags().Uint64Var(&d.state.Seed, "seed", 1, "`number` that decides all figures")
 	cmd.Flags().StringVar(&d.dir, "dir", "", "`folder` to keep (default demo in the user's state folder)")
 	cmd.Flags().BoolVar(&reset, "reset", false, "remove the folder of a former demo first")
-	cmd.Flags().BoolVar(&serve, "serve", false, "stay up after loading, for psql, until interrupted")
+	cmd.Flags().BoolVar(&serve, "serve", false, "show the console, and stay up after loading until interrupted")
+	cmd.Flags().StringVar(&listen, "listen", "", "`host:port` of the console (default 127.0.0.1:8080, or a free port)")
 	return cmd
 }
 
 // demo is one run of the demo.
 type demo struct {
-	app   *app
-	dir   string
-	state demoState
-	isSet func(flag string) bool
-	clock clock
+	app    *app
+	dir    string
+	listen string // of the console; empty: as it comes
+	state  demoState
+	isSet  func(flag string) bool
+	clock  clock
 }
 
 // demoState is what a folder keeps, so that a second run is the same run again.
@@ -96,8 +108,6 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 	}
 	stopServer := server.Stop
 	defer func() { err = errors.Join(err, stopServer()) }()
-	a.progress.clear()
-	fmt.Fprintln(a.stdout, server.Describe())
 	a.progress.set("migrating")
 	url := server.URL(demoDatabase)
 	if _, _, err := migrations.Up(ctx, url); err != nil {
@@ -116,6 +126,18 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 		return err
 	}
 	stopServer = s.stop
+	wait := func() error { return nil }
+	if serve {
+		if wait, err = d.serve(ctx, s); err != nil {
+			return err
+		}
+		defer func() { // the console ends before what it shows
+			cancel()
+			err = errors.Join(err, wait())
+		}()
+	}
+	a.progress.clear()
+	fmt.Fprintln(a.stdout, server.Describe())
 	results, err := d.load(ctx, s, sims)
 	a.progress.clear()
 	if err != nil {
@@ -137,10 +159,28 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 	}
 	a.printSum(total)
 	if serve && err == nil {
-		fmt.Fprintln(a.stderr, "Postgres stays up until you press Ctrl-C")
+		fmt.Fprintln(a.stderr, "Postgres and the console stay up until you press Ctrl-C")
 		<-ctx.Done()
 	}
 	return err
+}
+
+// serve shows the console from now on, with a worker behind it, until ctx ends; wait is for that.
+func (d *demo) serve(ctx context.Context, s *session) (wait func() error, err error) {
+	v := &service{session: s}
+	if v.queue, err = v.newQueue(); err != nil {
+		return nil, err
+	}
+	server, login, err := v.demoConsole(d.listen)
+	if err != nil {
+		return nil, err
+	}
+	d.app.progress.clear()
+	fmt.Fprintf(d.app.stdout, "console: http://%s/%s\n", server.Addr(), login)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Serve(ctx) })
+	g.Go(func() error { return v.queue.Run(ctx) })
+	return g.Wait, nil
 }
 
 // open finds or makes the folder and its state.

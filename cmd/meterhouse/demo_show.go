@@ -100,7 +100,7 @@ func (d *demo) show(ctx context.Context, s *session, url string, serve bool) err
 		if d.isSet("dir") {
 			again += " --dir " + d.dir
 		}
-		fmt.Fprintf(out, "  %s    (keeps Postgres up; then in another terminal)\n", again)
+		fmt.Fprintf(out, "  %s    (shows the console and keeps Postgres up; then in another terminal)\n", again)
 	}
 	fmt.Fprintf(out, "  psql '%s'\n", url)
 	fmt.Fprintf(out, "  export METERHOUSE_DATABASE_URL='%s'\n", url)

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"crypto/rand"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,14 +16,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5"
 
 	"meterhouse/etl/keystone/keystonesim"
 	"meterhouse/etl/wolkvox/wolkvoxsim"
 )
 
 // TestDocumentsAreTrue runs what the documents show in blocks of console, command by command, against
-// the fake vendors, and compares the output. Times and log lines do not count. What happens between
-// the commands stands in comments that no reader sees:
+// the fake vendors, and compares the output. Times and log lines do not count. A block of sql or python that
+// one of text follows is run likewise. What happens between them stands in comments that no reader sees:
 //
 //	<!-- now 2026-05-21T03:00:00Z -->      the clock
 //	<!-- wolkvox items count=1 body=x -->  a fault of a fake vendor, see its ParseFault
@@ -28,16 +32,23 @@ import (
 //	<!-- rewrite 12 of 30 => 12 -->        a body that the program reads differently, after an upgrade
 //	<!-- file NAME\ntext -->               a file that the reader has
 //	<!-- demo 2026-11-10T09:00:00Z -->     the reader has a demo of that clock, and no configuration
+//	<!-- login NAME -->                    the SQL that follows makes this role, which what stands below logs in as
 //	<!-- restate CUSTOMER -->              NetApp tells a customer of the demo other figures for some days, and they are loaded
 func TestDocumentsAreTrue(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"runbook.md", "month-end.md"} {
+	for _, name := range []string{"runbook.md", "month-end.md", "tutorial.md", "connect.md"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join("..", "..", "docs", name)
 			text, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if _, err := exec.LookPath("psql"); err != nil && docsSQL.Match(text) {
+				if os.Getenv("METERHOUSE_TEST_REQUIRE_PSQL") != "" {
+					t.Fatal("no psql to ask what the document asks")
+				}
+				t.Skip("SKIPPED: no psql to ask what the document asks")
 			}
 			got := newReader(t).follow(string(text))
 			if *update {
@@ -56,17 +67,22 @@ func TestDocumentsAreTrue(t *testing.T) {
 // docsReader does what a document says, as a person at a shell.
 type docsReader struct {
 	*world
-	dir  string
-	demo *demoWorld // nil: the world is its own
+	dir   string
+	demo  *demoWorld        // nil: the world is its own
+	login *url.URL          // of the reader's psql and Python
+	roles map[string]string // of the cluster, by their name in the document
 }
 
 func newReader(t *testing.T) *docsReader {
-	r := &docsReader{world: newWorld(t), dir: t.TempDir()}
+	r := &docsReader{world: newWorld(t), dir: t.TempDir(), roles: map[string]string{}}
 	docs, err := filepath.Abs(filepath.Join("..", "..", "docs"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(docs, filepath.Join(r.dir, "docs")); err != nil {
+		t.Fatal(err)
+	}
+	if r.login, err = url.Parse(r.database); err != nil {
 		t.Fatal(err)
 	}
 	exe, err := os.Executable()
@@ -81,13 +97,24 @@ func newReader(t *testing.T) *docsReader {
 }
 
 var (
-	docsPart = regexp.MustCompile("(?s)<!-- .*?-->|```console\n.*?```")
+	docsPart = regexp.MustCompile("(?s)<!-- login \\w+ -->\n\n```sql\n[^`]*```|<!-- .*?-->|```console\n.*?```|" + docsSQL.String())
+	docsSQL  = regexp.MustCompile("```(?:sql|python)\n[^`]*```\n\n```text\n[^`]*```")
 	logLine  = regexp.MustCompile(`(?m)^time=.*\n`)
 )
 
 // follow returns the document with the true outputs.
 func (r *docsReader) follow(text string) string {
 	return docsPart.ReplaceAllStringFunc(text, func(part string) string {
+		if rest, is := strings.CutPrefix(part, "<!-- login "); is {
+			name, sql, _ := strings.Cut(rest, " -->\n\n```sql\n")
+			r.makeLogin(name, strings.TrimSuffix(sql, "```"))
+			return part
+		}
+		if strings.HasPrefix(part, "```sql") || strings.HasPrefix(part, "```python") {
+			head, written, _ := strings.Cut(part, "```\n\n```text\n")
+			language, code, _ := strings.Cut(strings.TrimPrefix(head, "```"), "\n")
+			return head + "```\n\n```text\n" + r.answer(language, code, strings.TrimSuffix(written, "```")) + "```"
+		}
 		if words, isEvent := strings.CutPrefix(part, "<!-- "); isEvent {
 			r.happen(strings.TrimSuffix(strings.TrimSuffix(words, "-->"), " "))
 			return part
@@ -119,6 +146,84 @@ func (r *docsReader) follow(text string) string {
 	})
 }
 
+// makeLogin makes a role as the document says, under a name that the cluster has not, and logs in as it.
+func (r *docsReader) makeLogin(name, sql string) {
+	r.t.Helper()
+	unique := "test_" + strings.ToLower(rand.Text())
+	r.roles[name] = unique
+	r.t.Cleanup(func() {
+		conn, err := pgx.Connect(context.Background(), r.database)
+		if err == nil {
+			_, err = conn.Exec(context.Background(), "drop role if exists "+unique)
+			_ = conn.Close(context.Background())
+		}
+		if err != nil {
+			r.t.Errorf("drop the role of the document: %v", err)
+		}
+	})
+	password := regexp.MustCompile(`password '(.*?)'`).FindStringSubmatch(sql)
+	if password == nil {
+		r.t.Fatalf("the login %s has no password: %s", name, sql)
+	}
+	database := strings.TrimPrefix(r.login.Path, "/")
+	r.exec(strings.ReplaceAll(r.named(sql), "on database postgres", "on database "+database))
+	r.login.User = url.UserPassword(unique, password[1])
+}
+
+// named puts the names that the cluster has for those of the document.
+func (r *docsReader) named(text string) string {
+	for name, unique := range r.roles {
+		text = regexp.MustCompile(`\b`+name+`\b`).ReplaceAllString(text, unique)
+	}
+	return text
+}
+
+// answer is what SQL or Python prints.
+func (r *docsReader) answer(language, code, written string) string {
+	r.t.Helper()
+	program := []string{"psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"}
+	if language == "python" {
+		if program = []string{os.Getenv("METERHOUSE_TEST_PYTHON"), "-"}; program[0] == "" {
+			r.t.Log("SKIPPED: METERHOUSE_TEST_PYTHON names no Python with pandas, SQLAlchemy and psycopg: what the document shows in it is not run")
+			return written
+		}
+	}
+	cmd := exec.CommandContext(r.t.Context(), program[0], program[1:]...)
+	cmd.Dir, cmd.Env, cmd.Stdin = r.dir, r.environ(), strings.NewReader(r.named(code))
+	raw, err := cmd.CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("%s\n%v: %s", code, err, raw)
+	}
+	var got strings.Builder
+	for line := range strings.Lines(strings.TrimRight(string(raw), "\n")) {
+		got.WriteString(strings.TrimRight(line, " \n") + "\n")
+	}
+	text := got.String()
+	for name, unique := range r.roles {
+		text = strings.ReplaceAll(text, unique, name)
+	}
+	if comparable(text) == comparable(written) {
+		return written
+	}
+	return text
+}
+
+func (r *docsReader) environ() []string {
+	password, _ := r.login.User.Password()
+	env := append(os.Environ(), "PATH="+r.dir+":"+os.Getenv("PATH"), "DATABASE_URL="+r.database,
+		"PGHOST="+r.login.Hostname(), "PGPORT="+or(r.login.Port(), "5432"), "PGDATABASE="+strings.TrimPrefix(r.login.Path, "/"),
+		"PGUSER="+r.login.User.Username(), "PGPASSWORD="+password)
+	if r.demo != nil {
+		env = append(env, "METERHOUSE_DATABASE_URL="+r.database)
+	} else {
+		env = append(env, "METERHOUSE_CONFIG="+r.file)
+	}
+	for name, value := range r.env {
+		env = append(env, name+"="+value)
+	}
+	return env
+}
+
 // output is what a command prints, or what is written where only times differ.
 func (r *docsReader) output(command, written string) string {
 	r.t.Helper()
@@ -130,15 +235,7 @@ func (r *docsReader) output(command, written string) string {
 	}
 	cmd := exec.CommandContext(r.t.Context(), "sh", "-c", command)
 	cmd.Dir = r.dir
-	cmd.Env = append(os.Environ(), "PATH="+r.dir+":"+os.Getenv("PATH"), "DATABASE_URL="+r.database)
-	if r.demo != nil {
-		cmd.Env = append(cmd.Env, "METERHOUSE_DATABASE_URL="+r.database)
-	} else {
-		cmd.Env = append(cmd.Env, "METERHOUSE_CONFIG="+r.file)
-	}
-	for name, value := range r.env {
-		cmd.Env = append(cmd.Env, name+"="+value)
-	}
+	cmd.Env = r.environ()
 	raw, err := cmd.CombinedOutput()
 	if _, failed := err.(*exec.ExitError); err != nil && !failed {
 		r.t.Fatalf("%s: %v", command, err)

@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"go/version"
 	"io"
 	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -49,6 +51,7 @@ type program struct {
 	env     map[string]string
 	config  string   // file of ours that stands for the one of METERHOUSE_CONFIG
 	secrets []string // files that it is handed
+	isDemo  bool     // it brings its own database
 }
 
 // parse checks a command line without running it.
@@ -114,7 +117,8 @@ func (p program) check(t *testing.T) {
 	if err := a.start(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.loadConfig(need{database: true, vendors: p.config != ""}); err != nil || stderr.Len() > 0 {
+	needs := need{database: !p.isDemo, vendors: p.config != "", bi: slices.Equal(p.args, []string{"bi", "provision"})}
+	if _, err := a.loadConfig(needs); err != nil || stderr.Len() > 0 {
 		t.Errorf("%s: the configuration is refused: %v\n%s", p.where, err, stderr.String())
 	}
 }
@@ -126,9 +130,14 @@ func madeUp(variable string) string {
 		return "postgres://meterhouse:made-up@db.example/meterhouse\n"
 	case strings.Contains(variable, "KEY_FILE"):
 		return testKey + "\n"
+	case strings.Contains(variable, "HASH_FILE"):
+		return madeUpHash + "\n"
 	}
 	return "made-up-" + strings.ToLower(variable) + "\n"
 }
+
+// madeUpHash is the bcrypt hash of "made-up password".
+const madeUpHash = "$2a$12$IcnEHC0IvC9gRPbT79ofGeKOEzVk2uOh9uT3A70VfKf/08.wfIV1m"
 
 func holdsSecret(variable, value string) bool {
 	if u, err := url.Parse(value); err == nil && u.User != nil {
@@ -151,7 +160,9 @@ type composeSource struct {
 
 type composeService struct {
 	Image       string            `yaml:"image"`
-	Build       string            `yaml:"build"`
+	Entrypoint  []string          `yaml:"entrypoint"`
+	Ports       []string          `yaml:"ports"`
+	Build       any               `yaml:"build"`
 	User        string            `yaml:"user"`
 	ReadOnly    bool              `yaml:"read_only"`
 	CapDrop     []string          `yaml:"cap_drop"`
@@ -183,8 +194,10 @@ type composeService struct {
 
 // stays tells that a service runs until it is stopped.
 func (s composeService) stays() bool {
-	return s.Build == "" || slices.Contains(s.Command, "simulate") || slices.Contains(s.Command, "serve")
+	return s.Build == nil || slices.Contains(s.Command, "--serve") || slices.Contains(s.Command, "serve")
 }
+
+func (s composeService) isDemo() bool { return slices.Equal(s.Profiles, []string{"demo"}) }
 
 // isServe tells that a command line is the service, not a question to it.
 func isServe(args []string) bool {
@@ -209,7 +222,7 @@ func atLeast(t *testing.T, what, text string, least time.Duration) {
 }
 
 // pinned is a reference to an image by its version in full, to the patch.
-var pinned = regexp.MustCompile(`^[a-z0-9./-]+:(\d+\.)+\d+(-[a-z0-9.]+)?$`)
+var pinned = regexp.MustCompile(`^[a-z0-9./-]+:v?(\d+\.)+\d+(-[a-z0-9.]+)?$`)
 
 func readCompose(t *testing.T) (compose composeFile) {
 	t.Helper()
@@ -229,7 +242,7 @@ func TestCompose(t *testing.T) {
 	handed := map[string]bool{}
 	serves := 0
 	for name, s := range compose.Services {
-		if s.Build == "" && !pinned.MatchString(s.Image) {
+		if s.Build == nil && !pinned.MatchString(s.Image) {
 			t.Errorf("%s: image %q: want a version in full", name, s.Image)
 		}
 		if !regexp.MustCompile(`^[1-9]\d*:[1-9]\d*$`).MatchString(s.User) {
@@ -241,8 +254,13 @@ func TestCompose(t *testing.T) {
 		if s.Logging.Driver != "local" {
 			t.Errorf("%s: log driver %q: want one that rotates, local", name, s.Logging.Driver)
 		}
-		if s.stays() && len(s.Profiles) == 0 != (s.Restart == "unless-stopped") {
-			t.Errorf("%s: restart %q, profiles %q: want what stays, and belongs to no profile, started again", name, s.Restart, s.Profiles)
+		if (s.stays() && !s.isDemo()) != (s.Restart == "unless-stopped") {
+			t.Errorf("%s: restart %q, profiles %q: want what stays, but for the demo, started again", name, s.Restart, s.Profiles)
+		}
+		for _, port := range s.Ports {
+			if !strings.HasPrefix(port, "127.0.0.1:") {
+				t.Errorf("%s: port %s is open to other machines", name, port)
+			}
 		}
 		if s.stays() != (len(s.HealthCheck.Test) > 0) {
 			t.Errorf("%s: has a health check: %v, stays up: %v", name, len(s.HealthCheck.Test) > 0, s.stays())
@@ -264,7 +282,7 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s: secret %s is from %q, want ./secrets/%s", name, secret, compose.Secrets[secret].File, secret)
 			}
 		}
-		if s.Build == "" {
+		if s.Build == nil {
 			for variable, value := range s.Environment {
 				if file := strings.HasSuffix(variable, "_FILE"); file && !slices.Contains(secrets, value) || !file && holdsSecret(variable, value) {
 					t.Errorf("%s: %s=%s: want the file of a secret that it is handed", name, variable, value)
@@ -281,12 +299,12 @@ func TestCompose(t *testing.T) {
 				t.Errorf("%s: %s is mounted at %s, METERHOUSE_CONFIG is %s", name, config, c.Target, s.Environment["METERHOUSE_CONFIG"])
 			}
 		}
-		program{"service " + name, s.Command, s.Environment, config, secrets}.check(t)
+		program{"service " + name, s.Command, s.Environment, config, secrets, s.isDemo()}.check(t)
 		if test := s.HealthCheck.Test; len(test) > 0 {
 			if !slices.Equal(test[:2], []string{"CMD", "/meterhouse"}) {
 				t.Errorf("%s: health check %q: want our own command, there is no other in the image", name, test)
 			}
-			program{"health of " + name, test[2:], s.Environment, config, secrets}.check(t)
+			program{"health of " + name, test[2:], s.Environment, config, secrets, s.isDemo()}.check(t)
 		}
 		if !isServe(s.Command) {
 			continue
@@ -315,43 +333,128 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// TestComposeDemo holds what keeps made-up figures away from real ones.
+// TestComposeProfiles holds what belongs together: Metabase, which reaches its own database and ours, and
+// Prometheus, which logs in and has the rules that are shipped.
+func TestComposeProfiles(t *testing.T) {
+	t.Parallel()
+	compose := readCompose(t)
+	for profile, want := range map[string][]string{
+		"": {"meterhouse", "migrate", "postgres"}, "bi": {"bi-provision", "metabase", "metabase-postgres"}, "prometheus": {"prometheus"},
+		"demo": {"demo"},
+	} {
+		var got []string
+		for name, s := range compose.Services {
+			if strings.Join(s.Profiles, " ") == profile {
+				got = append(got, name)
+			}
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("profile %q (-want +got):\n%s", profile, diff)
+		}
+	}
+
+	bi, theirs := compose.Services["metabase"], compose.Services["metabase-postgres"]
+	if bi.Environment["MB_DB_TYPE"] != "postgres" || bi.Environment["MB_DB_HOST"] != "metabase-postgres" || bi.Environment["MB_DB_USER"] != theirs.Environment["POSTGRES_USER"] ||
+		bi.Environment["MB_DB_PASS_FILE"] != theirs.Environment["POSTGRES_PASSWORD_FILE"] || !slices.Equal(theirs.Networks, []string{"metabase"}) || !slices.Contains(bi.Networks, "metabase") {
+		t.Errorf("Metabase %v, its database %v: want one of its own that only it reaches", bi.Environment, theirs.Environment)
+	}
+	if got := strings.Join(bi.Entrypoint, " "); !strings.Contains(got, "$$(cat /run/secrets/metabase_encryption_key)") || !slices.Contains(bi.Secrets, "metabase_encryption_key") {
+		t.Errorf("entrypoint %q: want the key from its secret", got)
+	}
+	for _, secret := range []string{"database_url", "secrets_key", "postgres_password"} {
+		if slices.Contains(bi.Secrets, secret) {
+			t.Errorf("Metabase is handed %s", secret)
+		}
+	}
+	if got := compose.Services["bi-provision"].Environment["METERHOUSE_BI_URL"]; got != "http://metabase:3000" || !slices.Contains(bi.Ports, "127.0.0.1:3000:3000") {
+		t.Errorf("bi-provision asks %s, Metabase listens at %v", got, bi.Ports)
+	}
+
+	monitor := compose.Services["prometheus"]
+	mounted := map[string]string{}
+	for _, c := range monitor.Configs {
+		mounted[c.Target] = path.Clean(compose.Configs[c.Source].File)
+	}
+	var file string
+	for _, arg := range monitor.Command {
+		if name, is := strings.CutPrefix(arg, "--config.file="); is {
+			file = name
+		}
+	}
+	var scrape struct {
+		Rules  []string `yaml:"rule_files"`
+		Scrape []struct {
+			Auth struct {
+				User string `yaml:"username"`
+				File string `yaml:"password_file"`
+			} `yaml:"basic_auth"`
+			Static []struct{ Targets []string } `yaml:"static_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	if err := yaml.UnmarshalWithOptions([]byte(readRepository(t, mounted[file])), &scrape); err != nil {
+		t.Fatal(err)
+	}
+	if len(scrape.Rules) != 1 || mounted[scrape.Rules[0]] != "docs/install/prometheus-alerts.yaml" {
+		t.Errorf("rules %q of %v: want the ones that are shipped", scrape.Rules, mounted)
+	}
+	secret := strings.TrimPrefix(scrape.Scrape[0].Auth.File, "/run/secrets/")
+	if hash := "prometheus_hash"; !slices.Contains(monitor.Secrets, secret) || !slices.Contains(compose.Services["meterhouse"].Secrets, hash) {
+		t.Errorf("Prometheus logs in with %s: want a secret of it, and its hash one of meterhouse", scrape.Scrape[0].Auth.File)
+	}
+	// What the example has behind a # is what Prometheus needs.
+	text := strings.ReplaceAll(readRepository(t, exampleConfig), "# prometheus:", "prometheus:")
+	serve := compose.Services["meterhouse"]
+	a := &app{env: map[string]string{"METERHOUSE_DATABASE_URL": "postgres://h/d", "METERHOUSE_CONSOLE_LISTEN": serve.Environment["METERHOUSE_CONSOLE_LISTEN"], "PROMETHEUS_HASH": madeUpHash, "CONSOLE_ADMIN_HASH": madeUpHash, "KEYSTONE_REFRESH_TOKEN": "made-up-keystone-token", "WOLKVOX_TOKEN": "made-up-wolkvox-token", "METERHOUSE_SECRETS_KEY": testKey},
+		logFormat: "text", stderr: io.Discard, progress: newProgress(io.Discard), configFile: writeFile(t, "meterhouse.yaml", text)}
+	if err := a.start(); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := a.loadConfig(need{database: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := strings.Cut(cfg.Console.Listen, ":")
+	if !slices.Equal(serve.Ports, []string{"127.0.0.1:" + port + ":" + port}) || strings.HasPrefix(cfg.Console.Listen, "127.") {
+		t.Errorf("the console listens at %s, Compose shows %q: want all of the container's, and this machine's loopback only", cfg.Console.Listen, serve.Ports)
+	}
+	if cfg.Console.Users[scrape.Scrape[0].Auth.User].Password.text() != madeUpHash || scrape.Scrape[0].Static[0].Targets[0] != "meterhouse:"+port {
+		t.Errorf("console %+v, Prometheus asks as %s at %v", cfg.Console, scrape.Scrape[0].Auth.User, scrape.Scrape[0].Static)
+	}
+}
+
+// TestComposeDemo holds what keeps made-up figures away from real ones, and that one command shows them.
 func TestComposeDemo(t *testing.T) {
 	t.Parallel()
 	compose := readCompose(t)
-	isDemo := func(name string) bool { return slices.Equal(compose.Services[name].Profiles, []string{"demo"}) }
-	clocks := map[string]bool{}
-	for name, s := range compose.Services {
-		onNetwork := slices.Equal(s.Networks, []string{"demo"}) || s.NetworkMode == "service:vendors"
-		if isDemo(name) != onNetwork || isDemo(name) && len(s.Secrets) > 0 {
-			t.Errorf("%s: of the demo: %v, on its network: %v, secrets: %q", name, isDemo(name), onNetwork, s.Secrets)
-		}
-		for other := range s.DependsOn {
-			if isDemo(name) != isDemo(other) {
-				t.Errorf("%s depends on %s: one is of the demo, the other is not", name, other)
-			}
-		}
-		for _, args := range [][]string{s.Command, s.HealthCheck.Test} {
-			if i := slices.Index(args, "--now"); i >= 0 {
-				clocks[args[i+1]] = true
-			}
+	s := compose.Services["demo"]
+	if !slices.Equal(s.Networks, []string{"demo"}) || len(s.Secrets)+len(s.Configs)+len(s.Volumes)+len(s.Environment)+len(s.DependsOn) > 0 {
+		t.Errorf("the demo %+v: want its own network, and nothing of the others", s)
+	}
+	for name, other := range compose.Services {
+		if _, needs := other.DependsOn["demo"]; needs || name != "demo" && slices.Contains(other.Networks, "demo") {
+			t.Errorf("%s meets the demo", name)
 		}
 	}
-	if len(clocks) != 1 {
-		t.Errorf("the demo has the clocks %v, want one", clocks)
-	}
-
-	a, cmd, err := parse(compose.Services["vendors"].Command)
+	a, cmd, err := parse(s.Command)
 	if err != nil {
 		t.Fatal(err)
 	}
-	days, err := cmd.Flags().GetInt("days")
-	if err != nil {
-		t.Fatal(err)
+	listen := cmd.Flag("listen").Value.String()
+	_, port, _ := strings.Cut(listen, ":")
+	if cmd.Name() != "demo" || !a.fixed || cmd.Flag("serve").Value.String() != "true" || listen != "0.0.0.0:"+port || len(s.Ports) != 1 || !strings.HasSuffix(s.Ports[0], ":"+port) {
+		t.Errorf("command %q, ports %q: want a console that can be reached, and a clock that stands still", s.Command, s.Ports)
 	}
-	want := newSims(a.now, 1, days).configText("http://" + cmd.Flag("listen").Value.String())
-	if diff := cmp.Diff(want, readRepository(t, path.Clean(compose.Configs["demo"].File))); diff != "" {
-		t.Errorf("demo.yaml is not what the service vendors prints (-want +got):\n%s", diff)
+	if serve := compose.Services["meterhouse"]; slices.Equal(serve.Ports, s.Ports) {
+		t.Errorf("both consoles are at %q", s.Ports)
+	}
+	if !isProbe(s.HealthCheck.Test[2:], probeReady) {
+		t.Errorf("health check %q: want --probe", s.HealthCheck.Test)
+	}
+	dockerfile := readRepository(t, "Dockerfile")
+	image := "\nFROM " + compose.Services["postgres"].Image + " AS demo\n"
+	if build, _ := s.Build.(map[string]any); build["target"] != "demo" || !strings.Contains(dockerfile, image) || !strings.Contains(dockerfile, "\nUSER "+s.User+"\n") {
+		t.Errorf("build %v: want the stage demo of the Dockerfile, which has the Postgres of the others and the user %s", s.Build, s.User)
 	}
 }
 
@@ -391,7 +494,7 @@ func TestDockerContext(t *testing.T) {
 	t.Parallel()
 	ignored := dockerIgnore(readRepository(t, ".dockerignore"))
 	for _, name := range []string{
-		"secrets/database_url", "meterhouse.yaml", ".env", ".git/config", "docs/install/demo.yaml",
+		"secrets/database_url", "meterhouse.yaml", ".env", ".git/config", "docs/install/meterhouse.yaml",
 		"cmd/meterhouse/install_test.go", "etl/keystone/testdata/history/documented_sample/payload.json",
 	} {
 		if !ignored(name) {
@@ -662,7 +765,7 @@ func TestSystemdUnits(t *testing.T) {
 		if args[0] != "/usr/local/bin/meterhouse" {
 			t.Errorf("%s: want /usr/local/bin/meterhouse", command)
 		}
-		program{"unit: " + command, args[1:], env, exampleConfig, secrets}.check(t)
+		program{"unit: " + command, args[1:], env, exampleConfig, secrets, false}.check(t)
 	}
 	if diff := cmp.Diff([]string{"migrate up", "serve"}, []string{strings.Join(strings.Fields(commands[0])[1:], " "), strings.Join(strings.Fields(commands[1])[1:], " ")}); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
@@ -855,6 +958,60 @@ func TestProcessesStartTogether(t *testing.T) {
 		}
 		if got := w.value(figures); got != want {
 			t.Errorf("round %d: loaded %s, one process alone %s", round, got, want)
+		}
+	}
+}
+
+// TestDemoBeyondThisMachine asks the console of a demo in a container: whoever reaches it has to log in.
+func TestDemoBeyondThisMachine(t *testing.T) {
+	t.Parallel()
+	d := newDemo(t, warehousetest.New(t), time.Date(2026, 6, 2, 12, 0, 0, 0, time.UTC), 1)
+	v := &service{session: d.session}
+	var err error
+	if v.queue, err = v.newQueue(); err != nil {
+		t.Fatal(err)
+	}
+	server, login, err := v.demoConsole("0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	group.Go(func() {
+		if err := server.Serve(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	defer group.Wait()
+	defer stop()
+	words := regexp.MustCompile(`^ \(user (\w+), password (\w{12,})\)$`).FindStringSubmatch(login)
+	if words == nil {
+		t.Fatalf("login %q", login)
+	}
+	_, port, _ := strings.Cut(server.Addr(), "]:")
+	ask := func(path, password string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:"+port+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if password != "" {
+			req.SetBasicAuth(words[1], password)
+		}
+		res, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	got := []int{ask("/", ""), ask("/metrics", ""), ask("/metrics", "wrong password"), ask("/metrics", words[2]), ask("/readyz", "")}
+	if want := []int{http.StatusSeeOther, http.StatusUnauthorized, http.StatusUnauthorized, http.StatusOK, http.StatusOK}; !slices.Equal(got, want) {
+		t.Errorf("without a login /, /metrics; with a wrong one, the right one; /readyz: got %v, want %v", got, want)
+	}
+	for _, args := range [][]string{{"demo", "--listen", "127.0.0.1:8080"}} {
+		if o := invoke(t, nil, "", args...); o.code != exitUsage {
+			t.Errorf("%q: exit code %d, want %d", args, o.code, exitUsage)
 		}
 	}
 }

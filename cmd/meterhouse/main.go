@@ -125,7 +125,7 @@ Postgres: exactly, without gaps or repeats, and with every restated figure kept.
 	flags.StringVar(&a.nowText, "now", "", "fix the business clock at this RFC 3339 `time`")
 	root.AddCommand(
 		a.demoCommand(), a.initCommand(), a.configCommand(), a.checkCommand(), a.migrateCommand(), a.runCommand(), a.serveCommand(), a.workerCommand(), a.backfillCommand(), a.replayCommand(),
-		a.statusCommand(), a.statementCommand(), a.invoiceCommand(), a.matchCommand(), a.closeCommand(), a.reopenCommand(), a.exportCommand(), a.reportCommand(), a.tokenCommand(), a.quarantineCommand(), a.readingsCommand(), a.levelsCommand(), a.ratesCommand(), a.calendarCommand(), a.pruneCommand(), a.simulateCommand(), a.versionCommand(), a.completionCommand(),
+		a.statusCommand(), a.statementCommand(), a.invoiceCommand(), a.matchCommand(), a.closeCommand(), a.reopenCommand(), a.exportCommand(), a.reportCommand(), a.tokenCommand(), a.quarantineCommand(), a.readingsCommand(), a.levelsCommand(), a.ratesCommand(), a.calendarCommand(), a.pruneCommand(), a.biCommand(), a.simulateCommand(), a.versionCommand(), a.completionCommand(),
 	)
 	a.addCompletions(root)
 	root.SetUsageTemplate(usageTemplate)

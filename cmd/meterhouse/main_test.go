@@ -265,11 +265,11 @@ func TestWrongUse(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "want a command: backfill, calendar, check,"},
+		{nil, "want a command: backfill, bi, calendar, check,"},
 		{[]string{"rnu"}, `unknown command "rnu" (did you mean "run"?)`},
 		{[]string{"migrate"}, "migrate: want a command: down, status, up"},
 		{[]string{"migrate", "upp"}, `(did you mean "up"?)`},
-		{[]string{"ledger", "--help"}, `unknown command "ledger": want backfill, calendar, check,`},
+		{[]string{"ledger", "--help"}, `unknown command "ledger": want backfill, bi, calendar, check,`},
 		{[]string{"migrate", "upp", "--help"}, `migrate: unknown command "upp" (did you mean "up"?)`},
 		{[]string{"help", "invoices"}, `unknown command "invoices"`},
 		{[]string{"help", "migrate", "upp"}, `migrate: unknown command "upp"`},

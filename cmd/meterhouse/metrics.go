@@ -11,24 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
-	"meterhouse/etl/console"
 	"meterhouse/etl/warehouse"
 )
-
-// console is the HTTP server of a session, listening already. Serve it, or close it.
-func (s *session) console() (*console.Server, error) {
-	var allowed func(user, password string) bool
-	if users := s.cfg.Console.Users; len(users) > 0 {
-		passwords := map[string]string{}
-		for name, password := range users {
-			passwords[name] = password.text()
-		}
-		allowed = console.Passwords(passwords)
-	}
-	return console.New(console.Config{
-		Listen: s.cfg.Console.Listen, Allowed: allowed, Ready: s.wh.Ready, Gatherer: s.gatherer(), Log: s.app.log,
-	})
-}
 
 // gatherer has the figures of the warehouse and of this process.
 func (s *session) gatherer() prometheus.Gatherer {

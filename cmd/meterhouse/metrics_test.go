@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"meterhouse/etl/console"
 	"meterhouse/etl/keystone/keystonesim"
 	"meterhouse/etl/warehouse"
 	"meterhouse/etl/wolkvox/wolkvoxsim"
@@ -165,7 +166,11 @@ func scrape(t *testing.T, url string, more ...func(*http.Request)) string {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.configure("console: {listen: \"127.0.0.1:0\", users: {ann: canary-pass-1}}\n")
+	hash, err := console.HashPassword("canary-pass-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.configure("console: {listen: \"127.0.0.1:0\", users: {ann: '" + hash + "'}}\n")
 	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: "chat_licenses", Body: []byte("canary words of a vendor")})
 	w.must(exitPartial, "run")
 	w.setNow("2026-05-22T12:00:00Z")
@@ -174,7 +179,7 @@ func TestMetrics(t *testing.T) {
 
 	var log strings.Builder
 	s := w.opened(&log)
-	server, err := s.console()
+	server, err := console.New(s.consoleConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

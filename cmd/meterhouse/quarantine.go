@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"meterhouse/etl/console"
 )
 
 func (a *app) quarantineCommand() *cobra.Command {
@@ -252,7 +254,7 @@ func (s *session) checkOpen(ctx context.Context, ids []int64) error {
 	}
 	var problems []error
 	for _, row := range t.Rows {
-		problems = append(problems, errors.New(row[0]))
+		problems = append(problems, console.Refused(row[0]))
 	}
 	return errors.Join(problems...)
 }

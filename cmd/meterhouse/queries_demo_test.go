@@ -199,6 +199,7 @@ func TestQueriesAgainstTheOracle(t *testing.T) {
 		"unpriced_lines":                 o.unpricedLines,
 		"adjustments_by_reason":          o.adjustments,
 	}
+	t.Run("dbt", func(t *testing.T) { testDBTSources(t, o.database) })
 	for _, q := range queries.All() {
 		t.Run(q.Name, func(t *testing.T) {
 			expect := checks[q.Name]

@@ -74,6 +74,7 @@ var mayImport = map[string][]string{
 	"meterhouse/etl/warehouse/warehousetest": {"meterhouse/etl", "meterhouse/migrations"},
 	"meterhouse/etl/schedule":                {"meterhouse/etl", "meterhouse/etl/internal/killpoint"},
 	"meterhouse/etl/console":                 {},
+	"meterhouse/etl/metabase":                {"meterhouse/etl/internal/fetch"},
 	"meterhouse/etl/billing":                 {"meterhouse/etl"},
 	"meterhouse/etl/localpg/fetchpg":         {"meterhouse/etl/localpg"},
 	"meterhouse/cmd/bench":                   {"meterhouse/etl/localpg", "meterhouse/etl/keystone/keystonesim"},
@@ -89,8 +90,9 @@ var mayNotImport = map[string][]string{
 	"meterhouse/etl/schedule":  {"net/http", "database/sql"},
 	"meterhouse/etl/warehouse": {"net/http", "github.com/robfig", "github.com/prometheus"},
 	"meterhouse/etl/billing":   {"net/http", "github.com/robfig", "database/sql"},
-	"meterhouse/etl/console":   {"github.com/jackc", "github.com/robfig", "database/sql"},
+	"meterhouse/etl/console":   {"github.com/jackc/pgx/v5/stdlib", "github.com/robfig", "database/sql"},
 	"meterhouse/etl/alert":     {"github.com/jackc", "github.com/robfig", "database/sql"},
+	"meterhouse/etl/metabase":  {"github.com/jackc", "github.com/robfig", "database/sql"},
 }
 
 func TestImportRules(t *testing.T) {
@@ -174,8 +176,12 @@ func TestForbidden(t *testing.T) {
 		{"meterhouse/cmd/meterhouse", "meterhouse/etl/warehouse/warehousetest", true},
 		{"meterhouse/cmd/meterhouse", "github.com/testcontainers/testcontainers-go/modules/postgres", true},
 		{"meterhouse/etl/console", "meterhouse/etl/warehouse", true},
-		{"meterhouse/etl/console", "github.com/jackc/pgx/v5", true},
+		{"meterhouse/etl/console", "github.com/jackc/pgx/v5", false},
+		{"meterhouse/etl/console", "meterhouse/etl", true},
 		{"meterhouse/etl/console", "net/http", false},
+		{"meterhouse/etl/metabase", "meterhouse/etl/warehouse", true},
+		{"meterhouse/etl/metabase", "github.com/jackc/pgx/v5", true},
+		{"meterhouse/etl/metabase", "meterhouse/etl/internal/fetch", false},
 		{"meterhouse/etl/warehouse", "github.com/prometheus/client_golang/prometheus", true},
 		{"meterhouse/etl/localpg", "github.com/testcontainers/testcontainers-go", true},
 		{"meterhouse/etl/warehouse/warehousetest", "github.com/testcontainers/testcontainers-go", false},

@@ -52,7 +52,11 @@ func schemaOf(v reflect.Value, path string) *schema {
 	case isLeaf(t):
 		return leafSchema(v, path)
 	case t.Kind() == reflect.Map:
-		return &schema{Type: []string{"object", "null"}, Additional: schemaOf(reflect.Zero(t.Elem()), path)}
+		entry := reflect.New(t.Elem())
+		if d, ok := entry.Interface().(interface{ setDefaults() }); ok {
+			d.setDefaults()
+		}
+		return &schema{Type: []string{"object", "null"}, Additional: schemaOf(entry.Elem(), path)}
 	case t.Kind() == reflect.Slice:
 		entry := reflect.New(t.Elem()).Elem()
 		if v.Len() > 0 {
@@ -75,6 +79,12 @@ func schemaOf(v reflect.Value, path string) *schema {
 		}
 		s.Properties[key] = p
 	}
+	if field, key, ok := fieldAlone(v); ok {
+		alone := leafSchema(field, join(path, key))
+		s.Type, s.Pattern = append(s.Type, alone.Type...), alone.Pattern
+		slices.Sort(s.Type)
+		s.Type = slices.Compact(s.Type)
+	}
 	return s
 }
 
@@ -96,18 +106,21 @@ func docOf(tags reflect.StructTag, path string) string {
 
 // texts are the forms of values that their type does not tell. Each may be empty or hold a ${NAME}.
 var texts = map[string]*regexp.Regexp{
-	"database.url":        regexp.MustCompile(`^(local|postgres(ql)?://.*)$`),
-	"database.direct_url": regexp.MustCompile(`^postgres(ql)?://`),
-	"http.proxy":          regexp.MustCompile(`^(https?|socks5)://`),
-	"keystone.account":    accountName,
-	"keystone.base_url":   regexp.MustCompile(`^https?://`),
-	"wolkvox.account":     accountName,
-	"wolkvox.base_url":    regexp.MustCompile(`^https?://`),
-	"wolkvox.server":      serverName,
-	"wolkvox.products":    productName,
-	"console.listen":      regexp.MustCompile(`:`),
-	"alerts.webhook":      regexp.MustCompile(`^https?://`),
-	"alerts.heartbeat":    regexp.MustCompile(`^https?://`),
+	"database.url":           regexp.MustCompile(`^(local|postgres(ql)?://.*)$`),
+	"database.direct_url":    regexp.MustCompile(`^postgres(ql)?://`),
+	"http.proxy":             regexp.MustCompile(`^(https?|socks5)://`),
+	"keystone.account":       accountName,
+	"keystone.base_url":      regexp.MustCompile(`^https?://`),
+	"wolkvox.account":        accountName,
+	"wolkvox.base_url":       regexp.MustCompile(`^https?://`),
+	"wolkvox.server":         serverName,
+	"wolkvox.products":       productName,
+	"console.listen":         regexp.MustCompile(`:`),
+	"console.url":            regexp.MustCompile(`^https://`),
+	"console.users.role":     regexp.MustCompile(`^(viewer|operator|closer)$`),
+	"console.users.password": regexp.MustCompile(`^\$2[abxy]\$`),
+	"alerts.webhook":         regexp.MustCompile(`^https?://`),
+	"alerts.heartbeat":       regexp.MustCompile(`^https?://`),
 }
 
 // Spellings of the types that are read from a text. A plain 0 is as good as 0d.

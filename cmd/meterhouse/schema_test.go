@@ -127,7 +127,7 @@ func TestSchemaAccepts(t *testing.T) {
 		"numbers and variables": strings.NewReplacer("start: 2026-01-01", "start: 2026-01-01, reread: 0, settle: '0'", `server: "0039"`, "server: 39").Replace(good) +
 			"parallel: ${TWO}\nhttp: {max_body: 1048576, timeout: 1m30s}\nretention: {samples: 1d12h, payload: 400d}\n",
 		"zones and names": strings.NewReplacer("    timezone:", "    schedule: CRON_TZ=America/Bogota */15 * * * *\n    timezone:").Replace(good) +
-			"console: {listen: 0.0.0.0:80, users: {ann: secret}}\n",
+			"console: {listen: 0.0.0.0:80, users: {ann: '" + testHash + "', bob: {password: '" + testHash + "', role: operator}}, url: https://meters.example}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -182,6 +182,10 @@ func TestSchemaRefuses(t *testing.T) {
 		{"no URL", "    refresh_token:", "    base_url: api.example\n    refresh_token:"},
 		{"bad proxy", "secrets_key:", "http: {proxy: nowhere}\nsecrets_key:"},
 		{"no port", "secrets_key:", "console: {listen: localhost}\nsecrets_key:"},
+		{"user as a list", "secrets_key:", "console: {users: {ann: [x]}}\nsecrets_key:"},
+		{"user without a password", "secrets_key:", "console: {users: {ann: {role: viewer}}}\nsecrets_key:"},
+		{"user with a wrong role", "secrets_key:", "console: {users: {ann: {password: '" + testHash + "', role: king}}}\nsecrets_key:"},
+		{"user with another key", "secrets_key:", "console: {users: {ann: {password: '" + testHash + "', king: x}}}\nsecrets_key:"},
 		{"users as a list", "secrets_key:", "console: {users: [ann]}\nsecrets_key:"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -222,6 +226,9 @@ func TestSchemaIsWhole(t *testing.T) {
 		for _, key := range strings.Split(path, ".") {
 			if at.Items != nil {
 				at = at.Items
+			}
+			if entry, isMap := at.Additional.(*schema); isMap {
+				at = entry
 			}
 			if at = at.Properties[key]; at == nil {
 				t.Fatalf("%s: there is no such key", path)

@@ -18,6 +18,7 @@ import (
 
 	"meterhouse/etl"
 	"meterhouse/etl/alert"
+	"meterhouse/etl/console"
 	"meterhouse/etl/keystone"
 	"meterhouse/etl/schedule"
 	"meterhouse/etl/warehouse"
@@ -32,8 +33,8 @@ func (a *app) serveCommand() *cobra.Command {
 		Short: "Load everything when it is due, for months: scheduler, worker and HTTP",
 		Long: `Loads every dataset and scope when its schedule comes, and what was missed, until it is stopped.
 Any number of serve and worker processes share the work through the database; each slot is loaded
-once. Answers /healthz, /readyz and /metrics at console.listen, sends alerts, renews the tokens of
-idle accounts and applies the retention.
+once. Shows the console at console.listen, with /healthz, /readyz and /metrics, sends alerts, renews
+the tokens of idle accounts and applies the retention.
 
 SIGTERM ends it: what is being loaded is finished, or after 20 s given back. A second one ends it
 at once, which is safe too.
@@ -120,16 +121,7 @@ func (a *app) serve(ctx context.Context, isScheduler bool) (err error) {
 	if v.sender, err = s.alertSender(); err != nil {
 		return err
 	}
-	config := schedule.Config{
-		Pool: s.wh.Pool(), PollOnly: s.wh.IsPooled(), Name: strings.ReplaceAll(owner(), "/", "-"),
-		Queues: map[string]schedule.Workers{
-			queueKeystone: {Loads: s.parallel()},
-			queueWolkvox:  {Loads: max(1, len(s.wolkvox)), Timeout: readingTimeout},
-		},
-		Load: v.load, Chore: v.chore, Now: a.now, Log: a.log,
-	}
-	queueTest(&config)
-	if v.queue, err = schedule.New(config); err != nil {
+	if v.queue, err = v.newQueue(); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -151,6 +143,20 @@ func (a *app) serve(ctx context.Context, isScheduler bool) (err error) {
 	err = g.Wait()
 	a.log.Info("stopped")
 	return err
+}
+
+// newQueue is the queue of this process, not working yet.
+func (v *service) newQueue() (*schedule.Queue, error) {
+	config := schedule.Config{
+		Pool: v.wh.Pool(), PollOnly: v.wh.IsPooled(), Name: strings.ReplaceAll(owner(), "/", "-"),
+		Queues: map[string]schedule.Workers{
+			queueKeystone: {Loads: v.parallel()},
+			queueWolkvox:  {Loads: max(1, len(v.wolkvox)), Timeout: readingTimeout},
+		},
+		Load: v.load, Chore: v.chore, Now: v.app.now, Log: v.app.log,
+	}
+	queueTest(&config)
+	return schedule.New(config)
 }
 
 // announce says when things happen next, so that a wrong zone is seen before the end of a month.
@@ -379,7 +385,7 @@ func (v *service) load(ctx context.Context, slot schedule.Slot) error {
 	if err != nil {
 		return err
 	}
-	if succeeded && !last.Before(slot.At) {
+	if succeeded && !last.Before(slot.At) && !slot.ByHand {
 		return nil // a later slot, or somebody by hand, was faster
 	}
 	if err := v.checkClock(ctx); err != nil {
@@ -389,7 +395,7 @@ func (v *service) load(ctx context.Context, slot schedule.Slot) error {
 	if err != nil {
 		return err
 	}
-	if slot.At.Unix() > 0 {
+	if slot.At.Unix() > 0 && !slot.ByHand {
 		job.Slot = slot.At
 	}
 	begun := time.Now()
@@ -466,11 +472,11 @@ func (v *service) readingJob(ctx context.Context, w *wolkvoxAccount, slot schedu
 		return etl.Job{}, err
 	}
 	job := w.job(now)
-	allowed, err := w.Allowed(ctx, job.Products, false)
+	allowed, err := w.Allowed(ctx, job.Products, slot.ByHand) // who names it wants it, whatever the vendor refused before
 	if err != nil {
 		return job, err // held: the slot waits
 	}
-	if len(allowed) < len(job.Products) {
+	if len(allowed) < len(job.Products) && !slot.ByHand {
 		read, err := v.wh.LandedSince(ctx, slot.Dataset, slot.Scope, slot.At)
 		if err != nil {
 			return job, err
@@ -611,12 +617,14 @@ func (s *session) hurry(ctx context.Context, account string) {
 	}
 }
 
-// listen answers health, readiness and figures, unless no address is configured.
+// listen shows the console, with health, readiness and figures, unless no address is configured.
 func (v *service) listen(ctx context.Context, g *errgroup.Group) error {
 	if v.cfg.Console.Listen == "" {
 		return nil
 	}
-	server, err := v.console()
+	cfg := v.consoleConfig()
+	cfg.Loads = v
+	server, err := console.New(cfg)
 	if err != nil {
 		return fmt.Errorf("%w: choose another console.listen (METERHOUSE_CONSOLE_LISTEN), or leave it empty for none", err)
 	}

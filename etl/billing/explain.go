@@ -319,10 +319,11 @@ func (c comparison) rounded() (string, bool) {
 	return fmt.Sprintf("quantity %s on the invoice, %s in the statement", said.Decimal, brief(ours.Decimal)), true
 }
 
-// restated tries the days as they were known when the invoice was made. Where none was known, as before the first
-// load, there is nothing to go by: unknown is not zero.
+// restated tries the days as they were known when the invoice was made.
 func (c comparison) restated() (string, bool) {
-	if !slices.ContainsFunc(c.then, func(d pricedDay) bool { return d.parts.Valid }) || !c.hasOurPrice() || !c.isAbout(cost(c.then, anyDay)) {
+	// Of what was not loaded yet at the invoice date nothing was known, which is not that it was nothing.
+	wasKnown := slices.ContainsFunc(c.then, func(d pricedDay) bool { return d.parts.Valid })
+	if !wasKnown || !c.hasOurPrice() || !c.isAbout(cost(c.then, anyDay)) {
 		return "", false
 	}
 	detail := "as known at the invoice date: " + c.money(cost(c.then, anyDay))

@@ -111,6 +111,7 @@ func TestExplain(t *testing.T) {
 		{name: "burst without a price", charge: "burst", days: "2@-x30", want: "not_on_invoice (no price in the rate card)"},
 		{name: "a waiver without a price and burst without one", charge: "burst", days: "w2@-x10 2@-x20", want: "not_on_invoice (no price in the rate card)"},
 		{name: "forgotten", charge: "burst", days: "2@10x30", want: "not_on_invoice ()"},
+		{name: "loaded after the invoice", charge: "burst", days: "2@10x30", change: func(c *comparison) { c.then = april("burst", "?@10x30").days }, want: "not_on_invoice ()"},
 		{name: "known after the invoice", charge: "burst", days: "2@10x30", change: func(c *comparison) { c.then = april("burst", "0@10x30").days },
 			want: "restated_after_invoice (as known at the invoice date: 0.00 USD)"},
 		{name: "nothing was known then", charge: "burst", days: "2@10x30", change: func(c *comparison) { c.then = april("burst", "?@10x30").days }, want: "not_on_invoice ()"},

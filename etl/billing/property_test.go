@@ -77,6 +77,37 @@ func (d date) daysInMonth() int64 {
 	return int64(time.Date(t.Year(), t.Month()+1, 0, 0, 0, 0, 0, time.UTC).Day())
 }
 
+// addMonths is the same day of another month, or its last one where it is too short.
+func (d date) addMonths(n int) date {
+	t := d.at(0)
+	first := time.Date(t.Year(), t.Month()+time.Month(n), 1, 0, 0, 0, 0, time.UTC)
+	last := time.Date(first.Year(), first.Month()+1, 0, 0, 0, 0, 0, time.UTC).Day()
+	return date(first.AddDate(0, 0, min(t.Day(), last)-1).Unix() / 86400)
+}
+
+// monthlyDays is of how many days the month is that a day of a committed period counts in: one of the period's
+// own where it is whole months long, else the calendar's.
+func monthlyDays(span [2]date, d date) int64 {
+	from, until := span[0], span[1]+1
+	for months := 1; months <= 24; months++ {
+		var bounds []date
+		for n := range months + 1 {
+			switch {
+			case from.addMonths(months) == until:
+				bounds = append(bounds, from.addMonths(n))
+			case until.addMonths(-months) == from:
+				bounds = append(bounds, until.addMonths(n-months))
+			}
+		}
+		for n := 1; n < len(bounds); n++ {
+			if d < bounds[n] {
+				return int64(bounds[n] - bounds[n-1])
+			}
+		}
+	}
+	return d.daysInMonth()
+}
+
 type spell struct { // when a row was known
 	from  time.Time
 	until *time.Time // nil: still
@@ -1023,7 +1054,7 @@ func (w *world) countDay(lines map[lineKey]*wantLine, c *madeTenant, s *madeSubs
 			line.scaled = new(big.Rat)
 		}
 		if charge == "committed" {
-			r = new(big.Rat).Quo(r, big.NewRat(d.daysInMonth(), 1))
+			r = new(big.Rat).Quo(r, big.NewRat(monthlyDays(span, d), 1))
 		}
 		line.scaled.Add(line.scaled, r)
 	}

@@ -282,6 +282,41 @@ func TestCommittedAcrossMonths(t *testing.T) {
 	}
 }
 
+// A committed period of whole months counts as those months, wherever it begins, whatever their days; a shorter one by
+// the days of the calendar's month.
+func TestWholeMonthsOfAPeriod(t *testing.T) {
+	t.Parallel()
+	for _, periods := range [][][3]string{
+		{{"2026-01-15", "2026-02-14", "100"}, {"2026-02-15", "2026-03-14", "100"}, {"2026-03-15", "2026-03-31", "54.838709677419"}, {"2026-04-01", "2026-04-30", "100"}},
+		{{"2026-01-31", "2026-02-27", "100"}, {"2026-02-28", "2026-03-30", "100"}, {"2026-03-31", "2026-04-29", "100"}, {"2026-04-30", "2026-05-30", "100"}},
+		{{"2026-01-20", "2026-04-19", "300"}, {"2026-04-20", "2026-05-09", "65.698924731183"}}, // 11/30 + 9/31
+		{{"2026-01-30", "2026-02-27", "100"}, {"2026-02-28", "2026-05-29", "300"}},
+	} {
+		o := newOffice(t)
+		o.now = at("2026-06-02T12:00:00Z")
+		o.level("2026-01", "2026-02", "2026-03", "2026-04", "2026-05")
+		o.samples("2026-01-01T00:00:00Z", "2026-06-01T00:00:00Z", "1 day")
+		for _, p := range periods {
+			o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since)
+				values ('C-1', 'A-1', 'committed', $1, $2, 'monthly', 'test', '2026-01-01')`, dateOf(p[0]).at(0), dateOf(p[1]).at(0))
+		}
+		for _, p := range periods {
+			wantLines(t, p[0]+" to "+p[1],
+				o.rows(`select s.quantity::text from billing.statement(left($1, 7), 'infinity') as s where s.charge = 'committed' and s.period_start = $2::text::date`, p[1], p[0]), p[2])
+		}
+	}
+
+	// What changes within such a month is prorated by its days: 30/31 of 100 and 1/31 of 131.
+	o := newOffice(t)
+	o.now = at("2026-03-02T12:00:00Z")
+	o.level("2026-01", "2026-02")
+	o.samples("2026-01-01T00:00:00Z", "2026-03-01T00:00:00Z", "1 day")
+	o.exec(`update dw.fact_daily_consumption set committed_tib = 131 where usage_date = '2026-02-14'`)
+	o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since)
+		values ('C-1', 'A-1', 'committed', '2026-01-15', '2026-02-14', 'monthly', 'test', '2026-01-01')`)
+	wantLines(t, "a changed day", o.rows(`select quantity::text from billing.statement('2026-02', 'infinity') where charge = 'committed' and period_start = '2026-01-15'`), "101")
+}
+
 // Refused records keep the days that they are about from being final, and no others; a window ends before its end.
 func TestRefusedRecordsInTheStatement(t *testing.T) {
 	t.Parallel()

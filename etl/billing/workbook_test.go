@@ -381,7 +381,7 @@ func TestWorkbook(t *testing.T) {
 		t.Errorf("the apostrophe of a text is not marked as its own: %v", err)
 	}
 	summary := facts(t, f)
-	for label, want := range map[string]string{"check": "every line is what its days come to, to the last digit", "state": "open: 4 of 8 lines are provisional, their notes say why",
+	for label, want := range map[string]string{"check": "every line is what its days come to, to the last digit", "state": "open: 5 of 8 lines are provisional, their notes say why",
 		"selection": "all customers and accounts", "days": "2026-03-01 to 2026-03-31, UTC; of wolkvox in the zone of the operation", "loaded up to": "run 9 of 2026-04-01 10:00:00Z", "link": ""} {
 		if summary[label] != want {
 			t.Errorf("Summary, %s: got %q, want %q", label, summary[label], want)

@@ -2,18 +2,21 @@ package console
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"html/template"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -21,15 +24,60 @@ import (
 // Config of a Server. The zero value of a field means its default.
 type Config struct {
 	Listen string // host:port; port 0 is a free one
-	// Allowed tells whether a user may come in; see [Passwords]. Nil: there are no users, and Listen
-	// must be an address of this machine.
-	Allowed func(user, password string) bool
+	// Users may log in, by name. Without any, Listen must be an address of this machine, and whoever is
+	// there may do what Anybody may.
+	Users   map[string]User
+	Anybody Role
+	// URL is the address that people type when something that speaks TLS stands in front; it must begin
+	// with https. Cookies then go over TLS only, and X-Forwarded-For is believed. Empty: nothing stands there.
+	URL string
 	// Ready is nil when work can be done. The text of its error is shown to anybody who asks; what it
 	// unwraps to goes to the log only. Default: always ready.
 	Ready    func(context.Context) error
 	Gatherer prometheus.Gatherer // default: no figures
 	Log      *slog.Logger        // default: none
 	Grace    time.Duration       // for requests under way when Serve is to end; default 5 s
+
+	// Pool is the warehouse that pages read, and nothing but read. Nil: there are no pages.
+	Pool    *pgxpool.Pool
+	Now     func() time.Time // business clock; default time.Now
+	Version string           // of the program, for the foot of each page
+	Notice  string           // is said at the head of each page; empty: nothing
+
+	// Status says whether all is well and what to do, as the command of that name does. It may take long:
+	// it is asked in the background, when somebody looks and at most every few seconds. Default: nothing is said.
+	Status func(context.Context) (Status, error)
+	// Body opens a landed answer as it came. Default: bodies are not shown.
+	Body func(ctx context.Context, payload int64) (io.ReadCloser, error)
+	// Defuse is a text as it may stand in a CSV file that a spreadsheet opens. Default: as it is.
+	Defuse func(text string) string
+	// Loads begins loads for a person. Nil: nobody loads here.
+	Loads Loads
+	// Retry reads a refused record again by today's rules, and says what became of it. Nil: not here.
+	Retry func(ctx context.Context, quarantine int64) (said string, err error)
+	// Dismiss settles a refused record for good. Nil: not here.
+	Dismiss func(ctx context.Context, quarantine int64, who, reason string) error
+}
+
+// Status is what there is to say about the whole warehouse.
+type Status struct {
+	Verdict    string   // in one sentence
+	NeedsYou   []string // what somebody has to do
+	GoodToKnow []string
+}
+
+// Loads begins loads when a person wants them.
+type Loads interface {
+	// Begin queues a load of a dataset and scope, whatever is due, and returns its number.
+	Begin(ctx context.Context, dataset, scope, who string) (load int64, err error)
+	// Progress is how it stands.
+	Progress(ctx context.Context, load int64) (Progress, error)
+}
+
+// Progress is how a load stands.
+type Progress struct {
+	IsOver bool
+	State  string // in a few words, such as: waits for a worker
 }
 
 // Limits of one request. A reader that is slower than that is let go.
@@ -39,7 +87,7 @@ const (
 	writeWithin  = 30 * time.Second
 	idleFor      = time.Minute
 	maxHeader    = 16 << 10
-	maxBody      = 4 << 10
+	maxBody      = 16 << 10
 	maxScrapes   = 4 // at a time
 
 	readyWithin = 3 * time.Second
@@ -52,6 +100,16 @@ type Server struct {
 	listener net.Listener
 	http     *http.Server
 	ready    readiness
+
+	key       []byte // of this process: signs what browsers keep for us
+	users     *directory
+	sessions  sessions
+	isSecure  bool // browsers reach us through TLS
+	readers   chan struct{}
+	templates map[string]*template.Template
+	style     string
+	advice    advice
+	work      background
 }
 
 // New checks the configuration and begins to listen.
@@ -68,18 +126,37 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Grace == 0 {
 		cfg.Grace = 5 * time.Second
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Defuse == nil {
+		cfg.Defuse = func(text string) string { return text }
+	}
 	host, _, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("console: listen %q: want host:port", cfg.Listen)
 	}
-	if cfg.Allowed == nil && !isLoopback(host) {
+	if len(cfg.Users) == 0 && !isLoopback(host) {
 		return nil, fmt.Errorf("console: listen %q is open to other machines: want users, or 127.0.0.1", cfg.Listen)
+	}
+	if u, err := url.Parse(cfg.URL); cfg.URL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.Path != "" && u.Path != "/") {
+		return nil, fmt.Errorf("console: url %q: want https://host", cfg.URL)
 	}
 	listener, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
-	s := &Server{cfg: cfg, listener: listener, ready: readiness{check: cfg.Ready, log: cfg.Log}}
+	s := &Server{
+		cfg: cfg, listener: listener, ready: readiness{check: cfg.Ready, log: cfg.Log}, key: make([]byte, 32), isSecure: cfg.URL != "",
+		readers: make(chan struct{}, mostReaders), templates: parse(), style: stylesheet(),
+	}
+	_, _ = rand.Read(s.key) // never fails
+	s.advice = advice{ask: s.insight, log: cfg.Log}
+	if len(cfg.Users) > 0 {
+		if s.users, err = newDirectory(cfg.Users, s.key); err != nil {
+			return nil, errors.Join(err, listener.Close())
+		}
+	}
 	s.http = &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: headerWithin, ReadTimeout: readWithin, WriteTimeout: writeWithin, IdleTimeout: idleFor,
@@ -95,6 +172,11 @@ func (s *Server) Addr() string { return s.listener.Addr().String() }
 // Serve answers until ctx ends, then finishes what is under way within the grace time. The error is
 // nil when ctx ended it.
 func (s *Server) Serve(ctx context.Context) error {
+	s.work.begin(ctx)
+	if s.cfg.Pool != nil {
+		s.advice.begin(&s.work)
+	}
+	defer s.work.end()
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(s.listener) }()
 	select {
@@ -120,7 +202,7 @@ func (s *Server) Close() error {
 	return err
 }
 
-// handler is all there is. A page for people goes here too, behind [Server.private].
+// handler is all there is. Pages for people are listed in [pages].
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { say(w, http.StatusOK, "ok") })
@@ -135,7 +217,18 @@ func (s *Server) handler() http.Handler {
 		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
 		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelWarn),
 	})))
-	return http.MaxBytesHandler(guarded(mux), maxBody)
+	if s.cfg.Pool != nil {
+		s.routes(mux)
+	}
+	// A browser says from which site a form came. What says nothing is no browser; it has no cookie either.
+	same := http.NewCrossOriginProtection()
+	if s.cfg.URL != "" {
+		_ = same.AddTrustedOrigin(strings.TrimSuffix(s.cfg.URL, "/")) // checked in New
+	}
+	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		say(w, http.StatusForbidden, "this form came from another site: nothing was done")
+	}))
+	return http.MaxBytesHandler(guarded(same.Handler(mux)), maxBody)
 }
 
 func say(w http.ResponseWriter, status int, text string) {
@@ -149,19 +242,19 @@ func guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
-		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
-		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Referrer-Policy", "same-origin") // without any, an old browser would not say either where a form is from
 		h.Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
 	})
 }
 
-// private lets users in; where there are none, callers on this machine that know it as such. The
-// latter keeps out a page whose own name was made to resolve to us.
+// private lets monitors in, with a user and password where there are users; where there are none, callers on
+// this machine that know it as such. The latter keeps out a page whose own name was made to resolve to us.
 func (s *Server) private(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.cfg.Allowed == nil {
+		if s.users == nil {
 			if !isLoopback(hostOf(r.Host)) {
 				say(w, http.StatusForbidden, "ask for localhost, or configure users")
 				return
@@ -170,12 +263,20 @@ func (s *Server) private(next http.Handler) http.Handler {
 			return
 		}
 		user, password, given := r.BasicAuth()
-		if !given || !s.cfg.Allowed(user, password) {
+		right, err := false, error(nil)
+		if given {
+			right, err = s.users.remembers(user, password, s.address(r))
+		}
+		switch {
+		case err != nil:
+			w.Header().Set("Retry-After", fmt.Sprint(int(triesWithin.Seconds())))
+			say(w, http.StatusTooManyRequests, "too many wrong passwords: wait a while")
+		case !right:
 			w.Header().Set("WWW-Authenticate", `Basic realm="meterhouse", charset="UTF-8"`)
 			say(w, http.StatusUnauthorized, "user and password, please")
-			return
+		default:
+			next.ServeHTTP(w, r)
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 
@@ -192,24 +293,6 @@ func isLoopback(host string) bool {
 	}
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
-}
-
-// Passwords is an Allowed for users and their passwords. It keeps hashes of them, and takes as long for
-// a wrong user or password as for right ones.
-func Passwords(users map[string]string) func(user, password string) bool {
-	type hashed struct{ user, password [sha256.Size]byte }
-	var all []hashed
-	for user, password := range users {
-		all = append(all, hashed{sha256.Sum256([]byte(user)), sha256.Sum256([]byte(password))})
-	}
-	return func(user, password string) bool {
-		u, p := sha256.Sum256([]byte(user)), sha256.Sum256([]byte(password))
-		allowed := 0
-		for _, h := range all {
-			allowed |= subtle.ConstantTimeCompare(u[:], h.user[:]) & subtle.ConstantTimeCompare(p[:], h.password[:])
-		}
-		return allowed == 1
-	}
 }
 
 // readiness asks at most once a second, whoever asks us, and logs when the answer changes.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/crypto/bcrypt"
 )
 
 // canary is a password; nothing may show it.
@@ -85,6 +86,20 @@ func as(user, password string) func(*http.Request) {
 	return func(r *http.Request) { r.SetBasicAuth(user, password) }
 }
 
+// users have a password each: the canary and their name.
+func users(t testing.TB, roles map[string]Role) map[string]User {
+	t.Helper()
+	all := map[string]User{}
+	for name, role := range roles {
+		hash, err := bcrypt.GenerateFromPassword([]byte(canary+name), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = User{string(hash), role}
+	}
+	return all
+}
+
 func host(name string) func(*http.Request) { return func(r *http.Request) { r.Host = name } }
 
 func TestWhatIsShown(t *testing.T) {
@@ -125,7 +140,7 @@ func TestUsers(t *testing.T) {
 	var log lockedLog
 	s := serve(t, Config{
 		Listen: "0.0.0.0:0", Gatherer: figures(), Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Allowed: Passwords(map[string]string{"ann": canary, "bob": "other"}),
+		Users: users(t, map[string]Role{"ann": Viewer, "bob": Closer}),
 	})
 	for _, c := range []struct {
 		name   string
@@ -133,13 +148,13 @@ func TestUsers(t *testing.T) {
 		status int
 	}{
 		{"nobody", func(*http.Request) {}, 401},
-		{"ann", as("ann", canary), 200},
-		{"bob", as("bob", "other"), 200},
-		{"ann with bob's password", as("ann", "other"), 401},
+		{"ann", as("ann", canary+"ann"), 200},
+		{"bob", as("bob", canary+"bob"), 200},
+		{"ann with bob's password", as("ann", canary+"bob"), 401},
 		{"wrong password", as("ann", canary+"x"), 401},
 		{"no password", as("ann", ""), 401},
 		{"nobody's name", as("", ""), 401},
-		{"stranger", as("eve", canary), 401},
+		{"stranger", as("eve", canary+"ann"), 401},
 		{"another scheme", func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+canary) }, 401},
 		{"no base64", func(r *http.Request) { r.Header.Set("Authorization", "Basic !") }, 401},
 	} {

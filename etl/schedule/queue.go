@@ -30,10 +30,14 @@ type Slot struct {
 	Until          time.Time // business clock, UTC: when it is not worth trying again, because the next slot has come
 	Queue          string    // one of Config.Queues
 	Priority       int       // 1 goes first, 4 last
+	ByHand         bool      // a person wants it now, whatever is due
 }
 
 // String names the slot in logs and errors.
 func (s Slot) String() string {
+	if s.ByHand {
+		return fmt.Sprintf("%s %s by hand", s.Dataset, s.Scope)
+	}
 	return fmt.Sprintf("%s %s slot %s", s.Dataset, s.Scope, s.At.UTC().Format(time.RFC3339))
 }
 
@@ -104,6 +108,7 @@ type loadArgs struct {
 	Slot    time.Time `json:"slot" river:"unique"`
 	Account string    `json:"account"`
 	Until   time.Time `json:"until"`
+	ByHand  bool      `json:"by_hand,omitempty"`
 }
 
 func (loadArgs) Kind() string { return "load" }
@@ -120,6 +125,11 @@ func (choreArgs) Kind() string { return "chore" }
 var once = river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{
 	rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRunning, rivertype.JobStateScheduled,
 	rivertype.JobStateRetryable, rivertype.JobStateCompleted, rivertype.JobStateCancelled, rivertype.JobStateDiscarded,
+}}
+
+// unfinished is the uniqueness of what a person wants: as long as it is not done.
+var unfinished = river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{
+	rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRunning, rivertype.JobStateScheduled, rivertype.JobStateRetryable,
 }}
 
 // maxAttempts of a load is no limit: its Until is.
@@ -203,6 +213,65 @@ func (q *Queue) Add(ctx context.Context, slots []Slot, chores []Chore) (added []
 	return added, nil
 }
 
+// Want queues a load that a person wants now, and returns its number for [Queue.State]. Wanted again before it
+// is done, it is the same. The slot's At does not count. What fails is not tried again: the schedule goes on
+// by itself.
+func (q *Queue) Want(ctx context.Context, s Slot) (id int64, err error) {
+	result, err := q.client.Insert(ctx,
+		loadArgs{Dataset: s.Dataset, Scope: s.Scope, Account: s.Account, Until: s.Until.UTC(), ByHand: true},
+		&river.InsertOpts{Queue: s.Queue, Priority: 1, UniqueOpts: unfinished})
+	if err != nil {
+		return 0, fmt.Errorf("queue %s %s: %w", s.Dataset, s.Scope, err)
+	}
+	return result.Job.ID, nil
+}
+
+// State is how a load stands.
+type State struct {
+	Phase Phase
+	Until time.Time // when it is taken up; zero unless it is put off
+	Error string    // of its last try; empty without any
+}
+
+// Phase of a load.
+type Phase string
+
+// Phases.
+const (
+	Waiting Phase = "waiting" // for a worker
+	PutOff  Phase = "put off" // the vendor or another process is in the way, or it failed and is tried again
+	Working Phase = "working"
+	Done    Phase = "done"
+	GivenUp Phase = "given up"
+)
+
+// State of a load by the number that Want gave; found is false when there is none, or it is long gone.
+func (q *Queue) State(ctx context.Context, id int64) (state State, found bool, err error) {
+	job, err := q.client.JobGet(ctx, id)
+	if errors.Is(err, rivertype.ErrNotFound) || err == nil && job.Kind != (loadArgs{}).Kind() {
+		return State{}, false, nil
+	}
+	if err != nil {
+		return State{}, false, fmt.Errorf("queue: look for load %d: %w", id, err)
+	}
+	if n := len(job.Errors); n > 0 {
+		state.Error = job.Errors[n-1].Error
+	}
+	switch job.State {
+	case rivertype.JobStateRunning:
+		state.Phase = Working
+	case rivertype.JobStateCompleted:
+		state.Phase = Done
+	case rivertype.JobStateCancelled, rivertype.JobStateDiscarded:
+		state.Phase = GivenUp
+	case rivertype.JobStateScheduled, rivertype.JobStateRetryable:
+		state.Phase, state.Until = PutOff, job.ScheduledAt.UTC()
+	default:
+		state.Phase = Waiting
+	}
+	return state, true, nil
+}
+
 // AddTx queues a chore with the transaction: it is there when, and only when, that commits.
 func (q *Queue) AddTx(ctx context.Context, tx pgx.Tx, c Chore) error {
 	job := c.job()
@@ -284,7 +353,7 @@ type loadWorker struct {
 // Work does a slot and says what follows from how it went.
 func (w *loadWorker) Work(ctx context.Context, job *river.Job[loadArgs]) error {
 	q, args := w.queue, job.Args
-	slot := Slot{Dataset: args.Dataset, Scope: args.Scope, Account: args.Account, At: args.Slot, Until: args.Until, Queue: job.Queue, Priority: job.Priority}
+	slot := Slot{Dataset: args.Dataset, Scope: args.Scope, Account: args.Account, At: args.Slot, Until: args.Until, Queue: job.Queue, Priority: job.Priority, ByHand: args.ByHand}
 	killpoint.Here(killpoint.SlotClaimed)
 	// What panics, or takes its process along, again and again never gets to the end below.
 	if job.Attempt > deadlyTries && !q.cfg.Now().Before(slot.Until) {
@@ -303,8 +372,8 @@ func (w *loadWorker) Work(ctx context.Context, job *river.Job[loadArgs]) error {
 	case errors.As(err, &held):
 		return q.wait(slot, held.Until.Sub(q.clock()), err)
 	}
-	if !q.cfg.Now().Add(pause(job.Attempt)).Before(slot.Until) {
-		return river.JobCancel(err) // the next slot takes over
+	if slot.ByHand || !q.cfg.Now().Add(pause(job.Attempt)).Before(slot.Until) {
+		return river.JobCancel(err) // who wanted it sees why; the next slot takes over
 	}
 	return err
 }

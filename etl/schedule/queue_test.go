@@ -352,3 +352,91 @@ func TestHurry(t *testing.T) {
 	}
 	eventually(t, "states", "completed 1, retryable 1", b.states)
 }
+
+// What a person wants is done whatever is due, and once when it is wanted twice; one can see how it stands, and what
+// fails is not tried again.
+func TestWant(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	answers, begun := make(chan error), make(chan bool, 10)
+	q := b.queue(func(c *schedule.Config) {
+		c.Load = func(_ context.Context, s schedule.Slot) error {
+			b.note(fmt.Sprint(s.Scope, " ", s.ByHand))
+			begun <- true
+			return <-answers
+		}
+	})
+	slot := func(scope string) schedule.Slot {
+		return schedule.Slot{Dataset: "d", Scope: scope, Account: "a", At: b.clock.Now(), Until: b.clock.Now().Add(time.Hour), Queue: "q"}
+	}
+	want := func(scope string) int64 {
+		t.Helper()
+		id, err := q.Want(t.Context(), slot(scope))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	phase := func(id int64) schedule.State {
+		t.Helper()
+		state, found, err := q.State(t.Context(), id)
+		if err != nil || !found {
+			t.Fatalf("load %d: found %v, %v", id, found, err)
+		}
+		return state
+	}
+	until := func(id int64, want schedule.Phase) schedule.State {
+		t.Helper()
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			if state := phase(id); state.Phase == want {
+				return state
+			}
+		}
+		t.Fatalf("load %d is %+v, want %s", id, phase(id), want)
+		return schedule.State{}
+	}
+	first := want("x")
+	if again := want("x"); again != first {
+		t.Errorf("wanted twice at once: loads %d and %d", first, again)
+	}
+	if state := phase(first); state.Phase != schedule.Waiting {
+		t.Errorf("before there is a worker: %+v", state)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- q.Run(ctx) }()
+	<-begun
+	until(first, schedule.Working)
+	answers <- nil
+	until(first, schedule.Done)
+
+	if again := want("x"); again == first {
+		t.Error("wanted again after it was done, and not begun")
+	} else {
+		<-begun
+		answers <- nil
+		until(again, schedule.Done)
+	}
+	failing := want("y")
+	<-begun
+	answers <- errors.New("the vendor is away")
+	if state := until(failing, schedule.GivenUp); state.Error != "the vendor is away" && state.Error != "JobCancelError: the vendor is away" {
+		t.Errorf("failed: %+v", state)
+	}
+	held := want("z")
+	<-begun
+	answers <- &etl.HeldError{What: "z", Until: b.clock.Now().Add(time.Minute)}
+	if state := until(held, schedule.PutOff); !state.Until.Equal(b.clock.Now().Add(time.Minute)) {
+		t.Errorf("put off: %+v, want until %s", state, b.clock.Now().Add(time.Minute))
+	}
+	if _, found, err := q.State(t.Context(), 999999); found || err != nil {
+		t.Errorf("a load that is not there: %v %v", found, err)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got := fmt.Sprint(b.noted()); got != "[x true x true y true z true]" {
+		t.Errorf("done: %s", got)
+	}
+}

@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"golang.org/x/sync/errgroup"
+
+	"meterhouse/etl/console"
+	"meterhouse/etl/wolkvox/wolkvoxsim"
+)
+
+// requireChromium makes a browser that is missing a failure.
+const requireChromium = "METERHOUSE_TEST_REQUIRE_CHROMIUM"
+
+// browser is a headless Chromium that notes what its console complains of.
+type browser struct {
+	context.Context
+	t    *testing.T
+	base string
+
+	mu         sync.Mutex
+	complaints []string
+}
+
+func newBrowser(t *testing.T, base string) *browser {
+	t.Helper()
+	program := ""
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
+		if path, err := exec.LookPath(name); err == nil {
+			program = path
+			break
+		}
+	}
+	if program == "" {
+		if os.Getenv(requireChromium) != "" {
+			t.Fatalf("no Chromium in PATH, and %s is set", requireChromium)
+		}
+		t.Skip("no Chromium in PATH (apt-get install chromium): what pages are in a browser is not tested")
+	}
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
+		chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.Flag("disable-gpu", true), chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.WSURLReadTimeout(2*time.Minute))
+	ctx, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	t.Cleanup(stop)
+	ctx, stopTab := chromedp.NewContext(ctx)
+	t.Cleanup(stopTab)
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	t.Cleanup(cancel)
+	b := &browser{Context: ctx, t: t, base: base}
+	messages := chromedp.Console(ctx)
+	go func() {
+		for message, err := range messages {
+			if err != nil {
+				return // the browser is gone
+			}
+			b.mu.Lock()
+			b.complaints = append(b.complaints, fmt.Sprintf("%s %s: %s %s", message.Source, message.Type, message.Text, message.URL))
+			b.mu.Unlock()
+		}
+	}()
+	return b
+}
+
+func (b *browser) do(what string, actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	if err := chromedp.Do(b, actions...); err != nil {
+		b.t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// ask runs an action that finds something out.
+func ask[T any](b *browser, what string, action chromedp.Action[T]) T {
+	b.t.Helper()
+	found, err := chromedp.Run(b, action)
+	if err != nil {
+		b.t.Fatalf("%s: %v", what, err)
+	}
+	return found
+}
+
+// complained is what the browser complained of since it was last asked.
+func (b *browser) complained() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := b.complaints
+	b.complaints = nil
+	return all
+}
+
+func (b *browser) open(path string) {
+	b.t.Helper()
+	b.do(path, chromedp.Navigate(b.base+path), chromedp.WaitVisible(chromedp.CSS("main")))
+}
+
+// text of what a selector finds first.
+func (b *browser) text(selector string) (text string) {
+	b.t.Helper()
+	return ask(b, selector, chromedp.Text(chromedp.CSS(selector)))
+}
+
+// shownConsole is the console of the world as a demo shows it, with a worker behind it.
+func (w *world) shownConsole() *console.Server {
+	w.t.Helper()
+	s := w.opened(w.t.Output())
+	v := &service{session: s}
+	var err error
+	if v.queue, err = v.newQueue(); err != nil {
+		w.t.Fatal(err)
+	}
+	server, _, err := v.demoConsole("")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(w.t.Context())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Serve(ctx) })
+	g.Go(func() error { return v.queue.Run(ctx) })
+	w.t.Cleanup(func() {
+		stop()
+		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			w.t.Error(err)
+		}
+	})
+	return server
+}
+
+// In a browser: every page loads without a complaint, wide and narrow, light and dark, and does not overflow; a
+// load is begun and followed to its end; a refused record is dismissed; and the keyboard reaches everything.
+func TestConsoleInABrowser(t *testing.T) {
+	w := newWorld(t)
+	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, API: "chat_licenses", Body: []byte("twelve")})
+	w.must(exitPartial, "run")
+	b := newBrowser(t, "http://"+w.shownConsole().Addr())
+
+	payload := w.value(`select payload_id::text from ops.quarantine`)
+	pages := []string{"/", "/freshness", "/runs", "/runs/1", "/payloads/" + payload, "/quarantine", "/quarantine/1", "/nowhere"}
+	for _, width := range []int64{1280, 360} {
+		for _, scheme := range []string{"light", "dark"} {
+			b.do("screen", chromedp.EmulateViewport(width, 800))
+			media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}
+			if _, err := chromedp.Call(b, emulation.SetEmulatedMedia, media); err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range pages {
+				b.open(path)
+				if ask(b, path, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > window.innerWidth`)) {
+					t.Errorf("%s at %d: wider than the window", path, width)
+				}
+			}
+		}
+	}
+	for _, text := range b.complained() {
+		if !strings.Contains(text, "404 (Not Found) "+b.base+"/nowhere") {
+			t.Errorf("the browser complains: %s", text)
+		}
+	}
+
+	// From the button to the end.
+	b.do("screen", chromedp.EmulateViewport(1280, 800))
+	before := w.value(`select max(run_id)::text from ops.run`)
+	b.open("/freshness?dataset=keystone.history&q=C-1001")
+	b.do("load now", chromedp.Click(chromedp.CSS(`td form button`)), chromedp.WaitVisible(chromedp.CSS(`.status.over`)))
+	newest := w.value(`select max(run_id)::text from ops.run where dataset = 'keystone.history' and scope = 'C-1001' and status = 'ok'`)
+	if newest <= before && len(newest) <= len(before) || !strings.Contains(b.text("main"), newest) {
+		t.Errorf("the load is not shown: run %s, before %s\n%s", newest, before, b.text("main"))
+	}
+	b.do("to the run", chromedp.Click(chromedp.CSS(`tbody tr:last-child th a`)), chromedp.WaitVisible(chromedp.CSS(`.facts`)))
+	if got := b.text("h1"); got != "Run "+newest {
+		t.Errorf("led to %q, want run %s", got, newest)
+	}
+
+	// What is refused still, and what is dismissed.
+	b.open("/quarantine/1")
+	b.do("read again", chromedp.Click(chromedp.CSS(`form[action$="/retry"] button`)), chromedp.WaitVisible(chromedp.CSS(`.said`)))
+	if got := b.text(".said"); !strings.Contains(got, "refused still") {
+		t.Errorf("read again: %q", got)
+	}
+	b.do("dismiss", chromedp.SendKeys(chromedp.CSS(`input[name="reason"]`), "a test"+kb.Enter), chromedp.WaitVisible(chromedp.CSS(`.status.resolved`)))
+	if got := w.value(`select resolution from ops.quarantine where quarantine_id = 1`); got != "dismissed by the console: a test" {
+		t.Errorf("dismissed: %q", got)
+	}
+
+	for _, path := range []string{"/", "/freshness", "/runs", "/runs/1", "/quarantine?state=", "/payloads/" + payload} {
+		b.keyboard(path)
+	}
+	if text := b.complained(); len(text) > 0 {
+		t.Errorf("the browser complains: %s", text)
+	}
+}
+
+// keyboard sees that Tab reaches everything that can be used, in the order of the page, and shows where it is.
+func (b *browser) keyboard(path string) {
+	b.t.Helper()
+	b.open(path)
+	const named = `const all = [...document.querySelectorAll('a[href], button, input:not([type=hidden]), select, [tabindex="0"]')];`
+	n := ask(b, path, chromedp.Evaluate[int](`(() => {`+named+`return all.length})()`))
+	var reached []int
+	for range n {
+		b.do(path, chromedp.KeyEvent(kb.Tab))
+		at := ask(b, path, chromedp.Evaluate[struct {
+			Index   int
+			IsShown bool
+		}](`(() => {`+named+`
+			const e = document.activeElement, s = getComputedStyle(e);
+			return {Index: all.indexOf(e), IsShown: s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) >= 2 && e.getBoundingClientRect().left > -100}
+		})()`))
+		reached = append(reached, at.Index)
+		if !at.IsShown {
+			b.t.Errorf("%s: element %d has the focus and does not show it", path, at.Index)
+		}
+	}
+	for i := range n {
+		if i < len(reached) && reached[i] != i {
+			b.t.Errorf("%s: Tab %d reaches element %d of %d", path, i+1, reached[i], n)
+			return
+		}
+	}
+}

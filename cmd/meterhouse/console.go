@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"meterhouse/etl"
+	"meterhouse/etl/billing"
+	"meterhouse/etl/console"
+	"meterhouse/etl/schedule"
+	"meterhouse/etl/wolkvox"
+)
+
+// consoleConfig is the console of a session, in which nobody can load yet.
+func (s *session) consoleConfig() console.Config {
+	users := map[string]console.User{}
+	for name, u := range s.cfg.Console.Users {
+		role, _ := console.ParseRole(u.Role) // validated
+		users[name] = console.User{Hash: u.Password.text(), Role: role}
+	}
+	return console.Config{
+		Listen: s.cfg.Console.Listen, URL: s.cfg.Console.URL, Users: users,
+		Ready: s.wh.Ready, Gatherer: s.gatherer(), Log: s.app.log,
+		Pool: s.wh.Pool(), Now: s.app.now, Version: buildVersion(),
+		Status: s.consoleStatus, Body: s.landedBody, Defuse: billing.Defuse, Retry: s.retry, Dismiss: s.dismiss,
+	}
+}
+
+// consoleStatus is what `meterhouse status` says first.
+func (s *session) consoleStatus(ctx context.Context) (console.Status, error) {
+	r, err := s.report(ctx)
+	if err != nil {
+		return console.Status{}, err
+	}
+	return console.Status{Verdict: r.verdict(), NeedsYou: r.todo, GoodToKnow: r.notes}, nil
+}
+
+func (s *session) landedBody(ctx context.Context, payload int64) (io.ReadCloser, error) {
+	answer, err := s.wh.Payload(ctx, payload)
+	if err != nil {
+		return nil, err
+	}
+	return answer.Body.Open()
+}
+
+// retry is `meterhouse quarantine retry` of one record.
+func (s *session) retry(ctx context.Context, id int64) (said string, err error) {
+	ids := []int64{id}
+	if err := s.checkOpen(ctx, ids); err != nil {
+		return "", err
+	}
+	repairs, err := s.planRetry(ctx, ids)
+	if err != nil {
+		return "", err
+	}
+	results, err := s.replay(ctx, repairs)
+	var total etl.Outcome
+	for _, r := range results {
+		total.Add(r.out)
+		var busy *etl.BusyError
+		if errors.As(r.err, &busy) {
+			return "", console.Refused(fmt.Sprintf("%s of %s is being loaded just now: try again in a while.", r.job.Dataset, r.job.Scope))
+		}
+		err = errors.Join(err, r.err)
+	}
+	if err != nil {
+		return "", err
+	}
+	var still *exitError
+	if err := s.reportRetried(ctx, ids); errors.As(err, &still) {
+		return "", console.Refused(still.Error())
+	} else if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("Read again, and settled: inserted %d, restated %d, unchanged %d, refused %d.", total.Inserted, total.Restated, total.Unchanged, total.Quarantined), nil
+}
+
+// dismiss is `meterhouse quarantine dismiss` of one record.
+func (s *session) dismiss(ctx context.Context, id int64, who, reason string) error {
+	if err := s.checkOpen(ctx, []int64{id}); err != nil {
+		return err
+	}
+	return s.wh.Dismiss(ctx, []int64{id}, who, reason)
+}
+
+// wantedFor is how long a load that a person wants waits for its turn.
+const wantedFor = time.Hour
+
+// Begin queues a load that a person wants. It is part of console.Loads.
+func (v *service) Begin(ctx context.Context, dataset, scope, _ string) (load int64, err error) {
+	slot := schedule.Slot{
+		Dataset: dataset, Scope: scope, Account: scope, ByHand: true, Queue: queueWolkvox,
+		Until: v.app.now().Add(wantedFor),
+	}
+	found := false
+	if dataset == wolkvox.Dataset {
+		for _, w := range v.wolkvox {
+			found = found || w.cfg.Account == scope
+		}
+	} else {
+		k, err := v.accountOf(ctx, slot)
+		var held *etl.HeldError
+		if err != nil && !errors.As(err, &held) {
+			return 0, err
+		}
+		if found = err == nil && isKeystone(dataset); found {
+			slot.Account, slot.Queue = k.cfg.Account, queueKeystone
+		}
+	}
+	if !found {
+		return 0, console.Refused(fmt.Sprintf("No account that is configured has %s of %s.", dataset, scope))
+	}
+	return v.queue.Want(ctx, slot)
+}
+
+// Progress is how a load stands. It is part of console.Loads.
+func (v *service) Progress(ctx context.Context, load int64) (console.Progress, error) {
+	state, found, err := v.queue.State(ctx, load)
+	switch {
+	case err != nil:
+		return console.Progress{}, err
+	case !found:
+		return console.Progress{IsOver: true, State: "it is gone from the queue, as all are after some days"}, nil
+	}
+	why := strings.TrimSpace(cause(state.Error))
+	switch state.Phase {
+	case schedule.Working:
+		return console.Progress{State: "it is being loaded"}, nil
+	case schedule.PutOff:
+		return console.Progress{State: "the vendor must not be asked yet, or another process is loading it: it goes on at " + state.Until.Format("15:04:05") + " UTC"}, nil
+	case schedule.Done:
+		return console.Progress{IsOver: true, State: "it has ended"}, nil
+	case schedule.GivenUp:
+		return console.Progress{IsOver: true, State: "it failed: " + or(why, "see its last run")}, nil
+	}
+	return console.Progress{State: "it waits for a worker"}, nil
+}
+
+// demoListen is where the console of a demo listens if nobody else does.
+const demoListen = "127.0.0.1:8080"
+
+// demoUser logs in to a demo that other machines can reach.
+const demoUser = "demo"
+
+// demoConsole is the console of a demo, in which anybody on this machine may do everything. Where others reach it,
+// whoever has the password may: login says what it is. An empty listen is demoListen, or a free port.
+func (v *service) demoConsole(listen string) (server *console.Server, login string, err error) {
+	cfg := v.consoleConfig()
+	cfg.Loads, cfg.Anybody = v, console.Closer
+	cfg.Notice = "A demo: made-up figures, throw-away data, a clock that stands still. Anybody on this machine may do everything, without a login."
+	if listen != "" {
+		host, _, err := net.SplitHostPort(listen)
+		if err != nil {
+			return nil, "", usagef("--listen %q: want host:port", listen)
+		}
+		if !isLoopback(host) {
+			password := strings.ToLower(rand.Text()[:12])
+			hash, err := console.HashPassword(password)
+			if err != nil {
+				return nil, "", err
+			}
+			cfg.Users = map[string]console.User{demoUser: {Hash: hash, Role: console.Closer}}
+			cfg.Notice = "A demo: made-up figures, throw-away data, a clock that stands still."
+			login = fmt.Sprintf(" (user %s, password %s)", demoUser, password)
+		}
+		cfg.Listen = listen
+		server, err = console.New(cfg)
+		return server, login, err
+	}
+	for _, cfg.Listen = range []string{demoListen, "127.0.0.1:0"} {
+		if server, err = console.New(cfg); err == nil {
+			break
+		}
+	}
+	return server, "", err
+}
+
+var _ console.Loads = (*service)(nil)

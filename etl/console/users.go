@@ -1,0 +1,303 @@
+package console
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Role is what somebody may do. Each may do what those before it may.
+type Role int
+
+// Roles.
+const (
+	Viewer   Role = iota // look at everything but the bodies that vendors sent
+	Operator             // also load now, settle quarantine, read bodies
+	Closer               // also close and reopen months
+)
+
+// Roles are the names of all roles, the least first.
+var Roles = []string{"viewer", "operator", "closer"}
+
+func (r Role) String() string { return Roles[r] }
+
+// ParseRole reads the name of a role.
+func ParseRole(name string) (Role, error) {
+	i := slices.Index(Roles, name)
+	if i < 0 {
+		return 0, fmt.Errorf("%q: want %s or %s", name, strings.Join(Roles[:len(Roles)-1], ", "), Roles[len(Roles)-1])
+	}
+	return Role(i), nil
+}
+
+// User is somebody who may log in.
+type User struct {
+	Hash string // of the password, by [HashPassword]
+	Role Role
+}
+
+// Limits of passwords. bcrypt reads no more than 72 bytes.
+const (
+	leastPassword = 8
+	mostPassword  = 72
+	hashCost      = 12 // some 200 ms
+	mostCost      = 15 // a login would take seconds
+)
+
+// HashPassword is what the configuration keeps of a password: a bcrypt hash.
+func HashPassword(password string) (string, error) {
+	if n := len(password); n < leastPassword || n > mostPassword {
+		return "", fmt.Errorf("password has %d bytes: want %d to %d", n, leastPassword, mostPassword)
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), hashCost)
+	return string(hash), err
+}
+
+// CheckHash says why a text is not a hash that passwords can be compared with; it does not repeat the text.
+func CheckHash(hash string) error {
+	switch cost, err := bcrypt.Cost([]byte(hash)); {
+	case err != nil || len(hash) != 60:
+		return errors.New("is not a bcrypt hash")
+	case cost > mostCost:
+		return fmt.Errorf("is a bcrypt hash of cost %d: want at most %d, or each login takes seconds", cost, mostCost)
+	}
+	return nil
+}
+
+// directory knows the users. It is safe for concurrent use.
+type directory struct {
+	users map[string]User
+	none  []byte // takes as long to compare with as the dearest hash of a user
+	key   []byte // of this process, for what it remembers
+	gate  chan struct{}
+	tries limiter
+
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]bool // names and passwords that were right
+}
+
+func newDirectory(users map[string]User, key []byte) (*directory, error) {
+	d := &directory{users: users, key: key, gate: make(chan struct{}, 2), known: map[[sha256.Size]byte]bool{}}
+	cost := bcrypt.MinCost
+	for name, u := range users {
+		if err := CheckHash(u.Hash); err != nil {
+			return nil, fmt.Errorf("console: password of user %q %w", name, err)
+		}
+		c, _ := bcrypt.Cost([]byte(u.Hash)) // checked
+		cost = max(cost, c)
+	}
+	var err error
+	d.none, err = bcrypt.GenerateFromPassword([]byte(rand.Text()), cost)
+	return d, err
+}
+
+// errTries means that a name was tried too often from an address.
+var errTries = errors.New("too many attempts")
+
+// verify tells whether the password is the user's. A wrong one takes as long as that of a user who is not
+// there. After some wrong ones from an address it is not even looked at for a while; another address can
+// log in.
+func (d *directory) verify(name, password, address string) (bool, error) {
+	if !d.tries.allows(name, address) {
+		return false, errTries
+	}
+	d.gate <- struct{}{} // guessing shall not take the machine
+	defer func() { <-d.gate }()
+	u, exists := d.users[name]
+	hash := []byte(u.Hash)
+	if !exists {
+		hash = d.none
+	}
+	right := bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && exists && len(password) <= mostPassword
+	d.tries.note(name, address, right)
+	return right, nil
+}
+
+// remembers is verify for those who ask every few seconds: what was right is not computed again.
+func (d *directory) remembers(name, password, address string) (bool, error) {
+	mac := hmac.New(sha256.New, d.key)
+	fmt.Fprintf(mac, "%d %s %s", len(name), name, password)
+	sum := [sha256.Size]byte(mac.Sum(nil))
+	d.mu.Lock()
+	known := d.known[sum]
+	d.mu.Unlock()
+	if known {
+		return true, nil
+	}
+	right, err := d.verify(name, password, address)
+	if right {
+		d.mu.Lock()
+		d.known[sum] = true
+		d.mu.Unlock()
+	}
+	return right, err
+}
+
+// Limits of guessing: a name from an address.
+const (
+	mostTries    = 5
+	triesWithin  = 15 * time.Minute
+	mostWatchers = 10_000
+)
+
+// limiter counts wrong passwords by name and address.
+type limiter struct {
+	mu    sync.Mutex
+	wrong map[[sha256.Size]byte]*attempts
+	now   func() time.Time // default time.Now
+}
+
+type attempts struct {
+	n     int
+	since time.Time
+}
+
+func (l *limiter) clock() time.Time {
+	if l.now != nil {
+		return l.now()
+	}
+	return time.Now()
+}
+
+func limited(name, address string) [sha256.Size]byte {
+	return sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(name), name, address))
+}
+
+func (l *limiter) allows(name, address string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := l.wrong[limited(name, address)]
+	return a == nil || a.n < mostTries || l.clock().Sub(a.since) >= triesWithin
+}
+
+func (l *limiter) note(name, address string, right bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key, now := limited(name, address), l.clock()
+	if right {
+		delete(l.wrong, key)
+		return
+	}
+	if len(l.wrong) >= mostWatchers {
+		for k, a := range l.wrong {
+			if now.Sub(a.since) >= triesWithin {
+				delete(l.wrong, k)
+			}
+		}
+		if len(l.wrong) >= mostWatchers { // somebody with very many names or addresses: forget all
+			l.wrong = nil
+		}
+	}
+	if l.wrong == nil {
+		l.wrong = map[[sha256.Size]byte]*attempts{}
+	}
+	a := l.wrong[key]
+	if a == nil || now.Sub(a.since) >= triesWithin {
+		a = &attempts{}
+		l.wrong[key] = a
+	}
+	a.n++
+	a.since = now
+}
+
+// Life of a session.
+const (
+	sessionFor  = 12 * time.Hour
+	sessionIdle = time.Hour
+	mostOpen    = 1000
+)
+
+// sessions are who is logged in at this process. A restart logs everybody out.
+type sessions struct {
+	mu   sync.Mutex
+	open map[[sha256.Size]byte]*login // by the hash of the cookie, so that memory holds no key
+	now  func() time.Time             // default time.Now
+}
+
+type login struct {
+	user        string
+	begun, seen time.Time
+}
+
+func (s *sessions) clock() time.Time {
+	if s.now != nil {
+		return s.now()
+	}
+	return time.Now()
+}
+
+func (l *login) over(now time.Time) bool {
+	return now.Sub(l.begun) >= sessionFor || now.Sub(l.seen) >= sessionIdle
+}
+
+// begin opens a session and returns what its cookie holds.
+func (s *sessions) begin(user string) string {
+	id := newID()
+	now := s.clock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = map[[sha256.Size]byte]*login{}
+	}
+	if len(s.open) >= mostOpen {
+		var oldest [sha256.Size]byte
+		for key, l := range s.open {
+			if l.over(now) {
+				delete(s.open, key)
+			} else if o := s.open[oldest]; o == nil || l.seen.Before(o.seen) {
+				oldest = key
+			}
+		}
+		if len(s.open) >= mostOpen {
+			delete(s.open, oldest)
+		}
+	}
+	s.open[sha256.Sum256([]byte(id))] = &login{user, now, now}
+	return id
+}
+
+// find is who the cookie belongs to; empty when nobody any more.
+func (s *sessions) find(id string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key, now := sha256.Sum256([]byte(id)), s.clock()
+	l := s.open[key]
+	if l == nil {
+		return ""
+	}
+	if l.over(now) {
+		delete(s.open, key)
+		return ""
+	}
+	l.seen = now
+	return l.user
+}
+
+func (s *sessions) end(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, sha256.Sum256([]byte(id)))
+}
+
+// newID is 256 bits that nobody guesses.
+func newID() string { return rand.Text() + rand.Text() }
+
+// sign makes a text that only this process can have made.
+func sign(key []byte, purpose, text string) string {
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, "%s\x00%s", purpose, text)
+	return fmt.Sprintf("%x", mac.Sum(nil))
+}
+
+func signed(key []byte, purpose, text, signature string) bool {
+	return subtle.ConstantTimeCompare([]byte(sign(key, purpose, text)), []byte(signature)) == 1
+}

@@ -1,0 +1,9 @@
+-- Consumed of committed TiB of base levels at their newest readings.
+with reading as (   -- a level that the newest answer of its customer no longer lists has ended
+    select s.*, max(s.fetched_at) over (partition by s.customer_id) as newest
+    from mart.service_level as s
+    where s.is_latest [[and s.customer_id = {{customer}}]]
+)
+select case when count(consumed_tib) = count(*) then round(100 * sum(consumed_tib) / nullif(sum(committed_tib), 0), 1) end as used_percent
+from reading
+where level_class = 'base' and fetched_at >= newest - interval '1 hour'
