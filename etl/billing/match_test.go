@@ -655,7 +655,7 @@ func TestMatchOfAClosedMonth(t *testing.T) {
 	wantLines(t, "restated", o.causes("2026-03"), equal, "acme A-1 Extreme burst 2026-03-01 2026-03-31 51.66 51.66 USD equal ()")
 	o.clock("2026-04-12T12:00:00Z")
 	const since = "; the month is closed, and what changed since is in mart.adjustment)"
-	for _, date := range []string{"2026-04-11", "2026-04-12", "2026-04-30"} { // before, on and after the day of the match
+	for _, date := range []string{"2026-04-10", "2026-04-11", "2026-04-12", "2026-04-30"} { // of the day of the change; before, on and after that of the match
 		o.bill("2", "keystone", date, "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 3.33")
 		wantLines(t, "charged later, on "+date, o.causes("2026-03"), equal,
 			"acme A-1 Extreme burst 2026-03-01 2026-03-31 54.99 51.66 USD restated_after_invoice (as known at the invoice date: 54.99 USD"+since)
@@ -824,5 +824,63 @@ func TestWithdrawnInvoice(t *testing.T) {
 	o.want(trace, "keystone 09 jane is 90 04-03 12 t t,keystone 09 bob mistyped 04-05 12 t t")
 	if got := sums(""); got != once {
 		t.Errorf("withdrawn again: got %s", got)
+	}
+}
+
+// Burst of a waiver is charged at the price that would hold without one, and at no other of the card.
+func TestRegularPriceOfAWaiver(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.exec(`update dw.dim_subscription set start_at = '2026-03-01'`)
+	o.clock("2026-04-02T13:00:00Z")
+	o.price("keystone////Extreme/burst 8 USD 2026-01-01") // replaced
+	o.exec(`update billing.rate set superseded_at = '2026-04-02T13:30:00Z' where unit_price = 8`)
+	o.clock("2026-04-02T14:00:00Z")
+	o.price("keystone/////burst/waiver 0 USD 2026-01-01", "keystone////Extreme/burst 5 USD 2026-01-01", "keystone///A-1//burst 4 USD 2026-02-01",
+		"keystone///A-1/Extreme/burst 9 USD 2026-01-01 2026-01-31", "keystone//C-2/A-1/Extreme/burst 7 USD 2026-01-01")
+	for amount, want := range map[string]string{"62": "waiver (15.5 TiB of the waiver charged at 4)", "77.50": "unexplained ()", "139.50": "unexplained ()", "108.50": "unexplained ()", "124": "unexplained ()"} {
+		o.bill("1", "keystone", "2026-04-01", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - "+amount)
+		if got := o.causes("2026-03"); !strings.HasSuffix(got[len(got)-1], want) {
+			t.Errorf("%s: got %s, want %s", amount, got[len(got)-1], want)
+		}
+	}
+}
+
+// Whatever an invoice says anew makes a new version of it.
+func TestWhatChangesAnInvoice(t *testing.T) {
+	t.Parallel()
+	made := func() Invoice {
+		return Invoice{Vendor: "keystone", Number: "1", Date: day("2026-04-01"), Currency: "USD", Lines: []InvoiceLine{{Number: 1, Account: "acme", CustomerID: "C-1", SubscriptionNumber: "A-1",
+			Item: "Extreme", Charge: "burst", PeriodStart: day("2026-03-01"), PeriodEnd: day("2026-03-31"), Quantity: some("1"), UnitPrice: some("2"), Amount: some("2").Decimal, Text: "x", Source: "a.csv:2"}}}
+	}
+	other := made()
+	other.Lines[0].Source = "b.csv:3"
+	other.Lines[0].Amount = some("2.00").Decimal
+	if c := compareInvoices(made(), other); c.What != "unchanged" || c.Lines[0].What != "unchanged" {
+		t.Errorf("the same from another file: %+v", c)
+	}
+	for name, change := range map[string]func(i *Invoice, l *InvoiceLine){
+		"date":         func(i *Invoice, _ *InvoiceLine) { i.Date++ },
+		"currency":     func(i *Invoice, _ *InvoiceLine) { i.Currency = "EUR" },
+		"account":      func(_ *Invoice, l *InvoiceLine) { l.Account = "" },
+		"customer":     func(_ *Invoice, l *InvoiceLine) { l.CustomerID = "C-2" },
+		"subscription": func(_ *Invoice, l *InvoiceLine) { l.SubscriptionNumber = "A-2" },
+		"item":         func(_ *Invoice, l *InvoiceLine) { l.Item = "Premium" },
+		"charge":       func(_ *Invoice, l *InvoiceLine) { l.Charge = "committed" },
+		"start":        func(_ *Invoice, l *InvoiceLine) { l.PeriodStart-- },
+		"end":          func(_ *Invoice, l *InvoiceLine) { l.PeriodEnd++ },
+		"quantity":     func(_ *Invoice, l *InvoiceLine) { l.Quantity = some("1.1") },
+		"no quantity":  func(_ *Invoice, l *InvoiceLine) { l.Quantity = some("-") },
+		"price":        func(_ *Invoice, l *InvoiceLine) { l.UnitPrice = some("2.1") },
+		"amount":       func(_ *Invoice, l *InvoiceLine) { l.Amount = some("2.01").Decimal },
+		"text":         func(_ *Invoice, l *InvoiceLine) { l.Text = "y" },
+		"number":       func(_ *Invoice, l *InvoiceLine) { l.Number = 2 },
+		"a line less":  func(i *Invoice, _ *InvoiceLine) { i.Lines = nil },
+	} {
+		is := made()
+		change(&is, &is.Lines[0])
+		if c := compareInvoices(made(), is); c.What != "changed" {
+			t.Errorf("%s: %s", name, c.What)
+		}
 	}
 }
