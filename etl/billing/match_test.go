@@ -833,10 +833,10 @@ func TestRegularPriceOfAWaiver(t *testing.T) {
 	o := closable(t)
 	o.exec(`update dw.dim_subscription set start_at = '2026-03-01'`)
 	o.clock("2026-04-02T13:00:00Z")
-	o.price("keystone////Extreme/burst 8 USD 2026-01-01") // replaced
+	o.price("keystone///A-1/Extreme/burst 8 USD 2026-02-01") // replaced
 	o.exec(`update billing.rate set superseded_at = '2026-04-02T13:30:00Z' where unit_price = 8`)
 	o.clock("2026-04-02T14:00:00Z")
-	o.price("keystone/////burst/waiver 0 USD 2026-01-01", "keystone////Extreme/burst 5 USD 2026-01-01", "keystone///A-1//burst 4 USD 2026-02-01",
+	o.price("keystone///A-1/Extreme/burst/waiver 0 USD 2026-01-01", "keystone////Extreme/burst 5 USD 2026-01-01", "keystone///A-1//burst 4 USD 2026-02-01",
 		"keystone///A-1/Extreme/burst 9 USD 2026-01-01 2026-01-31", "keystone//C-2/A-1/Extreme/burst 7 USD 2026-01-01")
 	for amount, want := range map[string]string{"62": "waiver (15.5 TiB of the waiver charged at 4)", "77.50": "unexplained ()", "139.50": "unexplained ()", "108.50": "unexplained ()", "124": "unexplained ()"} {
 		o.bill("1", "keystone", "2026-04-01", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - "+amount)
