@@ -21,8 +21,9 @@ func (a *app) closeCommand() *cobra.Command {
 		Long: `Freezes the statement of the month PERIOD (YYYY-MM) and the days behind it: copies that are never
 changed, chained by SHA-256. What changes later is an adjustment of the open month, and is frozen with it.
 It refuses (exit code 4) while the month is not over and settled, days are missing, partial or absent and
-undecided, records are refused, a licence month has no end or the month before is open. All but the
-first can be accepted with --accept-gaps and a reason. A line without a price does not stand against it.
+undecided, records are refused, a counter fell, a licence month has no end or the month before is
+open. All but the first can be accepted with --accept-gaps and a reason. A line without a price does not
+stand against it.
 --plan tells what would be frozen and what stands against it, and changes nothing.`,
 		Example: "  meterhouse close 2026-10 --plan\n" +
 			"  meterhouse close 2026-10 --accept-gaps --reason 'NetApp lost 3 October, ticket 4711'",

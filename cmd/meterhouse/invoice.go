@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,8 +19,8 @@ import (
 const otherCharge = billing.OtherCharge
 
 func (a *app) invoiceCommand() *cobra.Command {
-	cmd := group("invoice", "Import, list or show the vendors' invoices", "import october.csv --mapping netapp.yaml --plan")
-	cmd.AddCommand(a.invoiceImportCommand(), a.invoiceListCommand(), a.invoiceShowCommand())
+	cmd := group("invoice", "Import, list, show or withdraw the vendors' invoices", "import october.csv --mapping netapp.yaml --plan")
+	cmd.AddCommand(a.invoiceImportCommand(), a.invoiceListCommand(), a.invoiceShowCommand(), a.invoiceWithdrawCommand())
 	return cmd
 }
 
@@ -314,9 +315,10 @@ func (a *app) invoiceListCommand() *cobra.Command {
 	var history bool
 	var f format
 	cmd := &cobra.Command{
-		Use:     "list [--history]",
-		Short:   "List the imported invoices",
-		Long:    `Lists the imported invoices with their totals. With --history it lists former versions too.`,
+		Use:   "list [--history]",
+		Short: "List the imported invoices",
+		Long: `Lists the imported invoices with their totals. With --history it lists former versions too, and those
+that were withdrawn, by whom and why.`,
 		Example: "  meterhouse invoice list",
 		Args:    noArguments,
 	}
@@ -325,13 +327,14 @@ func (a *app) invoiceListCommand() *cobra.Command {
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		more, which := "", "where i.superseded_at is null"
 		if history {
-			more, which = ", i.known_since, i.superseded_at", ""
+			more, which = ", i.known_since, i.superseded_at, min(w.withdrawn_by) as withdrawn_by, min(w.reason) as reason", ""
 		}
 		return a.printQuery(cmd, f, "no invoice was imported yet", `
 			select i.vendor, i.number, i.invoice_date, min(l.period_start) as first_day, max(l.period_end) as last_day, count(*) as lines,
 				sum(l.amount) as amount, i.currency`+more+`
 			from billing.invoice as i
-			join billing.invoice_line as l using (invoice_id) `+which+`
+			join billing.invoice_line as l using (invoice_id)
+			left join billing.invoice_withdrawal as w using (invoice_id) `+which+`
 			group by i.invoice_id
 			order by i.vendor, i.invoice_date, i.number, i.known_since, i.invoice_id`)
 	}
@@ -341,20 +344,74 @@ func (a *app) invoiceListCommand() *cobra.Command {
 func (a *app) invoiceShowCommand() *cobra.Command {
 	var f format
 	cmd := &cobra.Command{
-		Use:     "show NUMBER",
-		Short:   "Show the lines of an invoice",
-		Long:    `Shows the lines of an imported invoice in its newest version, with the file and line each is from.`,
+		Use:   "show NUMBER",
+		Short: "Show the lines of an invoice",
+		Long: `Shows the lines of an imported invoice in its newest version, with the file and line each is from, and
+of one that was withdrawn when, by whom and why.`,
 		Example: "  meterhouse invoice show 90001234",
 		Args:    oneArgument("the number of an invoice"),
 	}
 	formatFlag(cmd, &f)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		return a.printQuery(cmd, f, "no invoice "+args[0]+" was imported: see `meterhouse invoice list`", `
-			select source as vendor, invoice_date, line_number as line, customer_id, account, subscription_number, item, charge, period_start, period_end,
-				quantity, unit_price, amount, currency, line_text as text, imported_from
-			from mart.invoice_line
-			where invoice_number = $1
-			order by source, line_number`, args[0])
+			select i.vendor, i.invoice_date, l.line_number as line, l.customer_id, l.account, l.subscription_number, l.item, l.charge, l.period_start, l.period_end,
+				l.quantity, l.unit_price, l.amount, i.currency, l.line_text as text, l.source as imported_from,
+				w.known_since as withdrawn_at, w.withdrawn_by, w.reason
+			from (select distinct on (vendor) * from billing.invoice where number = $1 order by vendor, invoice_id desc) as i
+			join billing.invoice_line as l using (invoice_id)
+			left join billing.invoice_withdrawal as w using (invoice_id)
+			order by i.vendor, l.line_number`, args[0])
+	}
+	return cmd
+}
+
+func (a *app) invoiceWithdrawCommand() *cobra.Command {
+	var vendor, by, reason string
+	var planOnly bool
+	vendors := slices.Sorted(maps.Keys(billing.Charges))
+	cmd := &cobra.Command{
+		Use:   "withdraw NUMBER --vendor VENDOR --reason R",
+		Short: "Take back an invoice that was imported by mistake",
+		Long: `Takes back an imported invoice, such as one with a wrong number or vendor: it counts no more in match, in
+the workbook and in mart.invoice_line. It stays as a former version, with who took it back and why
+(invoice list --history), and --as-of before then still has it. Imported again it counts again.
+Repeating is safe. An invoice that only says something wrong is corrected by importing it again.`,
+		Example: "  meterhouse invoice withdraw 90001234 --vendor keystone --reason 'is 90001243, mistyped' --plan",
+		Args:    oneArgument("the number of an invoice"),
+	}
+	cmd.Flags().StringVar(&vendor, "vendor", "", "`vendor` of the invoice: "+oneOf(vendors))
+	cmd.Flags().StringVar(&reason, "reason", "", "`why`, for whoever asks later")
+	cmd.Flags().StringVar(&by, "by", "", "`name` of who withdraws it (default the user of the system)")
+	cmd.Flags().BoolVar(&planOnly, "plan", false, "print what would be withdrawn and change nothing")
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if !slices.Contains(vendors, vendor) {
+			return usagef("invoice withdraw: --vendor %q%s: want %s", vendor, nearest(vendor, vendors), oneOf(vendors))
+		}
+		if reason = strings.TrimSpace(reason); reason == "" {
+			return usagef("invoice withdraw: want --reason: whoever asks later shall know why")
+		}
+		s, err := a.openSession(cmd.Context(), need{database: true})
+		if err != nil {
+			return err
+		}
+		defer s.close(&err)
+		w, err := billing.New(s.wh.Pool(), a.now).WithdrawInvoice(cmd.Context(), vendor, args[0], or(strings.TrimSpace(by), a.person()), reason, planOnly)
+		switch {
+		case errors.Is(err, billing.ErrNoInvoice):
+			return usagef("%w: want one that `meterhouse invoice list` has", err)
+		case err != nil:
+			return err
+		case w.Invoice.Number == "":
+			fmt.Fprintf(a.stdout, "%s %s is withdrawn already, by %s at %s: %s\n", vendor, printable(args[0]), printable(w.By), w.At.UTC().Format("2006-01-02 15:04:05Z"), printable(w.Reason))
+			return nil
+		}
+		verb := "withdrawn"
+		if planOnly {
+			verb = "would be withdrawn"
+		}
+		fmt.Fprintf(a.stdout, "%s: %s %s of %s, %s, %s %s\n", verb, vendor, printable(args[0]), w.Invoice.Date, count(len(w.Invoice.Lines), "line"),
+			money(w.Invoice.Total(), w.Invoice.Currency), w.Invoice.Currency)
+		return nil
 	}
 	return cmd
 }

@@ -78,7 +78,7 @@ keystone 9001 2026-05-05 30   other 2026-04-01 2026-04-30 -2342.55 EUR Umsatzste
 		t.Errorf("stored\n%s\nwant\n%s", got, want)
 	}
 	wantContains(t, "the list", w.must(exitDone, "invoice", "list", "--format", "csv").stdout, "vendor,number,invoice_date,first_day,last_day,lines,amount,currency\n", "keystone,9001,2026-05-05,2026-04-01,2026-04-30,3,9986.67,EUR\n")
-	wantContains(t, "one", w.must(exitDone, "invoice", "show", "9001", "--format", "csv").stdout, "keystone,2026-05-05,10,,,A-1,Extreme,committed,2026-04-01,2026-04-30,1234.5,10.01,12357.35,EUR,Kapazität Extreme; zugesagt,mai.csv:2\n")
+	wantContains(t, "one", w.must(exitDone, "invoice", "show", "9001", "--format", "csv").stdout, "keystone,2026-05-05,10,,,A-1,Extreme,committed,2026-04-01,2026-04-30,1234.5,10.01,12357.35,EUR,Kapazität Extreme; zugesagt,mai.csv:2,,,\n")
 
 	// The same again touches no row; what changed is a new version, and the former one stays.
 	rows := `select string_agg(concat(xmin, superseded_at), ',' order by invoice_line_id) from billing.invoice_line`
@@ -94,6 +94,45 @@ keystone 9001 2026-05-05 30   other 2026-04-01 2026-04-30 -2342.55 EUR Umsatzste
 	wantContains(t, "history", w.must(exitDone, "invoice", "list", "--history", "--format", "csv").stdout, ",3,9986.67,EUR,", ",2,12329.23,EUR,")
 	if got := w.value(`select count(*)::text from mart.invoice_line`); got != "2" {
 		t.Errorf("%s lines are current, want 2", got)
+	}
+}
+
+func TestInvoiceWithdraw(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	row := "keystone,%s,2026-05-05,USD,A-1,Extreme,committed,2026-04-01,2026-04-30,100,10,1000\n"
+	if o := w.runWith(invoiceHead+fmt.Sprintf(row, "7")+fmt.Sprintf(row, "70"), "invoice", "import", "-"); o.code != exitDone {
+		t.Fatal(o.stderr)
+	}
+	withdraw := func(code int, args ...string) outcome {
+		t.Helper()
+		return w.must(code, append([]string{"invoice", "withdraw", "70", "--vendor", "keystone", "--reason", "is 7, mistyped", "--by", "M. Berg"}, args...)...)
+	}
+	wantContains(t, "plan", withdraw(exitDone, "--plan").stdout, "would be withdrawn: keystone 70 of 2026-05-05, 1 line, 1000.00 USD\n")
+	wantContains(t, "the list", w.must(exitDone, "invoice", "list", "--format", "csv").stdout, "keystone,7,", "keystone,70,")
+	wantContains(t, "withdrawn", withdraw(exitDone).stdout, "withdrawn: keystone 70 of 2026-05-05, 1 line, 1000.00 USD\n")
+	wantContains(t, "again", withdraw(exitDone, "--by", "another").stdout, "keystone 70 is withdrawn already, by M. Berg at ", ": is 7, mistyped\n")
+	if out := w.must(exitDone, "invoice", "list", "--format", "csv").stdout; strings.Contains(out, "keystone,70,") {
+		t.Errorf("the list still has it:\n%s", out)
+	}
+	wantContains(t, "history", w.must(exitDone, "invoice", "list", "--history", "--format", "csv").stdout, "superseded_at,withdrawn_by,reason\n", "M. Berg,\"is 7, mistyped\"\n")
+	wantContains(t, "one", w.must(exitDone, "invoice", "show", "70", "--format", "csv").stdout, "stdin:3,", ",M. Berg,\"is 7, mistyped\"\n")
+	for args, want := range map[string]string{
+		"8 --vendor keystone --reason r": "no such invoice was imported: want one that `meterhouse invoice list` has",
+		"7 --vendor wolkvox --reason r":  "no such invoice was imported",
+		"7 --vendor keystone":            "want --reason: whoever asks later shall know why",
+		"7 --reason r":                   `--vendor "": want keystone or wolkvox`,
+		"7 --vendor netapp --reason r":   `--vendor "netapp": want keystone or wolkvox`,
+		"--vendor keystone --reason r":   "0 arguments: want one, the number of an invoice",
+	} {
+		wantContains(t, args, w.must(exitUsage, append([]string{"invoice", "withdraw"}, strings.Fields(args)...)...).stderr, want)
+	}
+	if o := w.runWith(invoiceHead+fmt.Sprintf(row, "70"), "invoice", "import", "-"); o.code != exitDone {
+		t.Fatal(o.stderr)
+	}
+	wantContains(t, "imported again", w.must(exitDone, "invoice", "list", "--format", "csv").stdout, "keystone,7,", "keystone,70,")
+	if out := w.must(exitDone, "invoice", "show", "70", "--format", "csv").stdout; strings.Contains(out, "M. Berg") {
+		t.Errorf("it is shown as withdrawn:\n%s", out)
 	}
 }
 

@@ -34,7 +34,7 @@ difference of the amounts is the money of the cause. Those that are equal are co
   missing_days             days without figures can account for it
   quantity_differs         another quantity at our price
   not_on_invoice, not_in_warehouse
-  unexplained              none of these: exit code 4`,
+  unexplained              none of these, or no price to check it by: exit code 4`,
 		Example: "  meterhouse match 2026-10",
 		Args:    oneArgument("a month such as 2026-10"),
 	}

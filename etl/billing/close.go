@@ -38,7 +38,7 @@ func (e *RefusedError) Error() string {
 
 // Obstacle is what stands against closing a month.
 type Obstacle struct {
-	Kind         string // closed, not_over, order, empty, missing, partial, absent, quarantine, not_loaded or license_month
+	Kind         string // closed, not_over, order, empty, missing, partial, absent, quarantine, fell, not_closed, not_loaded or license_month
 	About        string
 	Remedy       string
 	IsAcceptable bool // with a reason

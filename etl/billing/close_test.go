@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -293,6 +296,78 @@ func TestCloseRefuses(t *testing.T) {
 	}
 	if got := obstacles("2026-02"); got != "" {
 		t.Errorf("a month before the first closed one: got %q", got)
+	}
+}
+
+// Whatever keeps a line from being final stands against the close, in words of its own and with what helps.
+func TestEveryDoubtIsAnObstacle(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.exec(`insert into ops.run (run_id, source, dataset, scope, account, owner, fence, business_at) overriding system value values (1, 'keystone', 'keystone.history', 'C-1', 'acme', 'o', 1, now())`)
+	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-03-05'`) // estimated for committed, missing for burst
+	o.exec(`update dw.fact_daily_consumption set absent_since = '2026-03-20' where usage_date = '2026-03-06'`)
+	o.exec(`update dw.fact_daily_consumption set digest = null where usage_date = '2026-03-07'`)
+	refuse := `insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at, day, product)
+		values (1, $1, $2, $3, '/', 'number_format', 'x', 'x', '2026-03-09', '2026-03-08', $4)`
+	o.exec(refuse, "keystone", "keystone.history", "C-1", "")
+	read := o.calls("America/Bogota")
+	read(1, "Chat", "2026-03-01T15:00:00Z", "10")
+	read(1, "Chat", "2026-03-08T15:00:00Z", "10")
+	read(1, "Chat", "2026-04-01T04:50:00Z", "10")
+	read(2, "IVR", "2026-03-10T15:00:00Z", "100")
+	read(2, "IVR", "2026-03-11T15:00:00Z", "90")
+	read(2, "IVR", "2026-04-01T04:50:00Z", "200")
+	read(2, "Voice", "2026-03-12T15:00:00Z", "150") // told no more, while another description is closed
+	o.exec(refuse, "wolkvox", "wolkvox.billing", "calls", "chat_licenses")
+
+	// The doubts that there can be stand in the function.
+	def := o.rows(`select pg_get_functiondef('billing.statement_part'::regproc)`)[0]
+	possible := map[string]bool{}
+	for _, block := range regexp.MustCompile(`(?s)end as basis.*?end as doubt|as reading,.*?end as doubt|j\.reading,.*?end as doubt`).FindAllString(def, -1) {
+		for _, m := range regexp.MustCompile(`then '([a-z ]+)'`).FindAllStringSubmatch(block[strings.LastIndex(block, "    case"):], -1) {
+			possible[m[1]] = true
+		}
+		for _, m := range regexp.MustCompile(`in \(([^)]*)\) then j\.basis`).FindAllStringSubmatch(block, -1) {
+			for _, word := range strings.Split(m[1], ", ") {
+				possible[strings.Trim(word, "'")] = true
+			}
+		}
+	}
+	given := o.rows(`select distinct doubt from billing.statement_part('2026-03', 'infinity') where doubt is not null order by 1`)
+	if want := slices.Sorted(maps.Keys(possible)); len(want) < 7 || !slices.Equal(given, want) {
+		t.Fatalf("the month has the doubts %q, there can be %q", given, want)
+	}
+	obstacles := func() []string {
+		t.Helper()
+		return o.rows(`select kind || ': ' || about || ': ' || remedy from billing.close_obstacle('2026-03') where is_acceptable and about !~ ' refused and not settled' order by 1`)
+	}
+	const (
+		absent      = "absent: 1 days of levels that the vendor delivers no more, 2026-03-06 to 2026-03-06, such as of C-1 A-1 Extreme: decide with `meterhouse levels absent`"
+		fell        = "fell: 1 days of products on which a counter fell, 2026-03-11 to 2026-03-11, such as of calls ivr_minutes IVR: wolkvox reset or corrected it: ask which figure is billed; the last reading counts, and `meterhouse match` compares the invoice with it"
+		unread      = "missing: 28 days of products that nobody read, 2026-03-02 to 2026-03-30, such as of calls chat_licenses Chat: ask wolkvox for the figures of these days, and load them with `meterhouse readings import FILE`"
+		missing     = "missing: 1 days of levels without figures, 2026-03-05 to 2026-03-05, such as of C-1 A-1 Extreme: see `meterhouse report missing_days`, then `meterhouse backfill`; days that never come are dropped with `meterhouse levels absent drop`"
+		notClosed   = "not_closed: 1 descriptions of products without a reading at the end of the month, last read, 2026-03-12 to 2026-03-12, such as of calls ivr_minutes Voice: a description that was renamed counts twice: see `meterhouse statement`, ask wolkvox which are billed, and load their last day with `meterhouse readings import FILE`"
+		partial     = "partial: 1 days of levels of which records were refused, 2026-03-07 to 2026-03-07, such as of C-1 A-1 Extreme: see `meterhouse quarantine list`"
+		quarantines = "quarantine: 1 days of levels or products with refused records, 2026-03-08 to 2026-03-08, such as of "
+	)
+	wantLines(t, "all doubts", obstacles(), absent, fell, missing, unread, notClosed, partial,
+		quarantines+"C-1 A-1 Extreme: see `meterhouse quarantine list`", quarantines+"calls chat_licenses Chat: see `meterhouse quarantine list`")
+
+	// Of a product that was not closed at all the licence month tells; not of one description beside others.
+	o.exec(`update ops.quarantine set resolved_at = now(), resolution = 'test'`)
+	o.exec(`delete from dw.fact_daily_consumption where usage_date < '2026-04-01'`)
+	o.exec(`delete from dw.fact_license_reading where product_key = 1 and reading_date <> '2026-03-01'`)
+	read(1, "Chat", "2026-03-02T15:00:00Z", "10")
+	o.exec(`insert into ops.watermark (source, dataset, scope, account, zone) values ('wolkvox', 'wolkvox.billing', 'calls', 'calls', 'America/Bogota')`)
+	o.exec(`insert into ops.coverage (source, dataset, scope, product, day, status, run_id) select 'wolkvox', 'wolkvox.billing', 'calls', p, '2026-03-01', 'answered', 1 from unnest(array['chat_licenses', 'ivr_minutes']) as p`)
+	told := slices.DeleteFunc(obstacles(), func(text string) bool { return !strings.Contains(text, "calls") })
+	if len(told) != 4 || told[0] != fell || !strings.HasPrefix(told[1], "license_month: the licence month of calls is lost: chat_licenses: ") || told[3] != notClosed {
+		t.Errorf("a month that is lost:\n%s", strings.Join(told, "\n"))
+	}
+	o.exec(`delete from ops.watermark where dataset = 'wolkvox.billing'`) // nobody watches it: the doubt itself tells
+	told = slices.DeleteFunc(obstacles(), func(text string) bool { return !strings.HasPrefix(text, "not_closed") })
+	if len(told) != 1 || !strings.HasPrefix(told[0], "not_closed: 2 descriptions of products without a reading at the end of the month, last read, 2026-03-02 to 2026-03-12, such as of calls chat_licenses Chat: ") {
+		t.Errorf("a month that is lost, and not watched:\n%s", strings.Join(told, "\n"))
 	}
 }
 

@@ -21,12 +21,12 @@ const (
 	RestatedAfterInvoice Cause = "restated_after_invoice" // the figures as they were known on the day of the invoice give its amount
 	Waiver               Cause = "waiver"                 // burst of the first 60 days is charged, or left out though it has a price
 	Prorated             Cause = "prorated"               // a whole month is charged where days count, or only some of the days
-	RateDiffers          Cause = "rate_differs"           // our quantity at the price of the invoice
+	RateDiffers          Cause = "rate_differs"           // our quantity at the price of the invoice, which is not ours
 	MissingDays          Cause = "missing_days"           // days without figures can account for it, or nothing is known that could be charged
 	QuantityDiffers      Cause = "quantity_differs"       // another quantity at our price
 	NotOnInvoice         Cause = "not_on_invoice"
 	NotInWarehouse       Cause = "not_in_warehouse"
-	Unexplained          Cause = "unexplained" // none of these
+	Unexplained          Cause = "unexplained" // none of these, or there is no price to check it by
 )
 
 // Causes are all of them, in the order in which they are reported.
@@ -97,6 +97,9 @@ func explain(c comparison) (Cause, string) {
 	if detail, is := c.prorated(); is {
 		return Prorated, detail
 	}
+	if text := c.unverified(); text != "" { // no price is not another price: nobody has agreed to this money
+		return Unexplained, phrases(text, c.miscalculated(), c.otherPeriod(), c.repeated(), c.guessed())
+	}
 	if detail, is := c.rate(); is {
 		return RateDiffers, detail
 	}
@@ -106,7 +109,11 @@ func explain(c comparison) (Cause, string) {
 	if detail, is := c.otherQuantity(); is {
 		return QuantityDiffers, phrases(detail, c.otherPeriod(), c.repeated())
 	}
-	return Unexplained, phrases(c.miscalculated(), c.unpriced(), c.otherPeriod(), c.repeated(), c.guessed())
+	unpriced := c.unpriced()
+	if unpriced != "" {
+		unpriced += getPrice
+	}
+	return Unexplained, phrases(c.miscalculated(), unpriced, c.otherPeriod(), c.repeated(), c.guessed())
 }
 
 // uncharged explains why no invoice has it. What has an amount of zero needs none; what is unknown may.
@@ -329,10 +336,10 @@ func (c comparison) restated() (string, bool) {
 // waiver tries what the invoice would be with burst of the waiver left out, or charged as any other burst.
 func (c comparison) waiver() (string, bool) {
 	var waived decimal.Decimal // amount
-	hasWaiver := false
+	hasWaiver, isPriced := false, true
 	for _, l := range c.lines {
 		if l.IsWaiver {
-			waived, hasWaiver = waived.Add(l.Amount.Decimal), true
+			waived, hasWaiver, isPriced = waived.Add(l.Amount.Decimal), true, isPriced && l.UnitPrice.Valid
 		}
 	}
 	if !hasWaiver {
@@ -348,7 +355,7 @@ func (c comparison) waiver() (string, bool) {
 		prices = addPrice(prices, price)
 	}
 	for _, l := range c.invoice {
-		if l.UnitPrice.Valid {
+		if l.UnitPrice.Valid && isPriced { // else nobody has agreed to it
 			prices = addPrice(prices, l.UnitPrice.Decimal)
 		}
 	}
@@ -426,15 +433,9 @@ func (c comparison) rate() (string, bool) {
 	if !isKnown {
 		return "", false
 	}
-	ours := "none"
-	switch prices := c.prices(false); {
-	case len(prices) > 1:
-		ours = "several"
-	case len(prices) == 1:
-		ours = prices[0].String()
-		if c.unpriced() != "" {
-			ours += " and for some days none"
-		}
+	ours := "several"
+	if price := onlyPrice(c.prices(false)); price.Valid {
+		ours = price.Decimal.String()
 	}
 	theirs, said, quantity := c.invoicePrice(), c.invoiceQuantity(), c.exactly(regular)
 	switch {
@@ -528,9 +529,32 @@ func (c comparison) otherQuantity() (string, bool) {
 // unpriced says that the statement has lines without a price.
 func (c comparison) unpriced() string {
 	if slices.ContainsFunc(c.lines, func(l Line) bool { return !l.UnitPrice.Valid && !(l.Quantity.Valid && l.Quantity.Decimal.IsZero()) }) {
-		return "no price in the rate card"
+		return noPrice
 	}
 	return ""
+}
+
+const (
+	noPrice  = "no price in the rate card"
+	getPrice = ": see the contract, then `meterhouse rates import`"
+)
+
+// unverified says that money is charged for what has no price, a waiver aside, and what to do about it.
+func (c comparison) unverified() string {
+	regular := c
+	regular.lines = slices.DeleteFunc(slices.Clone(c.lines), func(l Line) bool { return l.IsWaiver })
+	isPriced := len(regular.prices(true)) > 0
+	if len(regular.lines) == 0 || isPriced && regular.unpriced() == "" {
+		return ""
+	}
+	text := noPrice
+	if isPriced {
+		text += " for some days"
+	}
+	if theirs := c.invoicePrice(); theirs.Valid {
+		text += fmt.Sprintf(", %s on the invoice", theirs.Decimal)
+	}
+	return text + getPrice
 }
 
 // miscalculated says that quantity and price of the invoice do not come to its amount.

@@ -3,6 +3,7 @@ package billing
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -86,10 +87,7 @@ func (b *Billing) ImportInvoices(ctx context.Context, invoices []Invoice, planOn
 				continue
 			}
 			if change.What == "changed" {
-				if _, err := tx.Exec(ctx, `update billing.invoice_line set superseded_at = $2 where invoice_id = $1`, id, now); err != nil {
-					return err
-				}
-				if err := supersede(ctx, tx, "invoice", "invoice_id", []int64{id}, now); err != nil {
+				if err := endInvoice(ctx, tx, id, now); err != nil {
 					return err
 				}
 			}
@@ -103,6 +101,61 @@ func (b *Billing) ImportInvoices(ctx context.Context, invoices []Invoice, planOn
 		return nil, fmt.Errorf("import invoices: %w", err)
 	}
 	return changes, nil
+}
+
+// Withdrawal is what became of an invoice that was withdrawn.
+type Withdrawal struct {
+	Invoice Invoice // the version that held; the zero value when it had been withdrawn before
+	By      string  // the person
+	Reason  string
+	At      time.Time // business clock
+}
+
+// ErrNoInvoice is the withdrawal of an invoice that was never imported.
+var ErrNoInvoice = errors.New("no such invoice was imported")
+
+// WithdrawInvoice takes back an invoice that was imported by mistake: it counts no more, and stays as a former
+// version with who took it back and why. What was known before then stays so. Imported again it is a new version.
+// A plan changes nothing. One that is withdrawn already stays as it is, and it says by whom; one that was never
+// imported is ErrNoInvoice.
+func (b *Billing) WithdrawInvoice(ctx context.Context, vendor, number, by, reason string, planOnly bool) (w Withdrawal, err error) {
+	err = b.change(ctx, "invoice", planOnly, func(tx pgx.Tx, now time.Time) error {
+		id, was, err := currentInvoice(ctx, tx, vendor, number)
+		if err != nil {
+			return err
+		}
+		if was.Number == "" {
+			err := tx.QueryRow(ctx, `
+				select w.withdrawn_by, w.reason, w.known_since
+				from billing.invoice_withdrawal as w
+				join billing.invoice as i using (invoice_id)
+				where i.vendor = $1 and i.number = $2
+				order by i.invoice_id desc
+				limit 1`, vendor, number).Scan(&w.By, &w.Reason, &w.At)
+			if errors.Is(err, pgx.ErrNoRows) {
+				return ErrNoInvoice
+			}
+			return err
+		}
+		w = Withdrawal{Invoice: was, By: by, Reason: reason, At: now}
+		if err := endInvoice(ctx, tx, id, now); err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, `insert into billing.invoice_withdrawal (invoice_id, withdrawn_by, reason, known_since) values ($1, $2, $3, $4)`, id, by, reason, now)
+		return err
+	})
+	if err != nil {
+		return Withdrawal{}, fmt.Errorf("withdraw invoice %s of %s: %w", number, vendor, err)
+	}
+	return w, nil
+}
+
+// endInvoice ends a version with its lines.
+func endInvoice(ctx context.Context, tx pgx.Tx, id int64, now time.Time) error {
+	if _, err := tx.Exec(ctx, `update billing.invoice_line set superseded_at = $2 where invoice_id = $1`, id, now); err != nil {
+		return err
+	}
+	return supersede(ctx, tx, "invoice", "invoice_id", []int64{id}, now)
 }
 
 // compareInvoices says line by line what is new.
