@@ -502,6 +502,27 @@ func (o *office) everyDay(product int, description, items string) {
 		from generate_series('2026-04-01'::timestamp, '2026-04-30', '1 day') as d`, product, description, items)
 }
 
+// Of a day that the vendor told, what was imported for it does not count, now or as it was known.
+func TestImportedBesideRead(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	read := o.calls("UTC")
+	o.exec(`insert into ops.run (run_id, source, dataset, scope, account, status, owner, fence, business_at, fetched_at, finished_at)
+		overriding system value select 9, 'wolkvox', 'wolkvox.billing', 'calls', 'calls', 'ok', 'import', 1, '2026-05-01T06:00:00Z', '2026-05-01T06:00:00Z', now()`)
+	o.exec(`insert into dw.fact_license_reading (operation_key, product_key, description, reading_date, read_at, items, items_text, payload_id, run_id, is_imported)
+		select 1, 1, 'Chat', d, d + interval '12 hours', case d when '2026-04-30' then 99 else 5 end, 'x', 1, 9, true
+		from unnest(array['2026-04-29', '2026-04-30']::date[]) as d`)
+	read(1, "Chat", "2026-04-30T23:50:00Z", "10")
+	// As the loader keeps it: the day that was read has no imported figure.
+	o.exec(`update dw.fact_license_snapshot set items_min = 10, items_max = 10, reading_count = 1 where snapshot_date = '2026-04-30'`)
+	for _, asOf := range []string{"infinity", "2026-05-02T00:00:00Z"} {
+		wantLines(t, "as of "+asOf, o.rows(`select day || ' ' || reading from billing.statement_day('2026-04', $1::text::timestamptz) where basis = 'observed' order by day`, asOf), "2026-04-29 5", "2026-04-30 10")
+	}
+	// Before anything was imported, and before the vendor had told the day.
+	wantLines(t, "before the import", o.rows(`select day || ' ' || reading from billing.statement_day('2026-04', '2026-05-01T05:59:59Z') where basis = 'observed'`), "2026-04-30 10")
+}
+
 // Readings that do not tell a whole month leave it provisional and say why: a counter that falls, one that is told
 // under another name, a gauge that nobody saw on a day, a product that was not read at all.
 func TestStatementOfBrokenReadings(t *testing.T) {
