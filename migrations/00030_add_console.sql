@@ -87,6 +87,7 @@ select
         else 'ok'
     end as status,
     w.account,
+    round(extract(epoch from clock.now_at - w.watermark) / 3600, 3) as lag_hours,
     w.last_run_id
 from ops.watermark as w
 cross join (select max(coalesce(nullif(current_setting('meterhouse.now', true), '')::timestamptz, fixed_at, now())) as now_at from ops.clock) as clock
@@ -116,7 +117,8 @@ select
         when w.next_due_at < clock.now_at then 'late'
         else 'ok'
     end as status,
-    w.account
+    w.account,
+    round(extract(epoch from clock.now_at - w.watermark) / 3600, 3) as lag_hours
 from ops.watermark as w
 cross join (select max(coalesce(nullif(current_setting('meterhouse.now', true), '')::timestamptz, fixed_at, now())) as now_at from ops.clock) as clock
 left join ops.run as r on r.run_id = w.last_run_id;
@@ -130,6 +132,7 @@ comment on column mart.freshness.next_due_at is 'When it is due next, UTC; NULL 
 comment on column mart.freshness.lag is 'How far the watermark is behind now.';
 comment on column mart.freshness.status is 'ok; late (due and not done); failing (the last run failed); never (nothing loaded yet).';
 comment on column mart.freshness.account is 'Configured account.';
+comment on column mart.freshness.lag_hours is 'lag in hours, 3 decimals: many BI tools cannot chart an interval.';
 drop view mart.quarantine;
 create view mart.quarantine as
 select
