@@ -107,11 +107,18 @@ func (d *deeds) Progress(context.Context, int64) (Progress, error) {
 
 func newHouse(t *testing.T, change func(*Config)) *house {
 	t.Helper()
+	return houseOver(t, change, func(pool *pgxpool.Pool) {
+		if _, err := pool.Exec(t.Context(), fill); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func houseOver(t *testing.T, change func(*Config), fill func(*pgxpool.Pool)) *house {
+	t.Helper()
 	h := &house{t: t, log: &lockedLog{}, done: &deeds{state: Progress{State: "it waits for a worker"}}}
 	h.pool = connect(t, warehousetest.New(t))
-	if _, err := h.pool.Exec(t.Context(), fill); err != nil {
-		t.Fatal(err)
-	}
+	fill(h.pool)
 	cfg := Config{
 		Gatherer: figures(), Log: slog.New(slog.NewTextHandler(h.log, nil)), Pool: h.pool, Now: func() time.Time { return testNow }, Version: "v1.2.3",
 		Status: func(context.Context) (Status, error) {
