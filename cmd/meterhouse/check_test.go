@@ -138,7 +138,11 @@ func TestCheckWithoutDatabase(t *testing.T) {
 	}
 	delete(w.env, "METERHOUSE_DATABASE_URL")
 	o := w.must(exitDifference, "check")
-	wantContains(t, "behind", o.stdout, append(vendors, fmt.Sprintf("fail  database: database schema is at version %d, this binary wants %d\n", migrations.Head()-1, migrations.Head()))...)
+	at, err := migrations.Version(t.Context(), warehousetest.Connect(t, good)) // numbers may be left out
+	if err != nil || at >= migrations.Head() {
+		t.Fatalf("version %d after down: %v", at, err)
+	}
+	wantContains(t, "behind", o.stdout, append(vendors, fmt.Sprintf("fail  database: database schema is at version %d, this binary wants %d\n", at, migrations.Head()))...)
 	if w.exchanges() != 0 {
 		t.Errorf("check exchanged a token")
 	}

@@ -263,7 +263,7 @@ const demoListen = "127.0.0.1:8080"
 func (v *service) demoConsole() (server *console.Server, err error) {
 	cfg := v.consoleConfig()
 	cfg.Loads, cfg.Anybody = v, console.Closer
-	cfg.Notice = "A demo: made-up figures in a throw-away database, by a clock that stands still. Anybody on this machine may do everything here, without a login."
+	cfg.Notice = "A demo: made-up figures, throw-away data, a clock that stands still. Anybody on this machine may do everything, without a login."
 	for _, cfg.Listen = range []string{demoListen, "127.0.0.1:0"} {
 		if server, err = console.New(cfg); err == nil {
 			break

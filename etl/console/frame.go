@@ -211,7 +211,12 @@ func (s *Server) visit(least Role, next func(http.ResponseWriter, *http.Request,
 				say(w, http.StatusForbidden, "ask for localhost, or configure users")
 				return
 			}
-			next(w, r, s.anybody(w, r))
+			who := s.anybody(w, r)
+			if who.Role < least {
+				s.trouble(w, r, who, http.StatusForbidden, "Not allowed", fmt.Sprintf("This takes the role %s. Configure users (console.users), or use the command line.", least))
+				return
+			}
+			next(w, r, who)
 			return
 		}
 		id := s.cookie(r, sessionCookie)
@@ -363,10 +368,6 @@ func (s *Server) failAs(w http.ResponseWriter, r *http.Request, who visitor, err
 func (s *Server) act(w http.ResponseWriter, r *http.Request, who visitor, a action) {
 	if !s.isOurs(r, who.id) {
 		s.trouble(w, r, who, http.StatusForbidden, "Not done", "This form is not from a page of this console, or from before it was started again. Go back, load the page again and repeat it.")
-		return
-	}
-	if a.role > Viewer && who.Role < a.role { // without users
-		s.trouble(w, r, who, http.StatusForbidden, "Not allowed", fmt.Sprintf("This takes the role %s. Configure users (console.users), or use the command line.", a.role))
 		return
 	}
 	to, said, err := a.do(r, who)

@@ -80,7 +80,7 @@ func runPage() page {
 			}
 			*part.to = result.records()
 		}
-		d.CanLoad = v.s.cfg.Loads != nil && v.who.Role >= Operator
+		d.CanLoad = v.s.cfg.Loads != nil && v.who.Role >= Operator && d.Run["status"].Text != "running"
 		c := content{Title: fmt.Sprintf("Run %d", id), Data: d}
 		if d.Run["status"].Text == "running" {
 			c.Refresh = refreshEvery

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"meterhouse/etl"
+	"meterhouse/etl/warehouse/warehousetest"
 	"meterhouse/migrations"
 )
 
@@ -312,7 +313,11 @@ func TestReady(t *testing.T) {
 	if _, err := migrations.Down(t.Context(), h.url, migrations.Head()-1); err != nil {
 		t.Fatal(err)
 	}
-	want(fmt.Sprintf("the database schema is at version %d, want %d", migrations.Head()-1, migrations.Head()))
+	at, err := migrations.Version(t.Context(), warehousetest.Connect(t, h.url)) // numbers may be left out
+	if err != nil || at >= migrations.Head() {
+		t.Fatalf("version %d after down: %v", at, err)
+	}
+	want(fmt.Sprintf("the database schema is at version %d, want %d", at, migrations.Head()))
 	if _, _, err := migrations.Up(t.Context(), h.url); err != nil {
 		t.Fatal(err)
 	}
