@@ -146,7 +146,8 @@ func TestConsoleInABrowser(t *testing.T) {
 	b := newBrowser(t, "http://"+w.shownConsole().Addr())
 
 	payload := w.value(`select payload_id::text from ops.quarantine`)
-	pages := []string{"/", "/freshness", "/runs", "/runs/1", "/payloads/" + payload, "/quarantine", "/quarantine/1", "/nowhere"}
+	pages := []string{"/", "/freshness", "/runs", "/runs/1", "/payloads/" + payload, "/quarantine", "/quarantine/1", "/nowhere",
+		"/coverage", "/coverage?months=3&detail=levels", "/consumption", "/month", "/month/statement", "/month/adjustments", "/month/match", "/month/close"}
 	for _, width := range []int64{1280, 360} {
 		for _, scheme := range []string{"light", "dark"} {
 			b.do("screen", chromedp.EmulateViewport(width, 800))

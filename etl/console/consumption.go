@@ -29,10 +29,10 @@ var consumptionTable = &table{
 	sheet:   first(consumptionOf),
 	columns: []column{
 		{name: "customer_id", title: "Customer", sort: true},
-		{name: "customer_name", title: "Name"},
 		{name: "subscription_number", title: "Subscription", sort: true},
 		{name: "service_level", title: "Level", sort: true, link: "/consumption/level?customer={customer_id}&subscription={subscription_number}&discriminator={discriminator}&level={service_level}&ordinal={level_ordinal}"},
-		{name: "level_ordinal", title: "#", kind: isNumber},
+		{name: "level_ordinal", title: "Ordinal", kind: isNumber},
+		{name: "spark", title: "Days of the month", kind: isSpark},
 		{name: "level_class", title: "Class"},
 		{name: "days_observed", title: "Days", kind: isNumber, sort: true},
 		{name: "days_expected", title: "of", kind: isNumber},
@@ -41,7 +41,7 @@ var consumptionTable = &table{
 		{name: "consumed_max_tib", title: "Maximum", kind: isNumber, sort: true},
 		{name: "accrued_burst_tib", title: "Accrued burst", kind: isNumber, sort: true},
 		{name: "days_over_commitment", title: "Days over", kind: isNumber, sort: true},
-		{name: "spark", title: "Days of the month", kind: isSpark},
+		{name: "customer_name", title: "Name"},
 	},
 	filters: []filter{
 		monthFilter,
@@ -172,10 +172,7 @@ func levelPage() page {
 			draw("Burst and accrued burst", from, []line{{"burst, average", "burst", values(4)}, {"accrued burst of the day", "accrued", values(5)}}),
 		}
 		d.Name = strings.Join(strings.Fields(strings.Join([]string{of.Get("customer"), of.Get("subscription"), of.Get("discriminator")}, " ")), " ")
-		title := of.Get("level")
-		if n := of.Get("ordinal"); n != "" && n != "0" {
-			title += " #" + n
-		}
+		title := instance(of.Get("level"), of.Get("ordinal"))
 		return content{Title: title, Data: d}, nil
 	}}
 }

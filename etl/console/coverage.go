@@ -317,10 +317,7 @@ func (h *heat) row(s *series, link func(func(url.Values)) string) heatRow {
 	default:
 		r.Name = strings.TrimSpace(s.Subscription + " " + s.Discriminator)
 		if s.Level != "" {
-			r.Name += " " + s.Level
-			if s.Ordinal != "" && s.Ordinal != "0" {
-				r.Name += " #" + s.Ordinal
-			}
+			r.Name += " " + instance(s.Level, s.Ordinal)
 		} else {
 			r.Link = link(func(q url.Values) {
 				q.Set("detail", "levels")
@@ -423,6 +420,14 @@ func coverageDayPage() page {
 		}
 		return content{Title: "Day " + d.Day, Data: d}, nil
 	}}
+}
+
+// instance is the name of a level; of several of one name in a subscription, the second is #2.
+func instance(level, ordinal string) string {
+	if n, err := strconv.Atoi(ordinal); err == nil && n > 0 {
+		return level + " #" + strconv.Itoa(n+1)
+	}
+	return level
 }
 
 // quoted is a word as a shell takes it.

@@ -124,9 +124,10 @@ func (v visitor) person() string {
 }
 
 var functions = template.FuncMap{
-	"time": shortTime,
-	"code": markCode,
-	"list": func(items ...any) []any { return items },
+	"time":     shortTime,
+	"code":     markCode,
+	"instance": func(level, ordinal cell) string { return instance(level.Text, ordinal.Text) },
+	"list":     func(items ...any) []any { return items },
 	"dict": func(pairs ...any) map[string]any {
 		m := map[string]any{}
 		for i := 0; i+1 < len(pairs); i += 2 {

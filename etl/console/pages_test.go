@@ -232,6 +232,7 @@ var allPages = []string{
 	"/", "/freshness", "/runs", "/runs/10", "/runs/131", "/loads/7?dataset=wolkvox.billing&scope=calls&after=3", "/payloads/1",
 	"/quarantine", "/quarantine/1", "/quarantine/56", "/runs?q=C-1&status=failed", "/runs?page=3", "/quarantine?state=&q=oops",
 	"/freshness?sort=-next_due_at", "/runs?sort=run_id", "/runs?q=nobody",
+	"/coverage", "/coverage?detail=levels&months=2", "/consumption", "/consumption/level?customer=C-1", "/month", "/month/statement", "/month/adjustments",
 }
 
 // Every page is whole: well-formed, with one heading of the first order, a title, landmarks, tables with
