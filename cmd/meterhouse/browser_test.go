@@ -230,3 +230,78 @@ func (b *browser) keyboard(path string) {
 		}
 	}
 }
+
+// A month from its days to its close: the heat map is mart.coverage, a day without figures leads to what to do, a
+// chart is drawn, and the month is closed and opened again by who may, with the reason kept.
+func TestMonthInABrowser(t *testing.T) {
+	w := newWorld(t)
+	now := time.Date(2026, 6, 3, 12, 0, 0, 0, time.UTC)
+	w.setNow(now.Format(time.RFC3339))
+	w.must(exitDone, "run")
+	b := newBrowser(t, "http://"+w.shownConsole().Addr())
+	const month, before, from = "2026-05", "2026-04", "2026-04-01"
+	settled := func(path string) {
+		t.Helper()
+		b.open(path)
+		for ask(b, path, chromedp.Evaluate[bool](`document.querySelector('meta[http-equiv="refresh"]') !== null`)) {
+			b.open(path)
+		}
+	}
+
+	settled("/coverage?detail=levels&months=3&month=" + before)
+	got := ask(b, "cells", chromedp.Evaluate[string](`(() => {
+		const counts = {};
+		for (const cell of document.querySelectorAll('table.heat tbody td.day')) {
+			const status = cell.className.replace('day ', '');
+			if (status !== 'none') counts[status] = (counts[status] || 0) + 1;
+		}
+		return Object.keys(counts).sort().map(status => status + ' ' + counts[status]).join(', ');
+	})()`))
+	if want := w.value(`select set_config('meterhouse.now', '`+now.Format(time.RFC3339)+`', false) || string_agg(status || ' ' || n, ', ' order by status)
+		from (select status, count(*) as n from mart.coverage where day >= '`+from+`' and day < date '`+from+`' + interval '3 months' group by status) as c`); !strings.HasSuffix(want, got) || got == "" {
+		t.Errorf("cells %q, want %q", got, want)
+	}
+
+	settled("/consumption?month=" + month)
+	if n := ask(b, "drawings", chromedp.Evaluate[int](`document.querySelectorAll('svg.spark').length`)); n == 0 {
+		t.Error("no small drawings")
+	}
+	b.do("a level", chromedp.Click(chromedp.CSS(`tbody td a`)), chromedp.WaitVisible(chromedp.CSS(`svg.chart`)))
+	if n := ask(b, "charts", chromedp.Evaluate[int](`document.querySelectorAll('svg.chart path.line').length`)); n != 5 {
+		t.Errorf("%d lines are drawn, want 5", n)
+	}
+
+	settled("/month?month=" + month)
+	total := b.text("#content table tbody")
+	settled("/month/close?month=" + month)
+	hasObstacles := ask(b, "obstacles", chromedp.Evaluate[bool](`document.querySelector('input[name="accepted"]') !== null`))
+	if hasObstacles {
+		b.do("accept", chromedp.Click(chromedp.CSS(`input[name="accepted"]`)), chromedp.SendKeys(chromedp.CSS(`input[name="reason"]`), "a test"))
+	}
+	b.do("close", chromedp.Click(chromedp.CSS(`form[action="/month/close"] button`)), chromedp.WaitVisible(chromedp.CSS(`.said`)))
+	if got := b.text(".said"); !strings.HasPrefix(got, "Closed "+month+", version 1") {
+		t.Fatalf("close: %q", got)
+	}
+	settled("/month?month=" + month)
+	if got := b.text("#state + .verdict"); !strings.Contains(got, "Closed: version 1, by the console") {
+		t.Errorf("state: %q", got)
+	}
+	if text := b.text("#content"); total != "" && !strings.Contains(text, strings.Fields(total)[1]) {
+		t.Errorf("totals %q are not those that were closed:\n%s", total, text)
+	}
+	if got := w.value(`select closed_by || ' ' || coalesce(reason, '') from billing.close`); got != "the console "+map[bool]string{true: "a test"}[hasObstacles] {
+		t.Errorf("kept: %q", got)
+	}
+	settled("/month/close?month=" + month)
+	b.do("reopen", chromedp.SendKeys(chromedp.CSS(`input[name="reason"]`), "wrong rates"), chromedp.Click(chromedp.CSS(`form[action="/month/reopen"] button`)), chromedp.WaitVisible(chromedp.CSS(`.said`)))
+	if got := w.value(`select reopened_by || ' ' || reason from billing.reopen`); got != "the console wrong rates" {
+		t.Errorf("reopened: %q", got)
+	}
+	for _, path := range []string{"/coverage", "/consumption", "/month?month=" + month, "/month/close?month=" + month} {
+		settled(path)
+		b.keyboard(path)
+	}
+	if text := b.complained(); len(text) > 0 {
+		t.Errorf("the browser complains: %s", text)
+	}
+}
