@@ -260,8 +260,8 @@ func TestMonthInABrowser(t *testing.T) {
 		}
 		return Object.keys(counts).sort().map(status => status + ' ' + counts[status]).join(', ');
 	})()`))
-	if want := w.value(`select set_config('meterhouse.now', '`+now.Format(time.RFC3339)+`', false) || string_agg(status || ' ' || n, ', ' order by status)
-		from (select status, count(*) as n from mart.coverage where day >= '`+from+`' and day < date '`+from+`' + interval '3 months' group by status) as c`); !strings.HasSuffix(want, got) || got == "" {
+	if want := w.value(`select set_config('meterhouse.now', '` + now.Format(time.RFC3339) + `', false) || string_agg(status || ' ' || n, ', ' order by status)
+		from (select status, count(*) as n from mart.coverage where day >= '` + from + `' and day < date '` + from + `' + interval '3 months' group by status) as c`); !strings.HasSuffix(want, got) || got == "" {
 		t.Errorf("cells %q, want %q", got, want)
 	}
 
