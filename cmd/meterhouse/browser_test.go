@@ -146,7 +146,8 @@ func TestConsoleInABrowser(t *testing.T) {
 	b := newBrowser(t, "http://"+w.shownConsole().Addr())
 
 	payload := w.value(`select payload_id::text from ops.quarantine`)
-	pages := []string{"/", "/freshness", "/runs", "/runs/1", "/payloads/" + payload, "/quarantine", "/quarantine/1", "/nowhere"}
+	pages := []string{"/", "/freshness", "/runs", "/runs/1", "/payloads/" + payload, "/quarantine", "/quarantine/1", "/nowhere",
+		"/coverage", "/coverage?months=3&detail=levels", "/consumption", "/month", "/month/statement", "/month/adjustments", "/month/match", "/month/close"}
 	for _, width := range []int64{1280, 360} {
 		for _, scheme := range []string{"light", "dark"} {
 			b.do("screen", chromedp.EmulateViewport(width, 800))
@@ -227,5 +228,57 @@ func (b *browser) keyboard(path string) {
 			b.t.Errorf("%s: Tab %d reaches element %d of %d", path, i+1, reached[i], n)
 			return
 		}
+	}
+}
+
+// A month in a browser: the heat map is mart.coverage, charts are drawn, and the keyboard reaches everything.
+func TestMonthInABrowser(t *testing.T) {
+	w := newWorld(t)
+	now := time.Date(2026, 6, 3, 12, 0, 0, 0, time.UTC)
+	w.setNow(now.Format(time.RFC3339))
+	w.must(exitDone, "run")
+	w.value(`with r as (
+		insert into billing.rate (vendor, item, charge, is_waiver, unit_price, currency, valid_from, source, known_since)
+		values ('keystone', '', 'committed', false, 12.5, 'EUR', '2026-01-01', 'test', '2026-01-01') returning 1
+	) select count(*)::text from r`)
+	b := newBrowser(t, "http://"+w.shownConsole().Addr())
+	const month, before, from = "2026-05", "2026-04", "2026-04-01"
+	settled := func(path string) {
+		t.Helper()
+		b.open(path)
+		for ask(b, path, chromedp.Evaluate[bool](`document.querySelector('meta[http-equiv="refresh"]') !== null`)) {
+			b.open(path)
+		}
+	}
+
+	settled("/coverage?detail=levels&months=3&month=" + before)
+	got := ask(b, "cells", chromedp.Evaluate[string](`(() => {
+		const counts = {};
+		for (const cell of document.querySelectorAll('table.heat tbody td.day')) {
+			const status = cell.className.replace('day ', '');
+			if (status !== 'none') counts[status] = (counts[status] || 0) + 1;
+		}
+		return Object.keys(counts).sort().map(status => status + ' ' + counts[status]).join(', ');
+	})()`))
+	if want := w.value(`select set_config('meterhouse.now', '` + now.Format(time.RFC3339) + `', false) || string_agg(status || ' ' || n, ', ' order by status)
+		from (select status, count(*) as n from mart.coverage where day >= '` + from + `' and day < date '` + from + `' + interval '3 months' group by status) as c`); !strings.HasSuffix(want, got) || got == "" {
+		t.Errorf("cells %q, want %q", got, want)
+	}
+
+	settled("/consumption?month=" + month)
+	if n := ask(b, "drawings", chromedp.Evaluate[int](`document.querySelectorAll('svg.spark').length`)); n == 0 {
+		t.Error("no small drawings")
+	}
+	b.do("a level", chromedp.Click(chromedp.CSS(`tbody td a`)), chromedp.WaitVisible(chromedp.CSS(`svg.chart`)))
+	if n := ask(b, "charts", chromedp.Evaluate[int](`document.querySelectorAll('svg.chart path.line').length`)); n != 5 {
+		t.Errorf("%d lines are drawn, want 5", n)
+	}
+
+	for _, path := range []string{"/coverage", "/consumption", "/month?month=" + month, "/month/close?month=" + month} {
+		settled(path)
+		b.keyboard(path)
+	}
+	if text := b.complained(); len(text) > 0 {
+		t.Errorf("the browser complains: %s", text)
 	}
 }

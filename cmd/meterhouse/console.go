@@ -1,12 +1,14 @@
 package main
 
 import (
+	"archive/zip"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +31,7 @@ func (s *session) consoleConfig() console.Config {
 		Ready: s.wh.Ready, Gatherer: s.gatherer(), Log: s.app.log,
 		Pool: s.wh.Pool(), Now: s.app.now, Version: buildVersion(),
 		Status: s.consoleStatus, Body: s.landedBody, Defuse: billing.Defuse, Retry: s.retry, Dismiss: s.dismiss,
+		Finance: finance{billing.New(s.wh.Pool(), s.app.now)},
 	}
 }
 
@@ -87,6 +90,119 @@ func (s *session) dismiss(ctx context.Context, id int64, who, reason string) err
 		return err
 	}
 	return s.wh.Dismiss(ctx, []int64{id}, who, reason)
+}
+
+// finance is what the console does about a month.
+type finance struct{ *billing.Billing }
+
+// Close is `meterhouse close`.
+func (f finance) Close(ctx context.Context, month, who, reason string) (said string, err error) {
+	period, err := billing.ParsePeriod(month)
+	if err != nil {
+		return "", err
+	}
+	c, err := f.Billing.Close(ctx, period, billing.CloseOptions{By: who, Reason: reason})
+	if err != nil {
+		return "", forPeople(err)
+	}
+	said = fmt.Sprintf("Closed %s, version %d: %s, %s, %s of earlier months.", c.Period, c.Version, count(c.Lines, "line"), count(c.Days, "day"), count(c.Adjustments, "adjustment"))
+	if c.Totals != "" {
+		said += " Total " + c.Totals + "."
+	}
+	return said + fmt.Sprintf(" Keep the hash of link %d where the database's administrator cannot change it: `%s`", c.Link, c.Hash), nil
+}
+
+// Reopen is `meterhouse reopen`.
+func (f finance) Reopen(ctx context.Context, month, who, reason string) (said string, err error) {
+	period, err := billing.ParsePeriod(month)
+	if err != nil {
+		return "", err
+	}
+	r, err := f.Billing.Reopen(ctx, period, who, reason)
+	if err != nil {
+		return "", forPeople(err)
+	}
+	return fmt.Sprintf("Reopened %s: version %d stays and is no longer in force. Link %d: `%s`", r.Period, r.Version, r.Link, r.Hash), nil
+}
+
+// forPeople says in words of the console what stands against closing or reopening.
+func forPeople(err error) error {
+	var refused *billing.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		var all []string
+		for _, o := range refused.Obstacles {
+			all = append(all, fmt.Sprintf("%s: %s: %s", o.Kind, o.About, o.Remedy))
+		}
+		return console.Refused(strings.Join(all, "; "))
+	case errors.Is(err, billing.ErrNotClosed):
+		return console.Refused("The month is not closed.")
+	case errors.Is(err, billing.ErrRaced):
+		return console.Refused("Another close or reopening came first: look at the month again.")
+	}
+	return err
+}
+
+// Match is `meterhouse match`.
+func (f finance) Match(ctx context.Context, month string) (found console.Match, err error) {
+	period, err := billing.ParsePeriod(month)
+	if err != nil {
+		return found, err
+	}
+	m, err := f.Billing.Match(ctx, period, time.Time{}, billing.DefaultTolerance)
+	if err != nil {
+		return found, err
+	}
+	lines := matchTable(m)
+	found = console.Match{
+		Lines:  console.Grid{Columns: lines.Columns, Numeric: lines.Numeric, Rows: lines.Rows},
+		Causes: console.Grid{Columns: []string{"Cause", "Comparisons", "Difference", "Currency"}, Numeric: []bool{false, true, true, false}},
+		Totals: matchSums(m),
+	}
+	for _, t := range m.Totals() {
+		found.Causes.Rows = append(found.Causes.Rows, []string{string(t.Cause), strconv.Itoa(t.Lines), money(t.Difference, t.Currency), t.Currency})
+	}
+	return found, nil
+}
+
+// Workbook is `meterhouse statement --format xlsx`.
+func (f finance) Workbook(ctx context.Context, w io.Writer, month string) error {
+	period, err := billing.ParsePeriod(month)
+	if err != nil {
+		return err
+	}
+	made, err := f.WriteWorkbook(ctx, w, period, time.Time{}, billing.Selection{})
+	if n := len(made.Differs); err == nil && n > 0 {
+		err = fmt.Errorf("workbook of %s: %s whose days come to something else: see `meterhouse close verify`", period, count(n, "line"))
+	}
+	return err
+}
+
+// FOCUS is `meterhouse export focus`, its files in a ZIP archive.
+func (f finance) FOCUS(ctx context.Context, w io.Writer, month string) error {
+	period, err := billing.ParsePeriod(month)
+	if err != nil {
+		return err
+	}
+	made, err := f.Billing.FOCUS(ctx, period, nil)
+	if err != nil {
+		return err
+	}
+	files, _, err := focusFiles(made)
+	if err != nil {
+		return err
+	}
+	archive := zip.NewWriter(w)
+	for _, file := range files {
+		out, err := archive.Create(file.name)
+		if err != nil {
+			return err
+		}
+		if err := file.write(out); err != nil {
+			return err
+		}
+	}
+	return archive.Close()
 }
 
 // wantedFor is how long a load that a person wants waits for its turn.

@@ -125,20 +125,17 @@ type focusTotal struct {
 	Rows     int    `json:"x_Rows"`
 }
 
-// writeFOCUS writes the files of a month. The metadata comes last: while its hash is not that of the rows,
-// somebody is writing, or was interrupted.
-func (a *app) writeFOCUS(dir string, f billing.FOCUS) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return usagef("--out: %w: want a folder that can be made", err)
-	}
+// focusFiles are the files of a month, in the order in which they are to be written: while the hash in the
+// metadata, which come last, is not that of the rows, somebody is writing, or was interrupted.
+func focusFiles(f billing.FOCUS) (files []namedFile, m focusMetadata, err error) {
 	var rows bytes.Buffer
 	if err := printCSV(&rows, focusTable(f)); err != nil {
-		return err
+		return nil, m, err
 	}
 	id := billing.FOCUSSchemaID()
 	sum := sha256.Sum256(rows.Bytes())
 	base := "cost-and-usage-" + f.Period.String()
-	m := focusMetadata{
+	m = focusMetadata{
 		DataGenerator: "meterhouse", SchemaID: id, Schema: "cost-and-usage.schema-" + id + ".json", FocusVersion: billing.FOCUSVersion,
 		Location: []focusFile{{base + ".csv", rows.Len(), len(f.Rows), hex.EncodeToString(sum[:])}},
 		Period:   f.Period.String(), IsClosed: f.IsClosed, Provisional: f.Provisional, Totals: []focusTotal{}, Omitted: omittedLines(f.Omitted),
@@ -146,18 +143,33 @@ func (a *app) writeFOCUS(dir string, f billing.FOCUS) error {
 	for _, t := range f.Totals {
 		m.Totals = append(m.Totals, focusTotal{t.Currency, money(t.Amount, t.Currency), t.Lines})
 	}
-	for _, file := range []struct {
-		name  string
-		write func(io.Writer) error
-	}{
+	return []namedFile{
 		{m.Schema, func(w io.Writer) error { return printJSON(w, focusSchema(id)) }},
 		{base + ".csv", func(w io.Writer) error { _, err := w.Write(rows.Bytes()); return err }},
 		{base + ".metadata.json", func(w io.Writer) error { return printJSON(w, m) }},
-	} {
+	}, m, nil
+}
+
+type namedFile struct {
+	name  string
+	write func(io.Writer) error
+}
+
+// writeFOCUS writes the files of a month into a folder.
+func (a *app) writeFOCUS(dir string, f billing.FOCUS) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return usagef("--out: %w: want a folder that can be made", err)
+	}
+	files, m, err := focusFiles(f)
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
 		if err := a.writeTo(filepath.Join(dir, file.name), file.write); err != nil {
 			return err
 		}
 	}
+	base := "cost-and-usage-" + f.Period.String()
 	fmt.Fprintf(a.stdout, "wrote %s: %s\n", filepath.Join(dir, base+".csv"), count(len(f.Rows), "row"))
 	for _, t := range m.Totals {
 		fmt.Fprintf(a.stdout, "total %s %s, %s\n", t.Cost, t.Currency, count(t.Rows, "row"))

@@ -2,15 +2,12 @@ package console
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
-	"unicode"
 )
 
 // actions are all forms that change something.
@@ -19,6 +16,8 @@ func (s *Server) actions() []action {
 		{"/loads", Operator, s.beginLoad},
 		{"/quarantine/{id}/retry", Operator, s.retry},
 		{"/quarantine/{id}/dismiss", Operator, s.dismiss},
+		{"/month/close", Closer, s.closeMonth},
+		{"/month/reopen", Closer, s.reopenMonth},
 	}
 }
 
@@ -98,35 +97,11 @@ func (s *Server) retry(r *http.Request, who visitor) (to, said string, err error
 	if s.cfg.Retry == nil {
 		return to, "", Refused(fmt.Sprintf("Nothing is read again from here: use `meterhouse quarantine retry %d`.", id))
 	}
-	type outcome struct {
-		said string
-		err  error
-	}
-	done := make(chan outcome, 1)
-	began := s.work.do(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, retryWithin)
-		defer cancel()
-		said, err := s.cfg.Retry(ctx, id)
-		var refused Refused
-		if err != nil && !errors.As(err, &refused) {
-			s.cfg.Log.Error("not read again", "quarantine", id, "by", who.person(), "error", err)
-			err = Refused("It could not be read again: the log has the cause.")
-		}
-		s.advice.forget()
-		done <- outcome{said, err}
-	})
-	if !began {
-		return to, "", Refused("Meterhouse is stopping: nothing was done.")
-	}
 	s.cfg.Log.Info("record read again", "quarantine", id, "by", who.person())
-	select {
-	case o := <-done:
-		return to, o.said, o.err
-	case <-r.Context().Done():
-		return to, "", r.Context().Err()
-	case <-time.After(retryPatience):
-		return to, "It is being read again, with all that was landed after it. Load this page again in a while.", nil
-	}
+	said, err = s.patiently(r, fmt.Sprintf("read record %d of the quarantine again", id), who, retryWithin, func(ctx context.Context) (string, error) {
+		return s.cfg.Retry(ctx, id)
+	})
+	return to, said, err
 }
 
 func (s *Server) dismiss(r *http.Request, who visitor) (to, said string, err error) {
@@ -135,12 +110,7 @@ func (s *Server) dismiss(r *http.Request, who visitor) (to, said string, err err
 		return "", "", err
 	}
 	to = fmt.Sprintf("/quarantine/%d", id)
-	reason := strings.TrimSpace(strings.Map(func(c rune) rune {
-		if unicode.IsControl(c) {
-			return ' '
-		}
-		return c
-	}, strings.ToValidUTF8(r.PostFormValue("reason"), "")))
+	reason := reasonOf(r)
 	switch {
 	case s.cfg.Dismiss == nil:
 		return to, "", Refused(fmt.Sprintf("Nothing is dismissed from here: use `meterhouse quarantine dismiss %d --reason R`.", id))

@@ -51,6 +51,8 @@ type Config struct {
 	Body func(ctx context.Context, payload int64) (io.ReadCloser, error)
 	// Defuse is a text as it may stand in a CSV file that a spreadsheet opens. Default: as it is.
 	Defuse func(text string) string
+	// Finance closes months and writes what they come to. Nil: months are looked at only.
+	Finance Finance
 	// Loads begins loads for a person. Nil: nobody loads here.
 	Loads Loads
 	// Retry reads a refused record again by today's rules, and says what became of it. Nil: not here.
@@ -64,6 +66,34 @@ type Status struct {
 	Verdict    string   // in one sentence
 	NeedsYou   []string // what somebody has to do
 	GoodToKnow []string
+}
+
+// Finance is what people do about a month (YYYY-MM) beyond looking at it.
+type Finance interface {
+	// Close freezes a month for a person. A reason accepts what stands against it and can be accepted.
+	Close(ctx context.Context, month, who, reason string) (said string, err error)
+	// Reopen takes its close out of force.
+	Reopen(ctx context.Context, month, who, reason string) (said string, err error)
+	// Match compares the imported invoices with the statement.
+	Match(ctx context.Context, month string) (Match, error)
+	// Workbook writes the month as an XLSX workbook.
+	Workbook(ctx context.Context, w io.Writer, month string) error
+	// FOCUS writes the files of the month as a FOCUS dataset, in a ZIP archive.
+	FOCUS(ctx context.Context, w io.Writer, month string) error
+}
+
+// Match is a comparison of invoices with a statement: cells by column as texts with all their digits.
+type Match struct {
+	Lines  Grid // one comparison each, with the column cause
+	Causes Grid // what the causes come to
+	Totals []string
+}
+
+// Grid is a table of texts. An empty text of a numeric column is unknown.
+type Grid struct {
+	Columns []string
+	Numeric []bool
+	Rows    [][]string
 }
 
 // Loads begins loads when a person wants them.
@@ -109,6 +139,7 @@ type Server struct {
 	templates map[string]*template.Template
 	style     string
 	advice    advice
+	copies    copies
 	work      background
 }
 
@@ -152,6 +183,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	_, _ = rand.Read(s.key) // never fails
 	s.advice = advice{ask: s.insight, log: cfg.Log}
+	s.copies = copies{s: s, maker: make(chan struct{}, 1), known: map[string]*copied{}}
 	if len(cfg.Users) > 0 {
 		if s.users, err = newDirectory(cfg.Users, s.key); err != nil {
 			return nil, errors.Join(err, listener.Close())

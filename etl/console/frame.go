@@ -42,7 +42,12 @@ type content struct {
 
 // pages are all there are, in the order of the navigation.
 func pages() []page {
-	return []page{overviewPage(), freshnessPage(), runsPage(), runPage(), followPage(), payloadPage(), quarantinePage(), refusedPage()}
+	return []page{
+		overviewPage(), freshnessPage(), coveragePage(), coverageDayPage(), consumptionPage(), levelPage(),
+		monthPage(), monthTablePage("/month/statement", "Statement", statementTable), monthTablePage("/month/adjustments", "Adjustments", adjustmentsTable),
+		monthTablePage("/month/match", "Invoice match", matchTable), closePage(),
+		runsPage(), runPage(), followPage(), payloadPage(), quarantinePage(), refusedPage(),
+	}
 }
 
 // action is a form that changes something. Doing returns where to go then and what to say there.
@@ -119,9 +124,10 @@ func (v visitor) person() string {
 }
 
 var functions = template.FuncMap{
-	"time": shortTime,
-	"code": markCode,
-	"list": func(items ...any) []any { return items },
+	"time":     shortTime,
+	"code":     markCode,
+	"instance": func(level, ordinal cell) string { return instance(level.Text, ordinal.Text) },
+	"list":     func(items ...any) []any { return items },
 	"dict": func(pairs ...any) map[string]any {
 		m := map[string]any{}
 		for i := 0; i+1 < len(pairs); i += 2 {
@@ -146,12 +152,12 @@ func markCode(text string) template.HTML {
 
 // parse reads all templates: each page in a frame of its own.
 func parse() map[string]*template.Template {
-	shared := template.Must(template.New("").Funcs(functions).ParseFS(templates, "templates/frame.html", "templates/table.html"))
+	shared := template.Must(template.New("").Funcs(functions).ParseFS(templates, "templates/frame.html", "templates/table.html", "templates/parts.html"))
 	all := map[string]*template.Template{}
 	names, _ := fs.Glob(templates, "templates/*.html")
 	for _, name := range names {
 		short := strings.TrimSuffix(strings.TrimPrefix(name, "templates/"), ".html")
-		if short == "frame" || short == "table" {
+		if short == "frame" || short == "table" || short == "parts" {
 			continue
 		}
 		all[short] = template.Must(template.Must(shared.Clone()).ParseFS(templates, name))
@@ -169,6 +175,10 @@ func (s *Server) routes(mux *http.ServeMux) {
 		}
 	}
 	mux.Handle("GET /payloads/{id}/body", s.visit(Viewer, s.body))
+	mux.Handle("GET /month/workbook", s.visit(Viewer, s.monthFile("statement-%s.xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+		func(f Finance) func(context.Context, io.Writer, string) error { return f.Workbook })))
+	mux.Handle("GET /month/focus", s.visit(Viewer, s.monthFile("focus-%s.zip", "application/zip",
+		func(f Finance) func(context.Context, io.Writer, string) error { return f.FOCUS })))
 	for _, a := range s.actions() {
 		mux.Handle("POST "+a.path, s.visit(a.role, func(w http.ResponseWriter, r *http.Request, who visitor) { s.act(w, r, who, a) }))
 	}
@@ -339,6 +349,9 @@ func (s *Server) failAs(w http.ResponseWriter, r *http.Request, who visitor, err
 	switch {
 	case errors.Is(err, errNotThere):
 		s.trouble(w, r, who, http.StatusNotFound, "Not found", "There is nothing with this number. It may have been pruned.")
+	case errors.Is(err, errNotComputed):
+		w.Header().Set("Retry-After", "10")
+		s.trouble(w, r, who, http.StatusServiceUnavailable, "Not there yet", "It could not be computed in time, or something is loaded all the time. Try again later.")
 	case errors.As(err, &pg) && strings.HasPrefix(pg.Code, "22"): // a date that is none
 		s.trouble(w, r, who, http.StatusBadRequest, "Not understood", "What was asked for cannot be read as a number or date.")
 	case r.Context().Err() != nil: // the reader went away

@@ -107,11 +107,18 @@ func (d *deeds) Progress(context.Context, int64) (Progress, error) {
 
 func newHouse(t *testing.T, change func(*Config)) *house {
 	t.Helper()
+	return houseOver(t, change, func(pool *pgxpool.Pool) {
+		if _, err := pool.Exec(t.Context(), fill); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func houseOver(t *testing.T, change func(*Config), fill func(*pgxpool.Pool)) *house {
+	t.Helper()
 	h := &house{t: t, log: &lockedLog{}, done: &deeds{state: Progress{State: "it waits for a worker"}}}
 	h.pool = connect(t, warehousetest.New(t))
-	if _, err := h.pool.Exec(t.Context(), fill); err != nil {
-		t.Fatal(err)
-	}
+	fill(h.pool)
 	cfg := Config{
 		Gatherer: figures(), Log: slog.New(slog.NewTextHandler(h.log, nil)), Pool: h.pool, Now: func() time.Time { return testNow }, Version: "v1.2.3",
 		Status: func(context.Context) (Status, error) {
@@ -225,6 +232,7 @@ var allPages = []string{
 	"/", "/freshness", "/runs", "/runs/10", "/runs/131", "/loads/7?dataset=wolkvox.billing&scope=calls&after=3", "/payloads/1",
 	"/quarantine", "/quarantine/1", "/quarantine/56", "/runs?q=C-1&status=failed", "/runs?page=3", "/quarantine?state=&q=oops",
 	"/freshness?sort=-next_due_at", "/runs?sort=run_id", "/runs?q=nobody",
+	"/coverage", "/coverage?detail=levels&months=2", "/consumption", "/consumption/level?customer=C-1", "/month", "/month/statement", "/month/adjustments",
 }
 
 // Every page is whole: well-formed, with one heading of the first order, a title, landmarks, tables with

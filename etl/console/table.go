@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/csv"
 	"fmt"
+	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,6 +25,8 @@ type table struct {
 	empty   string // is said when there are no rows
 	// actions is the template of a last column with buttons; empty: none.
 	actions string
+	// sheet is where the rows are when a query would take too long. It is waited for when wait is set.
+	sheet func(v *view, values []string, wait time.Duration) (*sheet, copyState, error)
 }
 
 // column of a table. A column that the query has and the table does not list is in the CSV only.
@@ -43,6 +46,8 @@ const (
 	isTime        // an instant, to the second; the CSV has every digit
 	isStatus      // a word with a mark of its own
 	isCode        // as somebody wrote it
+	isNote        // a sentence, which may be long
+	isSpark       // a small drawing of the columns spark and mark
 )
 
 // filter is a field above the table.
@@ -53,6 +58,9 @@ type filter struct {
 	query   string
 	initial string // value when the page is asked for without it
 	any     string // the word for no choice; default "all"
+	column  string // of a sheet: what must be equal; empty: what its search looks through must hold the text
+	isMonth bool   // a month, YYYY-MM; what is none counts as not given
+	isKept  bool   // comes with the address of the page and is no field
 }
 
 const (
@@ -77,12 +85,15 @@ type listing struct {
 	Cut      bool // there are more rows than can be paged through
 	Actions  string
 	Path     string
+	Values   map[string]string // of the filters
+	Copy     *copyState        // where rows are from a sheet
 }
 
 type field struct {
 	Name, Label, Value, Any string
 	Choices                 []string
-	IsChoice                bool
+	IsChoice, IsMonth       bool
+	IsKept                  bool
 }
 
 type head struct {
@@ -104,27 +115,92 @@ type shown struct {
 	Time    bool
 	Status  bool
 	Code    bool
+	Note    bool
+	Spark   template.HTML
 	Short   string
+}
+
+// HasFields tells whether there is something to search by.
+func (l *listing) HasFields() bool {
+	return slices.ContainsFunc(l.Filters, func(f field) bool { return !f.IsKept })
+}
+
+// source is where the rows of a table are.
+type source interface {
+	choices(f filter) ([]string, error)
+	count(values []string) (int, error) // most of them at mostCount+1
+	page(values []string, sorted string, isDown bool, limit, offset int) (*rows, error)
+}
+
+// asked is a table whose rows the database finds.
+type asked struct {
+	*view
+	*table
+}
+
+func (a asked) choices(f filter) (all []string, err error) {
+	rows, err := a.query(f.query)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range rows.Rows {
+		all = append(all, r[0].Text)
+	}
+	return all, nil
+}
+
+func (a asked) count(values []string) (int, error) {
+	counted, err := a.query(fmt.Sprintf("select count(*) from (select from (%s) as r limit %d) as n", a.s.sql(a.table.name), mostCount+1), arguments(values)...)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(counted.Rows[0][0].Text)
+}
+
+func (a asked) page(values []string, sorted string, isDown bool, limit, offset int) (*rows, error) {
+	direction := "asc nulls last"
+	if isDown {
+		direction = "desc nulls last"
+	}
+	if a.key == sorted { // an index has it in this order
+		direction = strings.TrimSuffix(direction, " nulls last")
+	}
+	sql := fmt.Sprintf("select * from (%s) as r order by %s %s, %s limit %d offset %d", a.s.sql(a.table.name), sorted, direction, a.tie(isDown), limit, offset)
+	return a.query(sql, arguments(values)...)
+}
+
+func arguments(values []string) (args []any) {
+	for _, value := range values {
+		args = append(args, value)
+	}
+	return args
 }
 
 // list reads one page of the table.
 func (v *view) list(t *table) (*listing, error) {
-	values, args := t.values(v.r.URL.Query())
-	l := &listing{table: t, Caption: t.caption, Empty: t.empty, Actions: t.actions, Path: v.r.URL.Path}
+	values := t.values(v.r.URL.Query())
+	l := &listing{table: t, Caption: t.caption, Empty: t.empty, Actions: t.actions, Path: v.r.URL.Path, Values: map[string]string{}}
+	var from source = asked{v, t}
+	if t.sheet != nil {
+		s, state, err := t.sheet(v, values, 0)
+		if err != nil {
+			return nil, err
+		}
+		l.Copy = &state
+		from = &cut{sheet: s, table: t}
+	}
 	for i, f := range t.filters {
-		shown := field{Name: f.name, Label: f.label, Value: values[i], Any: f.any, Choices: f.choices}
-		if f.query != "" {
-			rows, err := v.query(f.query)
-			if err != nil {
+		shown := field{Name: f.name, Label: f.label, Value: values[i], Any: f.any, Choices: f.choices, IsMonth: f.isMonth, IsKept: f.isKept}
+		l.Values[f.name] = values[i]
+		if f.query != "" || f.column != "" && len(f.choices) == 0 {
+			var err error
+			if shown.Choices, err = from.choices(f); err != nil {
 				return nil, err
 			}
-			for _, r := range rows.Rows {
-				shown.Choices = append(shown.Choices, r[0].Text)
-			}
 		}
-		shown.IsChoice = f.query != "" || len(f.choices) > 0
+		shown.IsChoice = f.query != "" || f.column != "" || len(f.choices) > 0
 		if shown.IsChoice && shown.Value != "" && !slices.Contains(shown.Choices, shown.Value) {
-			shown.Choices = append(shown.Choices, shown.Value) // what is asked for is shown, if there is none too
+			shown.Choices = append(slices.Clone(shown.Choices), shown.Value) // what is asked for is shown, if there is none too
 		}
 		l.Filters = append(l.Filters, shown)
 	}
@@ -134,11 +210,7 @@ func (v *view) list(t *table) (*listing, error) {
 	if n, err := strconv.Atoi(asked.Get("page")); err == nil {
 		page = min(max(n, 1), mostPages)
 	}
-	counted, err := v.query(fmt.Sprintf("select count(*) from (select from (%s) as r limit %d) as n", v.s.sql(t.name), mostCount+1), args...)
-	if err != nil {
-		return nil, err
-	}
-	total, err := strconv.Atoi(counted.Rows[0][0].Text)
+	total, err := from.count(values)
 	if err != nil {
 		return nil, err
 	}
@@ -149,15 +221,7 @@ func (v *view) list(t *table) (*listing, error) {
 	last := max(1, (total+pageRows-1)/pageRows)
 	l.Cut = last > mostPages
 	page = min(page, last, mostPages)
-	direction := "asc nulls last"
-	if isDown {
-		direction = "desc nulls last"
-	}
-	if t.key == sorted { // an index has it in this order
-		direction = strings.TrimSuffix(direction, " nulls last")
-	}
-	sql := fmt.Sprintf("select * from (%s) as r order by %s %s, %s limit %d offset %d", v.s.sql(t.name), sorted, direction, t.tie(isDown), pageRows, (page-1)*pageRows)
-	rows, err := v.query(sql, args...)
+	rows, err := from.page(values, sorted, isDown, pageRows, (page-1)*pageRows)
 	if err != nil {
 		return nil, err
 	}
@@ -218,17 +282,20 @@ func (v *view) list(t *table) (*listing, error) {
 	return l, nil
 }
 
-// values are those of the filters, in their order, as shown and as arguments of the query.
-func (t *table) values(asked url.Values) (values []string, args []any) {
+// values are those of the filters, in their order, as shown and for the query.
+func (t *table) values(asked url.Values) (values []string) {
 	for _, f := range t.filters {
 		value := f.initial
 		if asked.Has(f.name) {
 			value = strings.TrimSpace(asked.Get(f.name))
 		}
 		value = strings.ToValidUTF8(strings.ReplaceAll(value, "\x00", ""), "") // Postgres takes neither
-		values, args = append(values, value), append(args, value)
+		if f.isMonth && !isMonth(value) {
+			value = ""
+		}
+		values = append(values, value)
 	}
-	return values, args
+	return values
 }
 
 // sorted is the column to sort by and whether downwards; what cannot be sorted by is not.
@@ -252,7 +319,10 @@ func (t *table) tie(isDown bool) string {
 
 // show is how the cell of a column looks.
 func (c column) show(r record) shown {
-	s := shown{cell: r[c.name], Numeric: c.kind == isNumber, Time: c.kind == isTime, Status: c.kind == isStatus, Code: c.kind == isCode}
+	s := shown{cell: r[c.name], Numeric: c.kind == isNumber, Time: c.kind == isTime, Status: c.kind == isStatus, Code: c.kind == isCode, Note: c.kind == isNote}
+	if c.kind == isSpark {
+		s.Spark = spark(r)
+	}
 	s.Short = s.Text
 	if s.Time {
 		s.Short = shortTime(s.Text)
@@ -272,6 +342,41 @@ func shortTime(text string) string {
 	return text
 }
 
+// each hands over all rows of the table.
+func (t *table) each(v *view, values []string, sorted string, isDown bool, columns func([]string, []bool) error, row func([]cell) error) error {
+	if t.sheet == nil {
+		direction := "asc nulls last"
+		if isDown {
+			direction = "desc nulls last"
+		}
+		return v.each(fmt.Sprintf("select * from (%s) as r order by %s %s, %s", v.s.sql(t.name), sorted, direction, t.tie(isDown)), arguments(values), columns, row)
+	}
+	s, state, err := t.sheet(v, values, copyWithin)
+	if err != nil {
+		return err
+	}
+	if s == nil || !state.IsCurrent {
+		return errNotComputed
+	}
+	found, err := (&cut{sheet: s, table: t}).page(values, sorted, isDown, len(s.Rows), 0)
+	if err != nil {
+		return err
+	}
+	n := len(s.Columns)
+	if s.shown > 0 {
+		n = s.shown
+	}
+	if err := columns(s.Columns[:n], s.Numeric[:n]); err != nil {
+		return err
+	}
+	for _, cells := range found.Rows {
+		if err := row(cells[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // csvWithin is how long a download may take.
 const csvWithin = 10 * time.Minute
 
@@ -279,25 +384,21 @@ const csvWithin = 10 * time.Minute
 // A text that a spreadsheet would take for a formula gets an apostrophe in front.
 func (s *Server) download(t *table) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		_, args := t.values(r.URL.Query())
+		values := t.values(r.URL.Query())
 		sorted, isDown := t.sorted(r.URL.Query().Get("sort"))
-		direction := "asc nulls last"
-		if isDown {
-			direction = "desc nulls last"
-		}
 		control := http.NewResponseController(w)
 		_ = control.SetWriteDeadline(time.Now().Add(csvWithin))
 		begun := false
-		err := s.read(r.Context(), csvWithin, func(ctx context.Context, v *view) error {
+		err := s.read(r.Context(), csvWithin, func(_ context.Context, v *view) error {
 			out := csv.NewWriter(w)
 			var numeric []bool
-			sql := fmt.Sprintf("select * from (%s) as r order by %s %s, %s", s.sql(t.name), sorted, direction, t.tie(isDown))
-			err := v.each(sql, args, func(columns []string, isNumeric []bool) error {
+			head := func(columns []string, isNumeric []bool) error {
 				begun, numeric = true, isNumeric
 				w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 				w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", t.name+".csv"))
 				return out.Write(columns)
-			}, func(row []cell) error {
+			}
+			line := func(row []cell) error {
 				cells := make([]string, len(row))
 				for i, c := range row {
 					cells[i] = c.Text
@@ -306,12 +407,12 @@ func (s *Server) download(t *table) http.HandlerFunc {
 					}
 				}
 				return out.Write(cells)
-			})
-			out.Flush()
-			if err == nil {
-				err = out.Error()
 			}
-			return err
+			if err := t.each(v, values, sorted, isDown, head, line); err != nil {
+				return err
+			}
+			out.Flush()
+			return out.Error()
 		})
 		if err == nil {
 			return

@@ -1,0 +1,178 @@
+package console
+
+import (
+	"context"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// consumptionOf is the levels with figures in a month.
+func consumptionOf(v *view, month string, wait time.Duration) (*sheet, copyState, error) {
+	what, state, err := v.s.copies.get(v, "consumption "+month, wait, func(_ context.Context, v *view) (any, error) {
+		found, err := v.query(v.s.sql("consumption_levels"), month+"-01")
+		if err != nil {
+			return nil, err
+		}
+		s := newSheet(found, "customer_id", "customer_name", "subscription_number", "discriminator", "service_level")
+		s.shown = slices.Index(found.Columns, "spark")
+		return s, nil
+	})
+	s, _ := what.(*sheet)
+	return s, state, err
+}
+
+var consumptionTable = &table{
+	name:    "consumption",
+	caption: "Levels with figures in the month, in TiB: the last commitment, the average and the maximum of what was consumed, the burst that was accrued. The drawing is the average of each day and the commitment; a gap is a day without figures.",
+	sheet:   first(consumptionOf),
+	columns: []column{
+		{name: "customer_id", title: "Customer", sort: true},
+		{name: "subscription_number", title: "Subscription", sort: true},
+		{name: "service_level", title: "Level", sort: true, link: "/consumption/level?customer={customer_id}&subscription={subscription_number}&discriminator={discriminator}&level={service_level}&ordinal={level_ordinal}"},
+		{name: "level_ordinal", title: "Ordinal", kind: isNumber},
+		{name: "spark", title: "Days of the month", kind: isSpark},
+		{name: "level_class", title: "Class"},
+		{name: "days_observed", title: "Days", kind: isNumber, sort: true},
+		{name: "days_expected", title: "of", kind: isNumber},
+		{name: "committed_tib", title: "Committed", kind: isNumber, sort: true},
+		{name: "consumed_avg_tib", title: "Average", kind: isNumber, sort: true},
+		{name: "consumed_max_tib", title: "Maximum", kind: isNumber, sort: true},
+		{name: "accrued_burst_tib", title: "Accrued burst", kind: isNumber, sort: true},
+		{name: "days_over_commitment", title: "Days over", kind: isNumber, sort: true},
+		{name: "customer_name", title: "Name"},
+	},
+	filters: []filter{
+		monthFilter,
+		{name: "q", label: "Customer, subscription or level"},
+		{name: "level", label: "Level", column: "service_level"},
+		{name: "class", label: "Class", column: "level_class"},
+	},
+	empty: "No level has figures in this month, or none fits the search.",
+}
+
+func consumptionPage() page {
+	return page{path: "/consumption", nav: "Consumption", template: "list", tables: []*table{consumptionTable}, load: func(v *view) (content, error) {
+		l, err := v.list(consumptionTable)
+		if err != nil {
+			return content{}, err
+		}
+		month := v.monthOf()
+		l.Filters[0].Value = month
+		return content{Title: "Consumption in " + month, Refresh: refresh(*l.Copy), Data: l}, nil
+	}}
+}
+
+// spans are the times that a level can be shown over.
+var spans = []struct {
+	Name, Title string
+	From        func(today time.Time) time.Time
+}{
+	{"month", "this month", func(t time.Time) time.Time { return t.AddDate(0, 0, 1-t.Day()) }},
+	{"quarter", "this quarter", func(t time.Time) time.Time {
+		return time.Date(t.Year(), (t.Month()-1)/3*3+1, 1, 0, 0, 0, 0, time.UTC)
+	}},
+	{"90d", "90 days", func(t time.Time) time.Time { return t.AddDate(0, 0, -89) }},
+	{"12m", "12 months", func(t time.Time) time.Time { return t.AddDate(-1, 0, 1) }},
+}
+
+// daysTable is what a level consumed, day by day: mart.daily_utilisation with its holes.
+var daysTable = &table{
+	name:    "level_days",
+	caption: "Days of the level, the newest first, in TiB. A day that is missing has no figures: it is not zero.",
+	columns: []column{
+		{name: "usage_date", title: "Day", sort: true},
+		{name: "status", title: "Status", kind: isStatus, sort: true},
+		{name: "committed_tib", title: "Committed", kind: isNumber},
+		{name: "consumed_avg_tib", title: "Average", kind: isNumber, sort: true},
+		{name: "consumed_max_tib", title: "Maximum", kind: isNumber, sort: true},
+		{name: "consumed_last_tib", title: "Last", kind: isNumber},
+		{name: "burst_avg_tib", title: "Burst", kind: isNumber, sort: true},
+		{name: "accrued_burst_tib", title: "Accrued", kind: isNumber},
+		{name: "is_invoiced", title: "Invoiced"},
+		{name: "restatement_count", title: "Restated", kind: isNumber},
+	},
+	filters: []filter{
+		{name: "customer", isKept: true}, {name: "subscription", isKept: true}, {name: "discriminator", isKept: true}, {name: "level", isKept: true},
+		{name: "ordinal", isKept: true, initial: "0"}, {name: "from", isKept: true}, {name: "until", isKept: true},
+	},
+	order: "usage_date desc", key: "usage_date",
+	empty: "Nothing is expected of the level in this time.",
+}
+
+// levelDetail is what templates/level.html is given.
+type levelDetail struct {
+	Name   string
+	Spans  []navItem
+	From   string
+	Until  string // inclusive
+	Charts []chart
+	List   *listing
+}
+
+func levelPage() page {
+	return page{path: "/consumption/level", template: "level", tables: []*table{daysTable}, load: func(v *view) (content, error) {
+		asked := v.r.URL.Query()
+		today := v.s.cfg.Now().UTC().Truncate(24 * time.Hour)
+		wanted := asked.Get("span")
+		at := slices.IndexFunc(spans, func(s struct {
+			Name, Title string
+			From        func(time.Time) time.Time
+		}) bool {
+			return s.Name == wanted
+		})
+		if at < 0 {
+			at = 2
+		}
+		from, until := spans[at].From(today), today.AddDate(0, 0, 1)
+		given, err := time.Parse(time.DateOnly, asked.Get("from"))
+		end, endErr := time.Parse(time.DateOnly, asked.Get("until"))
+		if wanted == "" && err == nil && endErr == nil && given.Before(end) && end.Sub(given) <= 400*24*time.Hour {
+			at, from, until = -1, given, end // the table was turned over
+			for i, s := range spans {
+				if s.From(today).Equal(from) && until.Equal(today.AddDate(0, 0, 1)) {
+					at = i
+				}
+			}
+		}
+		asked.Del("span")
+		asked.Set("from", from.Format(time.DateOnly))
+		asked.Set("until", until.Format(time.DateOnly))
+		v.r.URL.RawQuery = asked.Encode() // the table's links keep it
+		d := levelDetail{From: from.Format(time.DateOnly), Until: until.AddDate(0, 0, -1).Format(time.DateOnly)}
+		if d.List, err = v.list(daysTable); err != nil {
+			return content{}, err
+		}
+		of := url.Values{}
+		for _, name := range []string{"customer", "subscription", "discriminator", "level", "ordinal"} {
+			of.Set(name, d.List.Values[name])
+		}
+		for i, s := range spans {
+			of.Set("span", s.Name)
+			d.Spans = append(d.Spans, navItem{s.Title, "/consumption/level?" + of.Encode(), i == at})
+		}
+		found, err := v.query("select r.usage_date, r.committed_tib, r.consumed_avg_tib, r.consumed_max_tib, r.burst_avg_tib, r.accrued_burst_tib from ("+v.s.sql(daysTable.name)+") as r order by r.usage_date",
+			arguments(daysTable.values(asked))...)
+		if err != nil {
+			return content{}, err
+		}
+		days := int(until.Sub(from).Hours() / 24)
+		values := func(column int) []string {
+			all := make([]string, days)
+			for _, row := range found.Rows {
+				if day, err := time.Parse(time.DateOnly, row[0].Text); err == nil {
+					all[int(day.Sub(from).Hours()/24)] = row[column].Text
+				}
+			}
+			return all
+		}
+		d.Charts = []chart{
+			draw("Committed and consumed", from, []line{{"consumed, maximum", "maximum", values(3)}, {"consumed, average", "average", values(2)}, {"committed", "committed", values(1)}}),
+			draw("Burst and accrued burst", from, []line{{"burst, average", "burst", values(4)}, {"accrued burst of the day", "accrued", values(5)}}),
+		}
+		d.Name = strings.Join(strings.Fields(strings.Join([]string{of.Get("customer"), of.Get("subscription"), of.Get("discriminator")}, " ")), " ")
+		title := instance(of.Get("level"), of.Get("ordinal"))
+		return content{Title: title, Data: d}, nil
+	}}
+}

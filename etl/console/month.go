@@ -1,0 +1,571 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// isMonth tells whether a text is YYYY-MM.
+func isMonth(text string) bool {
+	_, err := time.Parse("2006-01", text)
+	return err == nil && len(text) == len("2006-01")
+}
+
+// monthOf is the month that is asked for: the one before today's unless another is named.
+func (v *view) monthOf() string {
+	if month := v.r.URL.Query().Get("month"); isMonth(month) {
+		return month
+	}
+	return v.s.lastMonth()
+}
+
+// lastMonth is the month before the one that runs.
+func (s *Server) lastMonth() string {
+	now := s.cfg.Now().UTC()
+	return time.Date(now.Year(), now.Month()-1, 1, 0, 0, 0, 0, time.UTC).Format("2006-01")
+}
+
+// beside is a month some months later.
+func beside(month string, months int) string {
+	at, err := time.Parse("2006-01", month)
+	if err != nil {
+		return month
+	}
+	return at.AddDate(0, months, 0).Format("2006-01")
+}
+
+// ofMonth is a sheet that a query of one month fills.
+func ofMonth(name string, searched ...string) func(*view, string, time.Duration) (*sheet, copyState, error) {
+	return func(v *view, month string, wait time.Duration) (*sheet, copyState, error) {
+		what, state, err := v.s.copies.get(v, name+" "+month, wait, func(_ context.Context, v *view) (any, error) {
+			found, err := v.query(v.s.sql(name), month)
+			if err != nil {
+				return nil, err
+			}
+			s := newSheet(found, searched...)
+			s.shown = len(found.Columns)
+			for s.shown > 0 && strings.HasPrefix(found.Columns[s.shown-1], "currency_") {
+				s.shown-- // sums for the page
+			}
+			return s, nil
+		})
+		s, _ := what.(*sheet)
+		return s, state, err
+	}
+}
+
+var (
+	statementOf   = ofMonth("month_statement", "customer_id", "account", "subscription_number", "discriminator", "item", "description", "note")
+	adjustmentsOf = ofMonth("month_adjustments", "customer_id", "account", "subscription_number", "discriminator", "item", "description", "reason", "adjusts_period")
+	obstaclesOf   = ofMonth("month_obstacles", "kind", "about")
+)
+
+// first hands the month, the first filter of these tables, to what makes the sheet.
+func first(of func(*view, string, time.Duration) (*sheet, copyState, error)) func(*view, []string, time.Duration) (*sheet, copyState, error) {
+	return func(v *view, values []string, wait time.Duration) (*sheet, copyState, error) {
+		month := values[0]
+		if month == "" {
+			month = v.s.lastMonth()
+		}
+		return of(v, month, wait)
+	}
+}
+
+var monthFilter = filter{name: "month", label: "Month", isMonth: true}
+
+var statementTable = &table{
+	name:    "statement",
+	caption: "Lines whose billing period ends in the month. Days are observed of expected.",
+	sheet:   first(statementOf),
+	columns: []column{
+		{name: "customer_id", title: "Customer", sort: true},
+		{name: "account", title: "Account", sort: true},
+		{name: "subscription_number", title: "Subscription", sort: true},
+		{name: "item", title: "Item", sort: true},
+		{name: "description", title: "Description"},
+		{name: "charge", title: "Charge", sort: true},
+		{name: "segment_from", title: "From"},
+		{name: "segment_to", title: "To"},
+		{name: "days_observed", title: "Days", kind: isNumber, sort: true},
+		{name: "days_expected", title: "of", kind: isNumber},
+		{name: "quantity", title: "Quantity", kind: isNumber, sort: true},
+		{name: "unit", title: "Unit"},
+		{name: "unit_price", title: "Price", kind: isNumber, sort: true},
+		{name: "amount", title: "Amount", kind: isNumber, sort: true},
+		{name: "currency", title: "Currency"},
+		{name: "state", title: "State", kind: isStatus, sort: true},
+		{name: "note", title: "Note", kind: isNote},
+	},
+	filters: []filter{
+		monthFilter,
+		{name: "q", label: "Customer, subscription, item or note"},
+		{name: "source", label: "Vendor", column: "source", choices: []string{"keystone", "wolkvox"}},
+		{name: "charge", label: "Charge", column: "charge"},
+		{name: "currency", label: "Currency", column: "currency"},
+		{name: "state", label: "State", column: "state"},
+	},
+	empty: "No line fits: no billing period ends in this month with figures that are selected.",
+}
+
+var adjustmentsTable = &table{
+	name:    "adjustments",
+	caption: "What changed of closed months and is billed in this one. Months that are open have none of their own.",
+	sheet:   first(adjustmentsOf),
+	columns: []column{
+		{name: "adjusts_period", title: "Of", sort: true},
+		{name: "customer_id", title: "Customer", sort: true},
+		{name: "account", title: "Account"},
+		{name: "subscription_number", title: "Subscription"},
+		{name: "item", title: "Item", sort: true},
+		{name: "charge", title: "Charge"},
+		{name: "usage_date", title: "Day", sort: true},
+		{name: "quantity", title: "Quantity", kind: isNumber},
+		{name: "amount", title: "Amount", kind: isNumber, sort: true},
+		{name: "currency", title: "Currency"},
+		{name: "reason", title: "Reason", sort: true},
+		{name: "known_since", title: "Known since", kind: isTime},
+		{name: "state", title: "State", kind: isStatus},
+	},
+	filters: []filter{
+		monthFilter,
+		{name: "q", label: "Customer, subscription, item or reason"},
+		{name: "of", label: "Of", column: "adjusts_period"},
+		{name: "reason", label: "Reason", column: "reason"},
+	},
+	empty: "Nothing is adjusted in this month.",
+}
+
+// matched is a comparison with invoices, prepared for pages.
+type matched struct {
+	*sheet
+	Causes Grid
+	Totals []string
+}
+
+// outside: a comparison reads more than one snapshot.
+func (matched) outside() {}
+
+func (v *view) matched(month string, wait time.Duration) (matched, copyState, error) {
+	if v.s.cfg.Finance == nil {
+		return matched{}, copyState{}, errNotThere
+	}
+	what, state, err := v.s.copies.get(v, "match "+month, wait, func(ctx context.Context, _ *view) (any, error) {
+		m, err := v.s.cfg.Finance.Match(ctx, month)
+		if err != nil {
+			return nil, err
+		}
+		r := rows{Columns: m.Lines.Columns, Numeric: make([]bool, len(m.Lines.Columns))}
+		copy(r.Numeric, m.Lines.Numeric)
+		for _, texts := range m.Lines.Rows {
+			cells := make([]cell, len(texts))
+			for i, text := range texts {
+				cells[i] = cell{text, text == "" && r.Numeric[i]}
+			}
+			r.Rows = append(r.Rows, cells)
+		}
+		return matched{newSheet(&r, "customer_id", "account", "subscription_number", "item", "invoices", "detail"), m.Causes, m.Totals}, nil
+	})
+	m, _ := what.(matched)
+	return m, state, err
+}
+
+var matchTable = &table{
+	name:    "match",
+	caption: "What imported invoices charge, beside the statement and what can be recomputed. The difference, invoice less statement, is the money of the cause.",
+	sheet: func(v *view, values []string, wait time.Duration) (*sheet, copyState, error) {
+		month := values[0]
+		if month == "" {
+			month = v.s.lastMonth()
+		}
+		m, state, err := v.matched(month, wait)
+		return m.sheet, state, err
+	},
+	columns: []column{
+		{name: "customer_id", title: "Customer", sort: true},
+		{name: "account", title: "Account"},
+		{name: "subscription_number", title: "Subscription", sort: true},
+		{name: "item", title: "Item", sort: true},
+		{name: "charge", title: "Charge"},
+		{name: "invoices", title: "Invoices"},
+		{name: "invoice_amount", title: "Invoiced", kind: isNumber, sort: true},
+		{name: "statement_amount", title: "Statement", kind: isNumber, sort: true},
+		{name: "recomputed_amount", title: "Recomputed", kind: isNumber},
+		{name: "difference", title: "Difference", kind: isNumber, sort: true},
+		{name: "currency", title: "Currency"},
+		{name: "cause", title: "Cause", sort: true},
+		{name: "detail", title: "Figures behind it", kind: isNote},
+	},
+	filters: []filter{
+		monthFilter,
+		{name: "q", label: "Customer, subscription, item or invoice"},
+		{name: "cause", label: "Cause", column: "cause"},
+		{name: "currency", label: "Currency", column: "currency"},
+	},
+	empty: "Nothing to compare here.",
+}
+
+// monthDetail is what the templates of a month are given.
+type monthDetail struct {
+	Month, Before, After string
+	Path                 string
+	CanClose, HasFinance bool
+	IsViewer             bool // it takes another role
+	Link                 record
+	Links                []record
+	IsClosed             bool
+	IsRunning            bool // the month is not over
+
+	Statement   *sheet
+	State       copyState
+	Totals      []total
+	Lines       int
+	Unpriced    int
+	Provisional int
+	Notes       []noted
+
+	Obstacles     []record
+	ObstacleState copyState
+	IsFinal       bool // an obstacle cannot be accepted
+
+	Adjustments       int
+	AdjustmentState   copyState
+	AdjustmentTotals  []total
+	Match             matched
+	MatchState        copyState
+	List              *listing
+	Seen              string // fingerprint of what is shown
+	ClosedTotals      string
+	ClosedAdjustments string
+}
+
+// total is what the lines of a currency come to, as the database added them up.
+type total struct {
+	Currency, Amount, Lines, Provisional string
+}
+
+// noted is a note of lines and how many have it.
+type noted struct {
+	Text  string
+	Lines int
+}
+
+// totals reads the sums that stand on each line.
+func totals(s *sheet) (all []total) {
+	seen := map[string]bool{}
+	for i := range s.Rows {
+		currency := s.at(i, "currency")
+		if currency.Null || currency.Text == "" || seen[currency.Text] || s.at(i, "currency_lines").Text == "0" {
+			continue
+		}
+		seen[currency.Text] = true
+		t := total{Currency: currency.Text, Amount: s.at(i, "currency_total").Text, Lines: s.at(i, "currency_lines").Text}
+		if _, ok := s.index["currency_provisional"]; ok {
+			t.Provisional = s.at(i, "currency_provisional").Text
+		}
+		all = append(all, t)
+	}
+	slices.SortFunc(all, func(a, b total) int { return strings.Compare(a.Currency, b.Currency) })
+	return all
+}
+
+// month reads what is the same on all pages of a month.
+func (v *view) month() (d monthDetail, err error) {
+	d.Month, d.Path, d.HasFinance = v.monthOf(), v.r.URL.Path, v.s.cfg.Finance != nil
+	d.Before, d.After = beside(d.Month, -1), beside(d.Month, 1)
+	d.CanClose = d.HasFinance && v.who.Role >= Closer
+	d.IsViewer = d.HasFinance && !d.CanClose
+	d.IsRunning = d.Month >= v.s.cfg.Now().UTC().Format("2006-01")
+	links, err := v.query(v.s.sql("month_links"), d.Month)
+	if err != nil {
+		return d, err
+	}
+	if d.Links = links.records(); len(d.Links) > 0 {
+		d.Link = d.Links[0]
+		d.IsClosed = d.Link["kind"].Text == "close"
+	}
+	return d, nil
+}
+
+// statement adds what the lines come to.
+func (v *view) statement(d *monthDetail) (err error) {
+	if d.Statement, d.State, err = statementOf(v, d.Month, 0); err != nil || d.Statement == nil {
+		return err
+	}
+	d.Totals, d.Lines = totals(d.Statement), len(d.Statement.Rows)
+	notes := map[string]int{}
+	for i := range d.Statement.Rows {
+		if d.Statement.at(i, "amount").Null {
+			d.Unpriced++
+		}
+		if d.Statement.at(i, "state").Text == "provisional" {
+			d.Provisional++
+		}
+		for note := range strings.SplitSeq(d.Statement.at(i, "note").Text, "; ") {
+			if note != "" {
+				notes[note]++
+			}
+		}
+	}
+	for text, lines := range notes {
+		d.Notes = append(d.Notes, noted{text, lines})
+	}
+	slices.SortFunc(d.Notes, func(a, b noted) int {
+		if a.Lines != b.Lines {
+			return b.Lines - a.Lines
+		}
+		return strings.Compare(a.Text, b.Text)
+	})
+	d.Notes = d.Notes[:min(len(d.Notes), 12)]
+	return nil
+}
+
+// obstacles adds what stands against closing.
+func (v *view) obstacles(d *monthDetail) error {
+	s, state, err := obstaclesOf(v, d.Month, 0)
+	if d.ObstacleState = state; err != nil || s == nil {
+		return err
+	}
+	d.Obstacles = s.records()
+	for _, o := range d.Obstacles {
+		d.IsFinal = d.IsFinal || o["is_acceptable"].Text != "true"
+	}
+	print, err := v.fingerprint()
+	if d.State.IsCurrent && d.ObstacleState.IsCurrent {
+		d.Seen = print.key
+	}
+	return err
+}
+
+// refresh is how soon a page with copies asks again.
+func refresh(states ...copyState) int {
+	for _, s := range states {
+		if !s.IsCurrent && !s.Failed {
+			return refreshEvery
+		}
+	}
+	return 0
+}
+
+func monthPage() page {
+	return page{path: "/month", nav: "Month", template: "month", load: func(v *view) (content, error) {
+		d, err := v.month()
+		if err != nil {
+			return content{}, err
+		}
+		if err := v.statement(&d); err != nil {
+			return content{}, err
+		}
+		states := []copyState{d.State}
+		if !d.IsClosed {
+			if err := v.obstacles(&d); err != nil {
+				return content{}, err
+			}
+			states = append(states, d.ObstacleState)
+		}
+		adjustments, state, err := adjustmentsOf(v, d.Month, 0)
+		if err != nil {
+			return content{}, err
+		}
+		if d.AdjustmentState = state; adjustments != nil {
+			d.Adjustments, d.AdjustmentTotals = len(adjustments.Rows), totals(adjustments)
+		}
+		return content{Title: "Month " + d.Month, Refresh: refresh(append(states, state)...), Data: d}, nil
+	}}
+}
+
+// monthTablePage is a page of one table about a month.
+func monthTablePage(path, title string, t *table) page {
+	return page{path: path, template: "monthtable", tables: []*table{t}, load: func(v *view) (content, error) {
+		d, err := v.month()
+		if err != nil {
+			return content{}, err
+		}
+		if d.List, err = v.list(t); err != nil {
+			return content{}, err
+		}
+		d.List.Filters[0].Value = d.Month
+		if t == matchTable {
+			if d.Match, d.MatchState, err = v.matched(d.Month, 0); err != nil {
+				return content{}, err
+			}
+		}
+		return content{Title: title + " of " + d.Month, Refresh: refresh(*d.List.Copy), Data: d}, nil
+	}}
+}
+
+// closePage asks again before a month is closed or reopened.
+func closePage() page {
+	return page{path: "/month/close", template: "close", role: Closer, load: func(v *view) (content, error) {
+		d, err := v.month()
+		if err != nil {
+			return content{}, err
+		}
+		if !d.CanClose {
+			return content{}, errNotThere
+		}
+		c := content{Title: "Close " + d.Month}
+		if d.IsClosed {
+			c.Title = "Reopen " + d.Month
+		} else {
+			if err := v.statement(&d); err != nil {
+				return content{}, err
+			}
+			if err := v.obstacles(&d); err != nil {
+				return content{}, err
+			}
+			c.Refresh = refresh(d.State, d.ObstacleState)
+		}
+		c.Data = d
+		return c, nil
+	}}
+}
+
+// reasonOf is a sentence that somebody typed, on one line.
+func reasonOf(r *http.Request) string {
+	return strings.TrimSpace(strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) {
+			return ' '
+		}
+		return c
+	}, strings.ToValidUTF8(r.PostFormValue("reason"), "")))
+}
+
+// closeWithin is how long closing may take.
+const closeWithin = 30 * time.Minute
+
+func (s *Server) closeMonth(r *http.Request, who visitor) (to, said string, err error) {
+	return s.decideMonth(r, who, func(month, reason string) error {
+		if r.PostFormValue("obstacles") != "" && (reason == "" || r.PostFormValue("accepted") != "yes") {
+			return Refused("Accept what stands against it and say why: whoever asks later shall know.")
+		}
+		print, err := s.copies.now(r.Context())
+		if err != nil {
+			return err
+		}
+		if seen := r.PostFormValue("seen"); seen == "" || seen != print.key {
+			return Refused("Something was loaded or decided after you looked. Look at the month again, and close it then.")
+		}
+		return nil
+	}, func(ctx context.Context, month, reason string) (string, error) {
+		return s.cfg.Finance.Close(ctx, month, who.person(), reason)
+	})
+}
+
+func (s *Server) reopenMonth(r *http.Request, who visitor) (to, said string, err error) {
+	return s.decideMonth(r, who, func(_, reason string) error {
+		if reason == "" {
+			return Refused("Say why it is reopened: whoever asks later shall know.")
+		}
+		return nil
+	}, func(ctx context.Context, month, reason string) (string, error) {
+		return s.cfg.Finance.Reopen(ctx, month, who.person(), reason)
+	})
+}
+
+// decideMonth is what closing and reopening have in common.
+func (s *Server) decideMonth(r *http.Request, who visitor, check func(month, reason string) error, do func(ctx context.Context, month, reason string) (string, error)) (to, said string, err error) {
+	month, reason := r.PostFormValue("month"), reasonOf(r)
+	if !isMonth(month) || s.cfg.Finance == nil {
+		return "", "", errNotThere
+	}
+	to = "/month?" + url.Values{"month": {month}}.Encode()
+	if len(reason) > mostRefused {
+		return to, "", Refused(fmt.Sprintf("The reason is too long: want at most %d bytes.", mostRefused))
+	}
+	if err := check(month, reason); err != nil {
+		return to, "", err
+	}
+	said, err = s.patiently(r, "month "+month, who, closeWithin, func(ctx context.Context) (string, error) {
+		defer s.copies.forget()
+		return do(ctx, month, reason)
+	})
+	return to, said, err
+}
+
+// patiently does something that may take long: it goes on when the browser does not wait any more.
+func (s *Server) patiently(r *http.Request, what string, who visitor, within time.Duration, do func(context.Context) (string, error)) (said string, err error) {
+	type outcome struct {
+		said string
+		err  error
+	}
+	done := make(chan outcome, 1)
+	began := s.work.do(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		said, err := do(ctx)
+		var refused Refused
+		switch {
+		case err == nil:
+			s.cfg.Log.Info("done for the console", "what", what, "by", who.person(), "said", said)
+		case !errors.As(err, &refused):
+			s.cfg.Log.Error("not done", "what", what, "by", who.person(), "error", err)
+			err = Refused("It could not be done: the log has the cause.")
+		}
+		s.advice.forget()
+		done <- outcome{said, err}
+	})
+	if !began {
+		return "", Refused("Meterhouse is stopping: nothing was done.")
+	}
+	select {
+	case o := <-done:
+		return o.said, o.err
+	case <-r.Context().Done():
+		return "", r.Context().Err()
+	case <-time.After(retryPatience):
+		return "It takes longer, and goes on. Load this page again in a while to see what became of it.", nil
+	}
+}
+
+// monthFile answers with a file about a month.
+func (s *Server) monthFile(name, kind string, write func(Finance) func(context.Context, io.Writer, string) error) func(http.ResponseWriter, *http.Request, visitor) {
+	return func(w http.ResponseWriter, r *http.Request, who visitor) {
+		month := r.URL.Query().Get("month")
+		if s.cfg.Finance == nil || !isMonth(month) {
+			s.failAs(w, r, who, errNotThere)
+			return
+		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(csvWithin))
+		ctx, cancel := context.WithTimeout(r.Context(), csvWithin)
+		defer cancel()
+		out := &late{w: w, begin: func() {
+			w.Header().Set("Content-Type", kind)
+			w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", fmt.Sprintf(name, month)))
+		}}
+		err := write(s.cfg.Finance)(ctx, out, month)
+		var refused Refused
+		switch {
+		case err == nil:
+		case out.begun:
+			s.cfg.Log.Warn("download cut off", "month", month, "error", err)
+			panic(http.ErrAbortHandler) // the reader shall notice that something is missing
+		case errors.As(err, &refused):
+			s.trouble(w, r, who, http.StatusConflict, "Not written", string(refused))
+		default:
+			s.failAs(w, r, who, err)
+		}
+	}
+}
+
+// late tells the browser that a file comes when its first byte does: until then there may be an error to tell.
+type late struct {
+	w     io.Writer
+	begin func()
+	begun bool
+}
+
+func (l *late) Write(p []byte) (int, error) {
+	if !l.begun {
+		l.begin()
+		l.begun = true
+	}
+	return l.w.Write(p)
+}

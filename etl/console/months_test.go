@@ -1,0 +1,530 @@
+package console
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+	"html"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"meterhouse/etl/warehouse/warehousetest"
+)
+
+// grownNow is the business clock of a grown warehouse.
+var grownNow = time.Date(2026, 11, 2, 12, 0, 0, 0, time.UTC)
+
+// ledger is a finance that notes what it is asked.
+type ledger struct {
+	*deeds
+	match Match
+}
+
+func (l ledger) Close(_ context.Context, month, who, reason string) (string, error) {
+	return "Closed " + month + ".", l.note("close %s by %s: %s", month, who, reason)
+}
+
+func (l ledger) Reopen(_ context.Context, month, who, reason string) (string, error) {
+	return "Reopened " + month + ".", l.note("reopen %s by %s: %s", month, who, reason)
+}
+
+func (l ledger) Match(context.Context, string) (Match, error) { return l.match, nil }
+
+func (l ledger) Workbook(_ context.Context, w io.Writer, month string) error {
+	if err := l.note("workbook %s", month); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "PK workbook")
+	return err
+}
+
+func (l ledger) FOCUS(_ context.Context, w io.Writer, month string) error {
+	_, err := io.WriteString(w, "PK focus")
+	return err
+}
+
+// grownHouse is a console over two customers of fifty levels each, and 27 products.
+func grownHouse(t *testing.T, change func(*Config)) *house {
+	t.Helper()
+	var h *house
+	h = houseOver(t, func(cfg *Config) {
+		cfg.Now, cfg.Finance = func() time.Time { return grownNow }, ledger{cfg.Loads.(*deeds), Match{}}
+		if change != nil {
+			change(cfg)
+		}
+	}, func(pool *pgxpool.Pool) {
+		conn, err := pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Release()
+		warehousetest.Grow(t, conn.Conn(), warehousetest.Size{Customers: 2, Days: 70})
+		for _, sql := range []string{
+			"update dw.dim_service_level set level_ordinal = 0",
+			"insert into billing.rate (vendor, item, charge, is_waiver, unit_price, currency, valid_from, source, known_since) values ('keystone', 'Object', 'burst', false, 7, 'USD', '2024-01-01', '=test', '2024-01-01')",
+			"update dw.dim_customer set customer_name = '<i>Customer</i> & Co' where customer_id = 'C-0002'",
+		} {
+			if _, err := conn.Exec(t.Context(), sql); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	return h
+}
+
+// settled is the page once all that it shows is computed.
+func (b *browser) settled(path string) answer {
+	b.t.Helper()
+	for {
+		a := b.get(path)
+		if a.StatusCode != http.StatusOK || !strings.Contains(a.text, `http-equiv="refresh"`) {
+			return a
+		}
+	}
+}
+
+// mart asks the warehouse by the clock of the console: rows as texts, unknown as a dash.
+func (h *house) mart(sql string) (all [][]string) {
+	h.t.Helper()
+	err := h.read(h.t.Context(), time.Minute, func(_ context.Context, v *view) error {
+		result, err := v.query(sql)
+		for _, row := range result.Rows {
+			var texts []string
+			for _, c := range row {
+				if c.Null {
+					c.Text = "–"
+				}
+				texts = append(texts, c.Text)
+			}
+			all = append(all, texts)
+		}
+		return err
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return all
+}
+
+var (
+	rowTag  = regexp.MustCompile(`(?s)<tr>(.*?)</tr>`)
+	cellTag = regexp.MustCompile(`(?s)<t[dh]([^>]*)>(.*?)</t[dh]>`)
+	anyTag  = regexp.MustCompile(`<[^>]*>`)
+	bodyTag = regexp.MustCompile(`(?s)<tbody>(.*?)</tbody>`)
+)
+
+// tables are the cells of the bodies of a page's tables.
+func tables(text string) (all [][][]string) {
+	for _, body := range bodyTag.FindAllStringSubmatch(text, -1) {
+		var rows [][]string
+		for _, row := range rowTag.FindAllStringSubmatch(body[1], -1) {
+			var cells []string
+			for _, c := range cellTag.FindAllStringSubmatch(row[1], -1) {
+				cells = append(cells, strings.TrimSpace(html.UnescapeString(anyTag.ReplaceAllString(c[2], ""))))
+			}
+			rows = append(rows, cells)
+		}
+		all = append(all, rows)
+	}
+	return all
+}
+
+var nextLink = regexp.MustCompile(`<nav class="pages"[^>]*>.*?href="([^"]+)" rel="next"`)
+
+// every are the rows of a page's last table, and of the pages after it.
+func (b *browser) every(path string) (all [][]string) {
+	b.t.Helper()
+	for path != "" {
+		a := b.settled(path)
+		found := tables(a.text)
+		if a.StatusCode != http.StatusOK || len(found) == 0 {
+			b.t.Fatalf("%s: %d, no table\n%s", path, a.StatusCode, a.text)
+		}
+		all = append(all, found[len(found)-1]...)
+		next := nextLink.FindStringSubmatch(strings.ReplaceAll(a.text, "\n", " "))
+		path = ""
+		if next != nil {
+			path = html.UnescapeString(next[1])
+		}
+	}
+	return all
+}
+
+var monthPages = []string{
+	"/coverage", "/coverage?month=2026-10&detail=levels", "/coverage?month=2026-09&months=2&status=missing&q=c-0001", "/coverage?month=1999-01", "/consumption",
+	"/consumption?month=2026-10&q=nobody", "/consumption/level?customer=C-0001&subscription=A-000010&level=Extreme&ordinal=0&span=month",
+	"/consumption/level?customer=C-0001&subscription=A-000010&level=Extreme&ordinal=0&span=12m", "/consumption/level?customer=nobody", "/month", "/month?month=2026-11",
+	"/month?month=1999-01", "/month/statement", "/month/statement?month=2026-10&sort=-amount&currency=EUR&page=2", "/month/adjustments", "/month/match", "/month/close?month=2026-10",
+}
+
+// Pages about months are whole, as others are.
+func TestMonthPages(t *testing.T) {
+	t.Parallel()
+	h := grownHouse(t, func(cfg *Config) { cfg.Anybody = Closer })
+	b := h.browser()
+	missing := h.mart("select customer_id, subscription_number, service_level, day::text from mart.coverage where status = 'missing' and customer_id is not null and day < '2026-11-01' limit 1")[0]
+	for _, path := range append(monthPages,
+		fmt.Sprintf("/coverage/day?dataset=keystone.history&account=acme&customer=%s&subscription=%s&level=%s&day=%s", missing[0], missing[1], missing[2], missing[3])) {
+		a := b.settled(path)
+		if a.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d\n%s", path, a.StatusCode, a.text)
+		}
+		for _, problem := range flaws(a.text) {
+			t.Errorf("%s: %s", path, problem)
+		}
+		for _, bad := range []string{"<i>Cust", "<script", "<no value>", "ZgotmplZ", "%!", " style=", " onclick=", "could not be computed"} {
+			if strings.Contains(a.text, bad) {
+				t.Errorf("%s: holds %q", path, bad)
+			}
+		}
+	}
+	a := b.get(fmt.Sprintf("/coverage/day?dataset=keystone.history&account=acme&customer=%s&subscription=%s&level=%s&day=%s", missing[0], missing[1], missing[2], missing[3]))
+	for _, want := range []string{"meterhouse backfill keystone.history --from " + missing[3] + " --until ", " --customer " + missing[0], `<span class="status missing">`, `<a href="/runs/`, "Load now"} {
+		if !strings.Contains(a.text, want) {
+			t.Errorf("the missing day lacks %q\n%s", want, a.text)
+		}
+	}
+	if got := b.get("/coverage/day?dataset=keystone.history&account=acme&customer=C-0001&day=1999-01-01").StatusCode; got != http.StatusNotFound {
+		t.Errorf("a day that nothing is expected of: %d", got)
+	}
+	if text := h.log.String(); strings.Contains(text, "level=ERROR") {
+		t.Errorf("log: %s", text)
+	}
+}
+
+var dayCell = regexp.MustCompile(`<td class="day ([a-z_]+)"(?: title="(\d{4}-\d{2}-\d{2}): [a-z ]+")?>`)
+
+// The heat map has a cell for each series and day of mart.coverage with its status, a hole where it has none, and
+// nothing else; a subscription has the worst of its levels; the last row counts what is not whole.
+func TestHeatMapIsCoverage(t *testing.T) {
+	t.Parallel()
+	h := grownHouse(t, nil)
+	b := h.browser()
+	for _, c := range []struct{ query, name, worst string }{
+		{"&detail=levels", "concat_ws(' ', subscription_number, nullif(discriminator, ''), service_level, product)", "min(status)"},
+		{"", "coalesce(product, subscription_number, '')", "(array_agg(status order by array_position(array['lost', 'missing', 'partial', 'empty', 'not_due', 'observed'], status)))[1]"},
+	} {
+		want := map[string]string{}
+		notWhole := map[string]int{}
+		for _, row := range h.mart(`select coalesce(customer_id, account) || '|' || coalesce(nullif(` + c.name + `, ''), 'all subscriptions') as name, day::text, ` + c.worst + ` as status
+			from mart.coverage where day >= '2026-09-01' and day < '2026-12-01' group by 1, 2`) {
+			want[row[0]+" "+row[1]] = row[2]
+			if row[2] != "observed" && row[2] != "not_due" {
+				notWhole[row[1]]++
+			}
+		}
+		if len(want) < 1000 || len(notWhole) < 20 {
+			t.Fatalf("%d days, %d with holes: too few to see anything", len(want), len(notWhole))
+		}
+		got := map[string]string{}
+		holes := 0
+		var foot []string
+		for path := "/coverage?month=2026-09&months=3" + c.query; path != ""; {
+			text := b.settled(path).text
+			for _, row := range rowTag.FindAllStringSubmatch(bodyTag.FindStringSubmatch(text)[1], -1) {
+				name := html.UnescapeString(regexp.MustCompile(`<td>(.*?)</td>`).FindStringSubmatch(row[1])[1]) + "|" + html.UnescapeString(anyTag.ReplaceAllString(regexp.MustCompile(`<th scope="row">(.*?)</th>`).FindStringSubmatch(row[1])[1], ""))
+				cells := dayCell.FindAllStringSubmatch(row[1], -1)
+				if len(cells) != 30+31+30 {
+					t.Fatalf("%s: %d days", name, len(cells))
+				}
+				for i, cell := range cells {
+					day := time.Date(2026, 9, 1+i, 0, 0, 0, 0, time.UTC).Format(time.DateOnly)
+					if cell[1] == "none" {
+						holes++
+						continue
+					}
+					if cell[2] != day {
+						t.Errorf("%s: day %d is called %s", name, i, cell[2])
+					}
+					got[name+" "+day] = cell[1]
+				}
+			}
+			foot = nil
+			for _, cell := range regexp.MustCompile(`<td class="sum [a-z_]*" title="[^"]*">(\d*)</td>`).FindAllStringSubmatch(text, -1) {
+				foot = append(foot, cell[1])
+			}
+			next := nextLink.FindStringSubmatch(strings.ReplaceAll(text, "\n", " "))
+			path = ""
+			if next != nil {
+				path = html.UnescapeString(next[1])
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-mart +page):\n%s", c.query, diff)
+		}
+		if holes == 0 {
+			t.Error("no day is without an expectation")
+		}
+		for i, text := range foot {
+			day := time.Date(2026, 9, 1+i, 0, 0, 0, 0, time.UTC).Format(time.DateOnly)
+			if want := fmt.Sprint(notWhole[day]); text != want && !(text == "" && want == "0") {
+				t.Errorf("%s: %s rows are not whole, want %s", day, text, want)
+			}
+		}
+		if len(foot) != 91 {
+			t.Errorf("%d sums", len(foot))
+		}
+	}
+	// The CSV is the view.
+	records, err := csv.NewReader(strings.NewReader(b.get("/coverage.csv?from=2026-10-01&until=2026-11-01").text)).ReadAll()
+	if want := h.mart("select count(*) from mart.coverage where day >= '2026-10-01' and day < '2026-11-01'")[0][0]; err != nil || fmt.Sprint(len(records)-1) != want {
+		t.Errorf("CSV: %d rows, want %s, %v", len(records)-1, want, err)
+	}
+}
+
+// Every figure of the pages is the mart's, digit for digit.
+func TestFiguresAreTheMarts(t *testing.T) {
+	t.Parallel()
+	h := grownHouse(t, nil)
+	b := h.browser()
+	for _, c := range []struct{ path, sql string }{
+		{"/consumption?month=2026-10", `select customer_id, subscription_number, service_level, level_ordinal, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
+			accrued_burst_tib, days_over_commitment, customer_name from mart.month where month = '2026-10-01' order by customer_id, subscription_number, discriminator, service_level, level_ordinal`},
+		{"/month/statement?month=2026-10", `select customer_id, account, subscription_number, item, description, charge, segment_from, segment_to, days_observed, days_expected, quantity, unit, unit_price, amount, currency, state, note
+			from mart.statement where period = '2026-10'
+			order by source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, segment_from, rate_id`},
+		{"/month/statement?month=2026-10&currency=USD&sort=-quantity", `select customer_id, account, subscription_number, item, description, charge, segment_from, segment_to, days_observed, days_expected, quantity, unit, unit_price, amount, currency, state, note
+			from mart.statement where period = '2026-10' and currency = 'USD'
+			order by quantity desc nulls last, source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, segment_from, rate_id`},
+		{"/consumption/level?customer=C-0001&subscription=A-000010&level=Extreme&ordinal=0&span=90d", `select u.usage_date, u.status, u.committed_tib, u.consumed_avg_tib, u.consumed_max_tib, d.consumed_last_tib, u.burst_avg_tib, d.accrued_burst_tib,
+			case d.is_invoiced when true then 'true' when false then 'false' end, d.restatement_count
+			from mart.daily_utilisation as u left join mart.daily_consumption as d using (customer_id, subscription_number, discriminator, service_level, level_ordinal, usage_date)
+			where u.customer_id = 'C-0001' and u.subscription_number = 'A-000010' and u.service_level = 'Extreme' and u.usage_date > '2026-08-04' order by 1 desc`},
+	} {
+		if diff := cmp.Diff(h.mart(c.sql), b.every(c.path)); diff != "" {
+			t.Errorf("%s (-mart +page):\n%s", c.path, diff)
+		}
+	}
+	// Sums, and what stands against closing.
+	text := b.settled("/month?month=2026-10").text
+	found := tables(text)
+	want := h.mart(`select currency, sum(amount), count(amount), count(amount) filter (where state = 'provisional') from mart.statement where period = '2026-10' and amount is not null group by 1 order by 1`)
+	if diff := cmp.Diff(want, found[0]); diff != "" || len(want) != 2 {
+		t.Errorf("totals (-mart +page):\n%s", diff)
+	}
+	against := h.mart(`select kind, about, replace(remedy, '` + "`" + `', ''), case when is_acceptable then 'with a reason' else 'no' end from billing.close_obstacle('2026-10') order by is_acceptable, kind, about`)
+	if diff := cmp.Diff(against, found[1]); diff != "" || len(against) == 0 {
+		t.Errorf("obstacles (-plan +page):\n%s", diff)
+	}
+	// Files.
+	for path, sql := range map[string]string{
+		"/statement.csv?month=2026-10":   `select * from mart.statement where period = '2026-10'`,
+		"/consumption.csv?month=2026-10": `select 1 from mart.month where month = '2026-10-01'`,
+		"/level_days.csv?customer=C-0001&subscription=A-000010&level=Extreme&ordinal=0&from=2026-10-01&until=2026-11-01": `select 1 from mart.daily_utilisation
+			where customer_id = 'C-0001' and subscription_number = 'A-000010' and service_level = 'Extreme' and month = '2026-10-01'`,
+	} {
+		records, err := csv.NewReader(strings.NewReader(b.get(path).text)).ReadAll()
+		rows := h.mart(sql)
+		if err != nil || len(records) != len(rows)+1 {
+			t.Errorf("%s: %d records, want %d, %v", path, len(records), len(rows)+1, err)
+			continue
+		}
+		if strings.HasPrefix(path, "/statement") {
+			for _, row := range rows {
+				for i := range row {
+					if row[i] == "–" {
+						row[i] = ""
+					}
+				}
+			}
+			order := func(a, b []string) int { return slices.Compare(a, b) }
+			slices.SortFunc(rows, order)
+			slices.SortFunc(records[1:], order)
+			if diff := cmp.Diff(rows, records[1:]); diff != "" {
+				t.Errorf("%s (-mart +file):\n%s", path, diff)
+			}
+		}
+	}
+	for path, want := range map[string]string{"/month/workbook?month=2026-10": "PK workbook", "/month/focus?month=2026-10": "PK focus"} {
+		if a := b.get(path); a.text != want || !strings.Contains(a.Header.Get("Content-Disposition"), "2026-10") {
+			t.Errorf("%s: %q, %v", path, a.text, a.Header)
+		}
+	}
+	// A missing day breaks the line.
+	page := b.settled("/consumption/level?customer=C-0001&subscription=A-000010&level=Extreme&ordinal=0&span=90d").text
+	path := regexp.MustCompile(`<path class="line average" d="([^"]+)"/>`).FindStringSubmatch(page)
+	known := h.mart(`select consumed_avg_tib is not null, lag(consumed_avg_tib) over (order by usage_date) is null from mart.daily_utilisation
+		where customer_id = 'C-0001' and subscription_number = 'A-000010' and service_level = 'Extreme' order by usage_date`)
+	begins, points := 0, 0
+	for _, row := range known {
+		if row[0] == "true" {
+			points++
+			if row[1] == "true" {
+				begins++
+			}
+		}
+	}
+	if path == nil || strings.Count(path[1], "M") != begins || strings.Count(path[1], "M")+strings.Count(path[1], "L") != points || begins < 2 {
+		t.Errorf("the line begins %d times, want %d, and has %d points\n%v", strings.Count(fmt.Sprint(path), "M"), begins, points, path)
+	}
+}
+
+// What is shown is never older than what it depends on without saying so.
+func TestCopies(t *testing.T) {
+	t.Parallel()
+	h := grownHouse(t, nil)
+	b := h.browser()
+	const path = "/month?month=2026-10"
+	total := func() string {
+		for _, row := range tables(b.settled(path).text)[0] {
+			if row[0] == "USD" {
+				return row[1]
+			}
+		}
+		return ""
+	}
+	first := total()
+	of := regexp.MustCompile(`computed at ([^<]+?) UTC`)
+	before := of.FindStringSubmatch(b.get(path).text)[1]
+	b.get("/month/statement?month=2026-10&q=object")
+	if again := of.FindStringSubmatch(b.get(path).text)[1]; again != before {
+		t.Errorf("computed twice without need: %s, %s", before, again)
+	}
+	h.exec(`update billing.rate set superseded_at = '2026-11-02' where currency = 'USD';
+		insert into billing.rate (vendor, item, charge, is_waiver, unit_price, currency, valid_from, source, known_since) values ('keystone', 'Object', 'burst', false, 8, 'USD', '2024-01-01', 'test', '2026-11-02')`)
+	// While it cannot be computed, it is told as old.
+	h.copies.maker <- struct{}{}
+	a := b.get(path)
+	if strings.Contains(a.text, "As the mart says") || !strings.Contains(a.text, "It is being computed anew") || !strings.Contains(a.text, first) {
+		t.Errorf("after a new price:\n%s", a.text)
+	}
+	if got := b.get("/month/close?month=2026-10"); strings.Contains(got.text, `action="/month/close"`) {
+		t.Error("a month can be closed by old figures")
+	}
+	<-h.copies.maker
+	want := h.mart(`select sum(amount) from mart.statement where period = '2026-10' and currency = 'USD'`)[0][0]
+	if got := total(); got != want || got == first {
+		t.Errorf("USD: %s, want %s, before %s", got, want, first)
+	}
+	for _, change := range []string{
+		"insert into ops.run (source, dataset, scope, account, owner, fence, business_at) values ('keystone', 'keystone.history', 'C-0001', 'acme', 'test', 1, now())",
+		"update ops.run set status = 'ok', finished_at = now(), fetched_at = now() where status = 'running'",
+		"update ops.watermark set settle = '3 hours' where dataset = 'keystone.history' and scope = 'C-0001'",
+		"insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-0001', 'A-000010', 'Extreme', '2026-10-01', '2026-10-31', 'keep', 'test', '2026-11-02')",
+		"update billing.absence set superseded_at = '2026-11-02'",
+		"insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-0001', 'A-000010', 'burst', '2026-10-01', '2026-10-31', 'monthly', 'test', '2026-11-02')",
+		"insert into billing.product_rule (product, rule, reason, known_since) values ('product_1', 'last', 'test', '2026-11-02')",
+		"insert into dw.level_class_map values ('Extreme', 'add_on') on conflict (pattern) do update set level_class = 'add_on'",
+		"insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at) values (1, 'keystone', 'keystone.history', 'C-0001', '', 'x', 'x', 'x', '2026-11-02')",
+		"update ops.quarantine set resolved_at = '2026-11-02', resolution = 'test'",
+		"insert into billing.invoice (vendor, number, invoice_date, currency, known_since) values ('keystone', 'I-1', '2026-11-01', 'EUR', '2026-11-02')",
+	} {
+		was, err := h.copies.now(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.exec(change)
+		if is, err := h.copies.now(t.Context()); err != nil || is.key == was.key {
+			t.Errorf("%s: the fingerprint is the same, %v", change, err)
+		}
+	}
+	print, err := h.copies.now(t.Context())
+	if want := time.Date(2026, 11, 3, 2, 0, 0, 0, time.UTC); err != nil || print.until.After(want) || !print.until.After(grownNow) {
+		t.Errorf("good until %s, want by %s, %v", print.until, want, err)
+	}
+}
+
+func (h *house) exec(sql string) {
+	h.t.Helper()
+	if _, err := h.pool.Exec(h.t.Context(), sql); err != nil {
+		h.t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// A month is closed by whoever may, from a page that shows what is frozen, and by nobody else.
+func TestClosingFromThePage(t *testing.T) {
+	t.Parallel()
+	h := grownHouse(t, func(cfg *Config) {
+		cfg.Users = users(t, map[string]Role{"vera": Viewer, "olaf": Operator, "cleo": Closer})
+	})
+	form := func(b *browser, more ...string) url.Values {
+		text := b.settled("/month/close?month=2026-10").text
+		f := url.Values{"token": {tokenField.FindStringSubmatch(text)[1]}, "month": {"2026-10"}, "obstacles": {"yes"}, "accepted": {"yes"}, "reason": {"known\nlost"}}
+		if seen := regexp.MustCompile(`name="seen" value="([^"]*)"`).FindStringSubmatch(text); seen != nil {
+			f.Set("seen", html.UnescapeString(seen[1]))
+		}
+		for i := 0; i+1 < len(more); i += 2 {
+			f.Set(more[i], more[i+1])
+		}
+		return f
+	}
+	for _, name := range []string{"vera", "olaf"} { // viewer, operator
+		b := h.browser()
+		b.login(name)
+		if text := b.settled("/month?month=2026-10").text; strings.Contains(text, "/month/close") || !strings.Contains(text, "takes the role closer") {
+			t.Errorf("%s is offered to close", name)
+		}
+		if got := b.get("/month/close?month=2026-10").StatusCode; got != http.StatusForbidden {
+			t.Errorf("%s sees the form: %d", name, got)
+		}
+		for _, path := range []string{"/month/close", "/month/reopen"} {
+			if got := b.do("POST", path, url.Values{"token": {b.token("/month")}, "month": {"2026-10"}, "reason": {"x"}}).StatusCode; got != http.StatusForbidden {
+				t.Errorf("%s: %s: %d", name, path, got)
+			}
+		}
+	}
+	if did := h.done.take(); did != "" {
+		t.Fatalf("done: %s", did)
+	}
+	b := h.browser()
+	b.login("cleo")
+	if got := b.do("POST", "/month/close", form(b, "token", strings.Repeat("0", 64))).StatusCode; got != http.StatusForbidden {
+		t.Errorf("without our token: %d", got)
+	}
+	for _, f := range []url.Values{form(b, "reason", " "), form(b, "accepted", ""), form(b, "seen", "other"), form(b, "seen", "")} {
+		b.do("POST", "/month/close", f)
+		if did := h.done.take(); did != "" {
+			t.Errorf("%v: %s", f, did)
+		}
+	}
+	old := form(b)
+	h.exec("update ops.watermark set settle = '3 hours' where scope = 'C-0001'")
+	b.do("POST", "/month/close", old)
+	if said := b.get("/month?month=2026-10").text; !strings.Contains(said, "after you looked") {
+		t.Errorf("old figures: %s", said)
+	}
+	a := b.do("POST", "/month/close", form(b))
+	if did := h.done.take(); a.StatusCode != http.StatusSeeOther || did != "close 2026-10 by cleo: known lost" {
+		t.Errorf("%d, did %q", a.StatusCode, did)
+	}
+	if text := b.get(a.Header.Get("Location")).text; !strings.Contains(text, "Closed 2026-10.") {
+		t.Errorf("not said: %s", text)
+	}
+	b.do("POST", "/month/reopen", form(b, "reason", ""))
+	if did := h.done.take(); did != "" {
+		t.Errorf("reopened without a reason: %s", did)
+	}
+	b.do("POST", "/month/reopen", form(b))
+	if did := h.done.take(); did != "reopen 2026-10 by cleo: known lost" {
+		t.Errorf("did %q", did)
+	}
+	h.done.fail = Refused("order: the month before is open")
+	if a := b.do("POST", "/month/close", form(b)); !strings.Contains(b.get(a.Header.Get("Location")).text, "order: the month before is open") {
+		t.Error("why it is refused is not said")
+	}
+}
+
+// Sorting by numbers is by what they are worth.
+func TestCompareDecimals(t *testing.T) {
+	t.Parallel()
+	all := []string{"-10.5", "-10", "-9.99", "-0.1", "0", "0.05", "0.1", "0.100001", "2", "10", "10.01", "12345678901234567890.1"}
+	for i, a := range all {
+		for j, b := range all {
+			if got := compareDecimals(a, b); got != min(max(i-j, -1), 1) {
+				t.Errorf("%s and %s: %d", a, b, got)
+			}
+		}
+	}
+	if compareDecimals("1.50", "1.5") != 0 || compareDecimals("-0.0", "0") != 0 || compareDecimals("007", "7") != 0 {
+		t.Error("equal ones differ")
+	}
+}
