@@ -850,7 +850,11 @@ func TestDemo(t *testing.T) {
 	if o.stderr != "" {
 		t.Errorf("stderr %q", o.stderr)
 	}
+	if strings.Contains(o.stdout, "kept from before") {
+		t.Errorf("a new folder is called an old one:\n%s", o.stdout)
+	}
 	again := demo()
+	wantContains(t, "second demo", again.stdout, "\nkept from before: 3 days until ")
 	if again.code != exitDone || !regexp.MustCompile(`^inserted 0, restated 0, unchanged [1-9]\d*, quarantined 0$`).MatchString(again.lastLine()) {
 		t.Errorf("second demo: exit code %d, %s%s", again.code, again.lastLine(), again.stderr)
 	}

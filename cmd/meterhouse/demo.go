@@ -37,9 +37,9 @@ func (a *app) demoCommand() *cobra.Command {
 		Long: `Starts a private Postgres and both fake vendors on this machine, migrates, loads the last days
 with the very code that loads from the real vendors, checks the result against the fakes' own
 totals, imports a made-up rate card and shows the newest whole month. The folder and its clock are
-kept: a second demo finds everything unchanged and inserts 0. Needs no configuration. Without
-installed Postgres binaries it downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven
-repository, or off).
+kept, in ~/.local/state/meterhouse/demo, or of root in /var/lib/meterhouse/demo: a second demo
+finds everything unchanged and inserts 0. Needs no configuration. Without installed Postgres
+binaries it downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven repository, or off).
 
 With --serve it shows the console, at 127.0.0.1:8080 or, if that is taken, a free port: the first
 line says where. Anybody on this machine may then do everything in it. With --listen it may be shown
@@ -72,6 +72,7 @@ type demo struct {
 	listen string // of the console; empty: as it comes
 	state  demoState
 	isSet  func(flag string) bool
+	kept   bool // the folder was there
 	clock  clock
 }
 
@@ -138,6 +139,9 @@ func (d *demo) run(ctx context.Context, reset, serve bool) (err error) {
 	}
 	a.progress.clear()
 	fmt.Fprintln(a.stdout, server.Describe())
+	if d.kept {
+		fmt.Fprintf(a.stdout, "kept from before: %d days until %s, which is its now; --reset begins anew\n", d.state.Days, stamp(d.state.Clock))
+	}
 	results, err := d.load(ctx, s, sims)
 	a.progress.clear()
 	if err != nil {
@@ -220,7 +224,7 @@ func (d *demo) open(reset bool) error {
 				flag, d.dir, kept.Days, kept.Seed, stamp(kept.Clock))
 		}
 	}
-	d.state = kept
+	d.state, d.kept = kept, true
 	return nil
 }
 
