@@ -106,7 +106,7 @@ func (s *Server) retry(r *http.Request, who visitor) (to, said string, err error
 	began := s.work.do(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, retryWithin)
 		defer cancel()
-		said, err := s.cfg.Retry(ctx, id)
+		said, err := survive(func() (string, error) { return s.cfg.Retry(ctx, id) })
 		var refused Refused
 		if err != nil && !errors.As(err, &refused) {
 			s.cfg.Log.Error("not read again", "quarantine", id, "by", who.person(), "error", err)

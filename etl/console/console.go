@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -106,6 +107,7 @@ type Server struct {
 	sessions  sessions
 	isSecure  bool // browsers reach us through TLS
 	readers   chan struct{}
+	downloads chan struct{}
 	templates map[string]*template.Template
 	style     string
 	advice    advice
@@ -132,6 +134,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Defuse == nil {
 		cfg.Defuse = func(text string) string { return text }
 	}
+	if _, nameless := cfg.Users[""]; nameless {
+		return nil, errors.New("console: a user without a name: want one, or no such user")
+	}
+	if cfg.URL != "" && len(cfg.Users) == 0 {
+		return nil, fmt.Errorf("console: url %q opens it to other machines: want users, or no url", cfg.URL)
+	}
 	host, _, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("console: listen %q: want host:port", cfg.Listen)
@@ -152,6 +160,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	_, _ = rand.Read(s.key) // never fails
 	s.advice = advice{ask: s.insight, log: cfg.Log}
+	s.downloads = make(chan struct{}, mostDownloads)
 	if len(cfg.Users) > 0 {
 		if s.users, err = newDirectory(cfg.Users, s.key); err != nil {
 			return nil, errors.Join(err, listener.Close())
@@ -228,7 +237,7 @@ func (s *Server) handler() http.Handler {
 	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusForbidden, "this form came from another site: nothing was done")
 	}))
-	return http.MaxBytesHandler(guarded(same.Handler(mux)), maxBody)
+	return http.MaxBytesHandler(guarded(s.caught(same.Handler(mux))), maxBody)
 }
 
 func say(w http.ResponseWriter, status int, text string) {
@@ -255,8 +264,8 @@ func guarded(next http.Handler) http.Handler {
 func (s *Server) private(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.users == nil {
-			if !isLoopback(hostOf(r.Host)) {
-				say(w, http.StatusForbidden, "ask for localhost, or configure users")
+			if !isFromHere(r) {
+				say(w, http.StatusForbidden, notFromHere)
 				return
 			}
 			next.ServeHTTP(w, r)
@@ -278,6 +287,46 @@ func (s *Server) private(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+const notFromHere = "ask for localhost, without a proxy, or configure users"
+
+// isFromHere tells whether a caller knows us as this machine. A name of somebody else's may be made to resolve to us,
+// and whatever comes through a proxy looks as if it came from here.
+func isFromHere(r *http.Request) bool {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {
+		if r.Header.Get(name) != "" {
+			return false
+		}
+	}
+	return isLoopback(hostOf(r.Host))
+}
+
+// caught makes a panic an answer and a line in the log that says where; the server would tell it to nobody.
+func (s *Server) caught(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler: //nolint:errorlint // it is that one
+				panic(p)
+			default:
+				s.cfg.Log.Error("page failed: a defect of meterhouse", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				say(w, http.StatusInternalServerError, "this page cannot be shown: the log says why")
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// survive makes a panic of what is done beside requests an error: looking at a page never ends the process that loads.
+func survive[T any](do func() (T, error)) (result T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a defect of meterhouse: panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return do()
 }
 
 func hostOf(hostport string) string {

@@ -38,11 +38,16 @@ type view struct {
 
 // read gives use a view, in a transaction that writes nothing. Few look at a time: loading goes first.
 func (s *Server) read(ctx context.Context, within time.Duration, use func(context.Context, *view) error) error {
+	return s.readIn(ctx, within, s.readers, use)
+}
+
+// readIn is read for those who wait for a place of other ones.
+func (s *Server) readIn(ctx context.Context, within time.Duration, places chan struct{}, use func(context.Context, *view) error) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	select {
-	case s.readers <- struct{}{}:
-		defer func() { <-s.readers }()
+	case places <- struct{}{}:
+		defer func() { <-places }()
 	case <-ctx.Done():
 		return fmt.Errorf("wait for others who look: %w", ctx.Err())
 	}
