@@ -2,8 +2,10 @@ package console
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -55,8 +57,8 @@ func TestGuessingAround(t *testing.T) {
 	if n := count(&limiter{}, 1000, func(i int) (string, string) { return "otto", fmt.Sprintf("2001:db8::%x", i) }); n != mostTries {
 		t.Errorf("%d guesses from one IPv6 network, want %d", n, mostTries)
 	}
-	if n := count(&limiter{}, 1000, func(i int) (string, string) { return "otto", fmt.Sprintf("::ffff:192.0.2.%d", i%250) }); n != 250*mostTries && n != 1000 {
-		t.Errorf("%d guesses from 250 IPv4 addresses", n)
+	if n := count(&limiter{}, 1000, func(i int) (string, string) { return "otto", fmt.Sprintf("::ffff:192.0.2.%d", i%250) }); n != 1000 {
+		t.Errorf("%d of 4 guesses from each of 250 IPv4 addresses, want 1000", n)
 	}
 	l := &limiter{}
 	count(l, mostTries, func(int) (string, string) { return "otto", "192.0.2.1" })
@@ -219,5 +221,107 @@ func TestPanics(t *testing.T) {
 	a := b.do("POST", "/quarantine/1/retry", url.Values{"token": {b.token("/freshness")}})
 	if text := b.get("/runs").text; a.StatusCode != 303 || !strings.Contains(text, "the log has the cause") {
 		t.Errorf("retry: %d %s", a.StatusCode, text)
+	}
+}
+
+// breaks hands over something and then is defect.
+type breaks struct{ read bool }
+
+func (b *breaks) Read(p []byte) (int, error) {
+	if b.read {
+		panic("defect " + canary)
+	}
+	b.read = true
+	return copy(p, strings.Repeat("x", 32<<10)), nil
+}
+
+// A file that a defect cut off does not look like a whole one.
+func TestPanicInDownload(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, func(cfg *Config) {
+		cfg.Body = func(context.Context, int64) (io.ReadCloser, error) { return io.NopCloser(&breaks{}), nil }
+	})
+	status, text, _, err := try(t, h.Server, "GET", "/payloads/1/body")
+	if err == nil {
+		t.Errorf("%d and %d bytes look like a whole file, ending with %q", status, len(text), text[max(0, len(text)-60):])
+	}
+	if !strings.Contains(h.log.String(), canary) {
+		t.Error("the log does not say why")
+	}
+}
+
+// One user who logs in again and again logs nobody else out, and does not fill the memory.
+func TestManySessions(t *testing.T) {
+	t.Parallel()
+	var s sessions
+	anna := s.begin("anna")
+	last := ""
+	for range 2 * mostOpen {
+		last = s.begin("otto")
+	}
+	if s.find(anna) != "anna" || s.find(last) != "otto" {
+		t.Error("somebody is logged out by another's logins")
+	}
+	for i := range 2 * mostOpen {
+		s.begin("user" + strconv.Itoa(i))
+	}
+	if n := len(s.open); n > mostOpen {
+		t.Errorf("%d sessions are open, want at most %d", n, mostOpen)
+	}
+}
+
+// Connections beyond the limit wait outside, and come in as others leave; closing ends the waiting.
+func TestManyConnections(t *testing.T) {
+	t.Parallel()
+	const most, all = 3, 20
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newNarrow(inner, most)
+	for range all {
+		conn, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	in := make(chan net.Conn, all)
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				ended <- err
+				return
+			}
+			in <- conn
+		}
+	}()
+	for range all - most {
+		conn := <-in
+		if n := len(l.places); n > most {
+			t.Fatalf("%d are in, want at most %d", n, most)
+		}
+		conn.Close()
+		conn.Close() // frees one place
+	}
+	for range most { // full again, with nobody leaving
+		<-in
+	}
+	if n := len(in); n != 0 {
+		t.Errorf("%d more came in", n)
+	}
+	l.Close()
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after Close: %v", err)
+	}
+	s, err := New(Config{Listen: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if n, is := s.listener.(*narrow); !is || cap(n.places) != maxConns {
+		t.Errorf("the server lets in all: %T", s.listener)
 	}
 }

@@ -30,7 +30,8 @@ type Config struct {
 	Users   map[string]User
 	Anybody Role
 	// URL is the address that people type when something that speaks TLS stands in front; it must begin
-	// with https. Cookies then go over TLS only, and X-Forwarded-For is believed. Empty: nothing stands there.
+	// with https and wants Users. Cookies then go over TLS only, and X-Forwarded-For is believed. Empty: nothing
+	// stands there.
 	URL string
 	// Ready is nil when work can be done. The text of its error is shown to anybody who asks; what it
 	// unwraps to goes to the log only. Default: always ready.
@@ -90,6 +91,7 @@ const (
 	maxHeader    = 16 << 10
 	maxBody      = 16 << 10
 	maxScrapes   = 4 // at a time
+	maxConns     = 500
 
 	readyWithin = 3 * time.Second
 	readyFor    = time.Second // an answer serves everybody who asks within
@@ -154,6 +156,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
+	listener = newNarrow(listener, maxConns)
 	s := &Server{
 		cfg: cfg, listener: listener, ready: readiness{check: cfg.Ready, log: cfg.Log}, key: make([]byte, 32), isSecure: cfg.URL != "",
 		readers: make(chan struct{}, mostReaders), templates: parse(), style: stylesheet(),
@@ -305,19 +308,46 @@ func isFromHere(r *http.Request) bool {
 // caught makes a panic an answer and a line in the log that says where; the server would tell it to nobody.
 func (s *Server) caught(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &begun{ResponseWriter: w}
 		defer func() {
-			switch p := recover(); p {
-			case nil:
-			case http.ErrAbortHandler: //nolint:errorlint // it is that one
-				panic(p)
-			default:
-				s.cfg.Log.Error("page failed: a defect of meterhouse", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
-				say(w, http.StatusInternalServerError, "this page cannot be shown: the log says why")
+			p := recover()
+			if p == nil {
+				return
 			}
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.cfg.Log.Error("page failed: a defect of meterhouse", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if out.is {
+				panic(http.ErrAbortHandler) // the reader shall notice that the rest is missing
+			}
+			for _, name := range []string{"Content-Disposition", "Set-Cookie"} {
+				w.Header().Del(name)
+			}
+			say(w, http.StatusInternalServerError, "this page cannot be shown: the log says why")
 		}()
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(out, r)
 	})
 }
+
+// begun knows whether an answer has begun.
+type begun struct {
+	http.ResponseWriter
+	is bool
+}
+
+func (b *begun) WriteHeader(status int) {
+	b.is = true
+	b.ResponseWriter.WriteHeader(status)
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	b.is = true
+	return b.ResponseWriter.Write(p)
+}
+
+// Unwrap lets [http.ResponseController] through.
+func (b *begun) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 
 // survive makes a panic of what is done beside requests an error: looking at a page never ends the process that loads.
 func survive[T any](do func() (T, error)) (result T, err error) {

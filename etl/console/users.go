@@ -248,6 +248,7 @@ const (
 	sessionFor  = 12 * time.Hour
 	sessionIdle = time.Hour
 	mostOpen    = 1000
+	mostOwn     = 20 // of one user, so that nobody logs all others out
 )
 
 // sessions are who is logged in at this process. A restart logs everybody out.
@@ -282,18 +283,28 @@ func (s *sessions) begin(user string) string {
 	if s.open == nil {
 		s.open = map[[sha256.Size]byte]*login{}
 	}
-	if len(s.open) >= mostOpen {
-		var oldest [sha256.Size]byte
-		for key, l := range s.open {
-			if l.over(now) {
-				delete(s.open, key)
-			} else if o := s.open[oldest]; o == nil || l.seen.Before(o.seen) {
-				oldest = key
+	var oldest, oldestOwn [sha256.Size]byte
+	own := 0
+	for key, l := range s.open {
+		if l.over(now) {
+			delete(s.open, key)
+			continue
+		}
+		if o := s.open[oldest]; o == nil || l.seen.Before(o.seen) {
+			oldest = key
+		}
+		if l.user == user {
+			own++
+			if o := s.open[oldestOwn]; o == nil || l.seen.Before(o.seen) {
+				oldestOwn = key
 			}
 		}
-		if len(s.open) >= mostOpen {
-			delete(s.open, oldest)
-		}
+	}
+	switch {
+	case own >= mostOwn:
+		delete(s.open, oldestOwn)
+	case len(s.open) >= mostOpen:
+		delete(s.open, oldest)
 	}
 	s.open[sha256.Sum256([]byte(id))] = &login{user, now, now}
 	return id
