@@ -325,3 +325,49 @@ func TestManyConnections(t *testing.T) {
 		t.Errorf("the server lets in all: %T", s.listener)
 	}
 }
+
+// Where nobody logs in, a page of another site cannot make a browser ask for ours in the background; a link to ours can
+// be followed.
+func TestAskedByOtherSites(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, nil)
+	for _, c := range []struct {
+		site, dest string
+		status     int
+	}{
+		{"cross-site", "image", 403}, {"same-site", "script", 403}, {"cross-site", "iframe", 403}, {"cross-site", "empty", 403},
+		{"cross-site", "document", 200}, {"same-origin", "image", 200}, {"none", "document", 200}, {"", "", 200},
+	} {
+		for _, path := range []string{"/runs", "/runs.csv", "/payloads/1/body", "/metrics"} {
+			a := h.browser().do("GET", path, nil, func(r *http.Request) {
+				r.Header.Set("Sec-Fetch-Site", c.site)
+				r.Header.Set("Sec-Fetch-Dest", c.dest)
+			})
+			if a.StatusCode != c.status {
+				t.Errorf("%s as %q from %q: %d, want %d", path, c.dest, c.site, a.StatusCode, c.status)
+			}
+		}
+	}
+}
+
+// Bodies are downloaded by few at a time too: each is in memory as long as its reader takes.
+func TestBodiesHavePlaces(t *testing.T) {
+	t.Parallel()
+	taken := make(chan int, 1)
+	var h *house
+	h = newHouse(t, func(cfg *Config) {
+		cfg.Body = func(context.Context, int64) (io.ReadCloser, error) {
+			taken <- len(h.downloads)
+			return io.NopCloser(strings.NewReader(testBody)), nil
+		}
+	})
+	if a := h.browser().get("/payloads/1/body"); a.text != testBody {
+		t.Errorf("%d %s", a.StatusCode, a.text)
+	}
+	if n := <-taken; n != 1 {
+		t.Errorf("a body is opened with %d places taken, want 1", n)
+	}
+	for range mostDownloads {
+		h.downloads <- struct{}{}
+	}
+}

@@ -292,11 +292,16 @@ func (s *Server) private(next http.Handler) http.Handler {
 	})
 }
 
-const notFromHere = "ask for localhost, without a proxy, or configure users"
+const notFromHere = "ask for localhost, without a proxy and not from within a page of another site, or configure users"
 
 // isFromHere tells whether a caller knows us as this machine. A name of somebody else's may be made to resolve to us,
-// and whatever comes through a proxy looks as if it came from here.
+// whatever comes through a proxy looks as if it came from here, and any page can make a browser ask for ours again
+// and again: it may only lead here.
 func isFromHere(r *http.Request) bool {
+	site, dest := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Dest")
+	if (site == "cross-site" || site == "same-site") && dest != "document" {
+		return false
+	}
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {
 		if r.Header.Get(name) != "" {
 			return false

@@ -504,6 +504,12 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, who visitor) {
 		s.failAs(w, r, who, err)
 		return
 	}
+	select {
+	case s.downloads <- struct{}{}: // it is in memory as long as the reader takes
+		defer func() { <-s.downloads }()
+	case <-r.Context().Done():
+		return
+	}
 	body, err := s.open(r.Context(), id)
 	if err != nil {
 		s.failAs(w, r, who, err)
