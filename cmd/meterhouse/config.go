@@ -95,7 +95,7 @@ type wolkvoxConfig struct {
 
 type consoleConfig struct {
 	Listen string                `yaml:"listen" doc:"host:port. Off this machine only with users. Empty: no console, no figures."`
-	URL    string                `yaml:"url" doc:"https://host that people type, when something that speaks TLS stands in front and sets X-Forwarded-For: cookies then go over TLS only. Empty: none stands there."`
+	URL    string                `yaml:"url" doc:"https://host that people type, when something that speaks TLS stands in front and sets X-Forwarded-For, only with users: cookies then go over TLS only. Empty: none stands there."`
 	Users  map[string]userConfig `yaml:"users" doc:"Who may log in, such as ann: ${ANN_HASH}, a viewer, or ann: {password: ${ANN_HASH}, role: operator}. What stands for a password is its hash: meterhouse config password prints it."`
 }
 

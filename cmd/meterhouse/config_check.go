@@ -362,6 +362,8 @@ func (c *checker) rest() {
 	if text := cfg.Console.URL; text != "" {
 		if u, err := url.Parse(text); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/")+u.RawQuery+u.Fragment != "" {
 			c.bad("console.url", "want https://host, or nothing where TLS is not spoken")
+		} else if len(cfg.Console.Users) == 0 {
+			c.bad("console.url", "opens the console to other machines: want users set, or no url")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.Console.Users)) {

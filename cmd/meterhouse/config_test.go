@@ -112,6 +112,7 @@ func TestConfigProblems(t *testing.T) {
 		{"plain password", "secrets_key:", "console: {users: {ann: l0ok}}\nsecrets_key:", "m.yaml:3:24: console.users.ann.password is not a bcrypt hash: want the line that `meterhouse config password` prints"},
 		{"unknown role", "secrets_key:", "console: {users: {ann: {password: '" + testHash + "', role: king}}}\nsecrets_key:", `m.yaml:3:105: console.users.ann.role: "king": want viewer, operator or closer`},
 		{"unknown key of a user", "secrets_key:", "console: {users: {ann: {pasword: x}}}\nsecrets_key:", `m.yaml:3:25: unknown key "pasword" (did you mean "password"?)`},
+		{"console for others without users", "secrets_key:", "console: {url: 'https://meters.example'}\nsecrets_key:", "m.yaml:3:16: console.url: opens the console to other machines: want users set, or no url"},
 		{"console without TLS", "secrets_key:", "console: {url: http://meters.example}\nsecrets_key:", "m.yaml:3:16: console.url: want https://host"},
 		{"plain webhook", "secrets_key:", "alerts: {webhook: http://hooks.example}\nsecrets_key:", "m.yaml:3:19: alerts.webhook: want https"},
 		{"short retention", "secrets_key:", "retention: {samples: 90d}\nsecrets_key:", "m.yaml:3:22: retention.samples: 90d: want 0d (keep), or at least 187d"},

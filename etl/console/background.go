@@ -89,7 +89,7 @@ func (a *advice) refresh() <-chan struct{} {
 		ctx, cancel := context.WithTimeout(ctx, adviceWithin)
 		defer cancel()
 		began := time.Now()
-		found, err := a.ask(ctx)
+		found, err := survive(func() (insight, error) { return a.ask(ctx) })
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		a.running, a.took = nil, time.Since(began)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -29,7 +30,8 @@ type Config struct {
 	Users   map[string]User
 	Anybody Role
 	// URL is the address that people type when something that speaks TLS stands in front; it must begin
-	// with https. Cookies then go over TLS only, and X-Forwarded-For is believed. Empty: nothing stands there.
+	// with https and wants Users. Cookies then go over TLS only, and X-Forwarded-For is believed. Empty: nothing
+	// stands there.
 	URL string
 	// Ready is nil when work can be done. The text of its error is shown to anybody who asks; what it
 	// unwraps to goes to the log only. Default: always ready.
@@ -119,6 +121,7 @@ const (
 	maxHeader    = 16 << 10
 	maxBody      = 16 << 10
 	maxScrapes   = 4 // at a time
+	maxConns     = 500
 
 	readyWithin = 3 * time.Second
 	readyFor    = time.Second // an answer serves everybody who asks within
@@ -136,6 +139,7 @@ type Server struct {
 	sessions  sessions
 	isSecure  bool // browsers reach us through TLS
 	readers   chan struct{}
+	downloads chan struct{}
 	templates map[string]*template.Template
 	style     string
 	advice    advice
@@ -163,6 +167,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Defuse == nil {
 		cfg.Defuse = func(text string) string { return text }
 	}
+	if _, nameless := cfg.Users[""]; nameless {
+		return nil, errors.New("console: a user without a name: want one, or no such user")
+	}
+	if cfg.URL != "" && len(cfg.Users) == 0 {
+		return nil, fmt.Errorf("console: url %q opens it to other machines: want users, or no url", cfg.URL)
+	}
 	host, _, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {
 		return nil, fmt.Errorf("console: listen %q: want host:port", cfg.Listen)
@@ -177,6 +187,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("console: %w", err)
 	}
+	listener = newNarrow(listener, maxConns)
 	s := &Server{
 		cfg: cfg, listener: listener, ready: readiness{check: cfg.Ready, log: cfg.Log}, key: make([]byte, 32), isSecure: cfg.URL != "",
 		readers: make(chan struct{}, mostReaders), templates: parse(), style: stylesheet(),
@@ -184,6 +195,7 @@ func New(cfg Config) (*Server, error) {
 	_, _ = rand.Read(s.key) // never fails
 	s.advice = advice{ask: s.insight, log: cfg.Log}
 	s.copies = copies{s: s, maker: make(chan struct{}, 1), known: map[string]*copied{}}
+	s.downloads = make(chan struct{}, mostDownloads)
 	if len(cfg.Users) > 0 {
 		if s.users, err = newDirectory(cfg.Users, s.key); err != nil {
 			return nil, errors.Join(err, listener.Close())
@@ -260,7 +272,7 @@ func (s *Server) handler() http.Handler {
 	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusForbidden, "this form came from another site: nothing was done")
 	}))
-	return http.MaxBytesHandler(guarded(same.Handler(mux)), maxBody)
+	return http.MaxBytesHandler(guarded(s.caught(same.Handler(mux))), maxBody)
 }
 
 func say(w http.ResponseWriter, status int, text string) {
@@ -287,8 +299,8 @@ func guarded(next http.Handler) http.Handler {
 func (s *Server) private(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.users == nil {
-			if !isLoopback(hostOf(r.Host)) {
-				say(w, http.StatusForbidden, "ask for localhost, or configure users")
+			if !isFromHere(r) {
+				say(w, http.StatusForbidden, notFromHere)
 				return
 			}
 			next.ServeHTTP(w, r)
@@ -310,6 +322,78 @@ func (s *Server) private(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+const notFromHere = "ask for localhost, without a proxy and not from within a page of another site, or configure users"
+
+// isFromHere tells whether a caller knows us as this machine. A name of somebody else's may be made to resolve to us,
+// whatever comes through a proxy looks as if it came from here, and any page can make a browser ask for ours again
+// and again: it may only lead here.
+func isFromHere(r *http.Request) bool {
+	site, dest := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Dest")
+	if (site == "cross-site" || site == "same-site") && dest != "document" {
+		return false
+	}
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip"} {
+		if r.Header.Get(name) != "" {
+			return false
+		}
+	}
+	return isLoopback(hostOf(r.Host))
+}
+
+// caught makes a panic an answer and a line in the log that says where; the server would tell it to nobody.
+func (s *Server) caught(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &begun{ResponseWriter: w}
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			s.cfg.Log.Error("page failed: a defect of meterhouse", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if out.is {
+				panic(http.ErrAbortHandler) // the reader shall notice that the rest is missing
+			}
+			for _, name := range []string{"Content-Disposition", "Set-Cookie"} {
+				w.Header().Del(name)
+			}
+			say(w, http.StatusInternalServerError, "this page cannot be shown: the log says why")
+		}()
+		next.ServeHTTP(out, r)
+	})
+}
+
+// begun knows whether an answer has begun.
+type begun struct {
+	http.ResponseWriter
+	is bool
+}
+
+func (b *begun) WriteHeader(status int) {
+	b.is = true
+	b.ResponseWriter.WriteHeader(status)
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	b.is = true
+	return b.ResponseWriter.Write(p)
+}
+
+// Unwrap lets [http.ResponseController] through.
+func (b *begun) Unwrap() http.ResponseWriter { return b.ResponseWriter }
+
+// survive makes a panic of what is done beside requests an error: looking at a page never ends the process that loads.
+func survive[T any](do func() (T, error)) (result T, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("a defect of meterhouse: panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return do()
 }
 
 func hostOf(hostport string) string {

@@ -31,7 +31,11 @@ type copies struct {
 type fingerprint struct {
 	key   string
 	until time.Time // by the business clock: then days become due without anything being written
+	due   string    // the same as the database told it; empty: it did not
 }
+
+// seen tells it from any other, also from one at whose time more had become due.
+func (f fingerprint) seen() string { return f.key + " " + f.due }
 
 // copied is what is known of one copy.
 type copied struct {
@@ -47,6 +51,7 @@ type copied struct {
 
 const (
 	mostCopies = 8
+	mostMaking = 3 // at a time, of which all but one wait: nobody shall be kept from a month by those who ask for others
 	copyWithin = 10 * time.Minute
 	copyRest   = 3 // times as long as it took, it is left alone when somebody loads all the time
 )
@@ -83,7 +88,7 @@ func (v *view) fingerprint() (fingerprint, error) {
 	if err != nil {
 		return fingerprint{}, err
 	}
-	v.print = fingerprint{key: found["key"].Text + ".", until: now.AddDate(0, 0, 1)}
+	v.print = fingerprint{key: found["key"].Text + ".", until: now.AddDate(0, 0, 1), due: found["until"].Text}
 	if seconds, err := strconv.ParseFloat(found["until"].Text, 64); err == nil {
 		v.print.until = time.UnixMicro(int64(seconds * 1e6))
 	}
@@ -109,8 +114,8 @@ func (c *copies) get(v *view, name string, wait time.Duration, compute makeCopy)
 		defer c.mu.Unlock()
 		return k.what, k.state(true), nil
 	}
-	if k.running == nil && (k.isOld || k.of.IsZero() || wait > adviceWait || time.Since(k.of) > copyRest*k.took) {
-		c.begin(k, compute)
+	if k.running == nil && c.making() < mostMaking && (k.isOld || k.of.IsZero() || wait > adviceWait || time.Since(k.of) > copyRest*k.took) {
+		c.begin(k, name, compute)
 	}
 	running := k.running
 	if wait == 0 {
@@ -164,8 +169,18 @@ func (c *copies) find(name string) *copied {
 	return k
 }
 
+// making is how many copies are being made or wait for it. c is locked.
+func (c *copies) making() (n int) {
+	for _, k := range c.known {
+		if k.running != nil {
+			n++
+		}
+	}
+	return n
+}
+
 // begin makes a copy in the background. c is locked.
-func (c *copies) begin(k *copied, compute makeCopy) {
+func (c *copies) begin(k *copied, name string, compute makeCopy) {
 	done := make(chan struct{})
 	if !c.s.work.do(func(ctx context.Context) {
 		defer close(done)
@@ -180,7 +195,7 @@ func (c *copies) begin(k *copied, compute makeCopy) {
 		k.running = nil
 		if k.failed = err != nil; k.failed {
 			if ctx.Err() == nil {
-				c.s.cfg.Log.Error("not computed", "error", err)
+				c.s.cfg.Log.Error("not computed", "copy", name, "error", err)
 			}
 			k.isOld = false
 			return
@@ -201,7 +216,7 @@ func (c *copies) make(ctx context.Context, compute makeCopy) (what any, print fi
 		if print, err = v.fingerprint(); err != nil {
 			return err
 		}
-		what, err = compute(ctx, v)
+		what, err = survive(func() (any, error) { return compute(ctx, v) })
 		return err
 	})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -72,10 +73,12 @@ var templates embed.FS
 var static embed.FS
 
 const (
-	pageWithin   = 5 * time.Second
-	mostReaders  = 4
-	mostRefused  = 1000 // bytes of a reason, and of what a message says
-	actionWithin = 20 * time.Second
+	pageWithin  = 5 * time.Second
+	mostReaders = 4
+	// Those who download may take minutes, so they wait for each other and not for those who look.
+	mostDownloads = 2
+	mostRefused   = 1000 // bytes of a reason, and of what a message says
+	actionWithin  = 20 * time.Second
 )
 
 // frame is what templates/frame.html is given.
@@ -208,8 +211,8 @@ func stylesheet() string {
 func (s *Server) visit(least Role, next func(http.ResponseWriter, *http.Request, visitor)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.users == nil {
-			if !isLoopback(hostOf(r.Host)) {
-				say(w, http.StatusForbidden, "ask for localhost, or configure users")
+			if !isFromHere(r) {
+				say(w, http.StatusForbidden, notFromHere)
 				return
 			}
 			who := s.anybody(w, r)
@@ -427,8 +430,14 @@ func clip(text string, most int) string {
 // address is where a request is from. What a proxy says counts only where one is configured to be in front.
 func (s *Server) address(r *http.Request) string {
 	if s.cfg.URL != "" {
-		if all := strings.Split(r.Header.Get("X-Forwarded-For"), ","); len(all[len(all)-1]) > 0 {
-			return strings.TrimSpace(all[len(all)-1])
+		// A proxy adds what it sees at the end, in the same line or in one of its own; some add the port.
+		all := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+		said := strings.TrimSpace(all[len(all)-1])
+		if at, err := netip.ParseAddrPort(said); err == nil {
+			return at.Addr().String()
+		}
+		if at, err := netip.ParseAddr(strings.Trim(said, "[]")); err == nil {
+			return at.String()
 		}
 	}
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
@@ -508,16 +517,21 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request, who visitor) {
 		s.failAs(w, r, who, err)
 		return
 	}
+	select {
+	case s.downloads <- struct{}{}: // it is in memory as long as the reader takes
+		defer func() { <-s.downloads }()
+	case <-r.Context().Done():
+		return
+	}
 	body, err := s.open(r.Context(), id)
 	if err != nil {
 		s.failAs(w, r, who, err)
 		return
 	}
 	defer body.Close()
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(csvWithin))
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=\"payload-%d.txt\"", id))
-	if _, err := io.Copy(w, body); err != nil {
+	if _, err := io.Copy(&patient{w}, body); err != nil {
 		s.cfg.Log.Warn("download cut off", "payload", id, "error", err)
 		panic(http.ErrAbortHandler)
 	}

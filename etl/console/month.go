@@ -15,8 +15,8 @@ import (
 
 // isMonth tells whether a text is YYYY-MM.
 func isMonth(text string) bool {
-	_, err := time.Parse("2006-01", text)
-	return err == nil && len(text) == len("2006-01")
+	at, err := time.Parse("2006-01", text)
+	return err == nil && len(text) == len("2006-01") && at.Year() >= 2000 && at.Year() < 2100
 }
 
 // monthOf is the month that is asked for: the one before today's unless another is named.
@@ -339,7 +339,7 @@ func (v *view) obstacles(d *monthDetail) error {
 	}
 	print, err := v.fingerprint()
 	if d.State.IsCurrent && d.ObstacleState.IsCurrent {
-		d.Seen = print.key
+		d.Seen = print.seen()
 	}
 	return err
 }
@@ -450,7 +450,7 @@ func (s *Server) closeMonth(r *http.Request, who visitor) (to, said string, err 
 		if err != nil {
 			return err
 		}
-		if seen := r.PostFormValue("seen"); seen == "" || seen != print.key {
+		if seen := r.PostFormValue("seen"); seen == "" || seen != print.seen() {
 			return Refused("Something was loaded or decided after you looked. Look at the month again, and close it then.")
 		}
 		return nil
@@ -500,7 +500,7 @@ func (s *Server) patiently(r *http.Request, what string, who visitor, within tim
 	began := s.work.do(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
-		said, err := do(ctx)
+		said, err := survive(func() (string, error) { return do(ctx) })
 		var refused Refused
 		switch {
 		case err == nil:

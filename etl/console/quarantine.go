@@ -102,7 +102,9 @@ func around(body io.Reader, at jsontext.Pointer) (text, where string) {
 	if value == nil {
 		return "", ""
 	}
-	_ = value.Indent(jsontext.WithIndent("  ")) // it is valid
+	if indented(value) <= 4*mostShown {
+		_ = value.Indent(jsontext.WithIndent("  ")) // it is valid
+	}
 	return readable([]byte(clip(string(value), mostAround)), true), string(whole)
 }
 

@@ -189,7 +189,7 @@ func (v *view) body(id int64, most int64) (text []byte, cut bool, err error) {
 // readable indents JSON, with every digit and in its order; anything else is shown as it is.
 func readable(text []byte, cut bool) string {
 	var b bytes.Buffer
-	if !cut && json.Indent(&b, bytes.TrimPrefix(text, []byte("\ufeff")), "", "  ") == nil && b.Len() <= 4*mostShown {
+	if bare := bytes.TrimPrefix(text, []byte("\ufeff")); !cut && indented(bare) <= 4*mostShown && json.Indent(&b, bare, "", "  ") == nil {
 		text = b.Bytes()
 	}
 	if !utf8.Valid(text) {
@@ -201,4 +201,32 @@ func readable(text []byte, cut bool) string {
 		}
 		return r
 	}, string(text))
+}
+
+// indented is how many bytes a JSON text has at most when it is indented by two blanks: in one that is nested deep,
+// each comma may bring thousands.
+func indented(text []byte) (size int) {
+	depth, inString, escaped := 0, false, false
+	for _, c := range text {
+		size++
+		switch {
+		case escaped:
+			escaped = false
+		case inString:
+			escaped, inString = c == '\\', c != '"'
+		case c == '"':
+			inString = true
+		case c == '{' || c == '[':
+			depth++
+			size += 1 + 2*depth
+		case c == '}' || c == ']':
+			depth = max(depth-1, 0)
+			size += 1 + 2*depth
+		case c == ',':
+			size += 1 + 2*depth
+		case c == ':':
+			size++
+		}
+	}
+	return size
 }

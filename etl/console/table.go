@@ -380,17 +380,25 @@ func (t *table) each(v *view, values []string, sorted string, isDown bool, colum
 // csvWithin is how long a download may take.
 const csvWithin = 10 * time.Minute
 
+// patient waits for a reader as long as it takes something: who stops is let go, with the place and the transaction.
+type patient struct{ http.ResponseWriter }
+
+func (p *patient) Write(b []byte) (int, error) {
+	_ = http.NewResponseController(p.ResponseWriter).SetWriteDeadline(time.Now().Add(writeWithin))
+	return p.ResponseWriter.Write(b)
+}
+
 // download writes all rows of the table, in its order, as CSV: every column of the query, digit for digit.
 // A text that a spreadsheet would take for a formula gets an apostrophe in front.
 func (s *Server) download(t *table) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		values := t.values(r.URL.Query())
 		sorted, isDown := t.sorted(r.URL.Query().Get("sort"))
-		control := http.NewResponseController(w)
-		_ = control.SetWriteDeadline(time.Now().Add(csvWithin))
+		// The deadline of the server counts from the request, and the first row may take longer.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(csvWithin))
 		begun := false
-		err := s.read(r.Context(), csvWithin, func(_ context.Context, v *view) error {
-			out := csv.NewWriter(w)
+		err := s.readIn(r.Context(), csvWithin, s.downloads, func(_ context.Context, v *view) error {
+			out := csv.NewWriter(&patient{w})
 			var numeric []bool
 			head := func(columns []string, isNumeric []bool) error {
 				begun, numeric = true, isNumeric

@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -107,7 +108,7 @@ var errTries = errors.New("too many attempts")
 // there. After some wrong ones from an address it is not even looked at for a while; another address can
 // log in.
 func (d *directory) verify(name, password, address string) (bool, error) {
-	if !d.tries.allows(name, address) {
+	if !d.tries.begin(name, address) {
 		return false, errTries
 	}
 	d.gate <- struct{}{} // guessing shall not take the machine
@@ -118,7 +119,9 @@ func (d *directory) verify(name, password, address string) (bool, error) {
 		hash = d.none
 	}
 	right := bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && exists && len(password) <= mostPassword
-	d.tries.note(name, address, right)
+	if right {
+		d.tries.right(name, address)
+	}
 	return right, nil
 }
 
@@ -142,14 +145,15 @@ func (d *directory) remembers(name, password, address string) (bool, error) {
 	return right, err
 }
 
-// Limits of guessing: a name from an address.
+// Limits of guessing.
 const (
-	mostTries    = 5
-	triesWithin  = 15 * time.Minute
-	mostWatchers = 10_000
+	mostTries     = 5  // at a name from an address
+	mostTriesFrom = 50 // from an address, at whatever names
+	triesWithin   = 15 * time.Minute
+	mostWatchers  = 10_000
 )
 
-// limiter counts wrong passwords by name and address.
+// limiter counts passwords that were not right, by name and address and by address.
 type limiter struct {
 	mu    sync.Mutex
 	wrong map[[sha256.Size]byte]*attempts
@@ -157,8 +161,8 @@ type limiter struct {
 }
 
 type attempts struct {
-	n     int
-	since time.Time
+	n, most int
+	since   time.Time
 }
 
 func (l *limiter) clock() time.Time {
@@ -168,45 +172,75 @@ func (l *limiter) clock() time.Time {
 	return time.Now()
 }
 
-func limited(name, address string) [sha256.Size]byte {
-	return sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(name), name, address))
+// limited are the keys of a name from an address and of the address. Whoever has an IPv6 address has 2^64 of them, so
+// there the network counts.
+func limited(name, address string) (named, from [sha256.Size]byte) {
+	if a, err := netip.ParseAddr(address); err == nil {
+		if a = a.Unmap().WithZone(""); a.Is6() {
+			a = netip.PrefixFrom(a, 64).Masked().Addr()
+		}
+		address = a.String()
+	}
+	return sha256.Sum256(fmt.Appendf(nil, "%d %s %s", len(name), name, address)), sha256.Sum256([]byte(address))
 }
 
-func (l *limiter) allows(name, address string) bool {
+// begin tells whether a password may be looked at, and counts it as wrong until it is known to be right: guesses that
+// come at once are as many as those that come one by one.
+func (l *limiter) begin(name, address string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a := l.wrong[limited(name, address)]
-	return a == nil || a.n < mostTries || l.clock().Sub(a.since) >= triesWithin
+	named, from := limited(name, address)
+	now := l.clock()
+	a, b := l.find(named, mostTries, now), l.find(from, mostTriesFrom, now)
+	if a.n >= a.most || b.n >= b.most {
+		return false
+	}
+	l.makeRoom(now)
+	a.n++
+	b.n++
+	l.wrong[named], l.wrong[from] = a, b
+	return true
 }
 
-func (l *limiter) note(name, address string, right bool) {
+// right takes back that a password was wrong, and forgets what was wrong before it with the name.
+func (l *limiter) right(name, address string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key, now := limited(name, address), l.clock()
-	if right {
-		delete(l.wrong, key)
-		return
+	named, from := limited(name, address)
+	delete(l.wrong, named)
+	if b := l.wrong[from]; b != nil && b.n > 0 {
+		b.n--
 	}
-	if len(l.wrong) >= mostWatchers {
-		for k, a := range l.wrong {
-			if now.Sub(a.since) >= triesWithin {
-				delete(l.wrong, k)
-			}
-		}
-		if len(l.wrong) >= mostWatchers { // somebody with very many names or addresses: forget all
-			l.wrong = nil
-		}
+}
+
+func (l *limiter) find(key [sha256.Size]byte, most int, now time.Time) *attempts {
+	if a := l.wrong[key]; a != nil && now.Sub(a.since) < triesWithin {
+		return a
 	}
+	return &attempts{most: most, since: now}
+}
+
+// makeRoom keeps who has very many names or addresses from filling the memory. Whoever is stopped stays stopped as
+// long as that is possible.
+func (l *limiter) makeRoom(now time.Time) {
 	if l.wrong == nil {
 		l.wrong = map[[sha256.Size]byte]*attempts{}
 	}
-	a := l.wrong[key]
-	if a == nil || now.Sub(a.since) >= triesWithin {
-		a = &attempts{}
-		l.wrong[key] = a
+	const two = 2 // are added
+	for _, goes := range []func(*attempts) bool{
+		func(a *attempts) bool { return now.Sub(a.since) >= triesWithin },
+		func(a *attempts) bool { return a.n < a.most },
+		func(*attempts) bool { return true },
+	} {
+		if len(l.wrong)+two <= mostWatchers {
+			return
+		}
+		for key, a := range l.wrong {
+			if goes(a) {
+				delete(l.wrong, key)
+			}
+		}
 	}
-	a.n++
-	a.since = now
 }
 
 // Life of a session.
@@ -214,6 +248,7 @@ const (
 	sessionFor  = 12 * time.Hour
 	sessionIdle = time.Hour
 	mostOpen    = 1000
+	mostOwn     = 20 // of one user, so that nobody logs all others out
 )
 
 // sessions are who is logged in at this process. A restart logs everybody out.
@@ -248,18 +283,28 @@ func (s *sessions) begin(user string) string {
 	if s.open == nil {
 		s.open = map[[sha256.Size]byte]*login{}
 	}
-	if len(s.open) >= mostOpen {
-		var oldest [sha256.Size]byte
-		for key, l := range s.open {
-			if l.over(now) {
-				delete(s.open, key)
-			} else if o := s.open[oldest]; o == nil || l.seen.Before(o.seen) {
-				oldest = key
+	var oldest, oldestOwn [sha256.Size]byte
+	own := 0
+	for key, l := range s.open {
+		if l.over(now) {
+			delete(s.open, key)
+			continue
+		}
+		if o := s.open[oldest]; o == nil || l.seen.Before(o.seen) {
+			oldest = key
+		}
+		if l.user == user {
+			own++
+			if o := s.open[oldestOwn]; o == nil || l.seen.Before(o.seen) {
+				oldestOwn = key
 			}
 		}
-		if len(s.open) >= mostOpen {
-			delete(s.open, oldest)
-		}
+	}
+	switch {
+	case own >= mostOwn:
+		delete(s.open, oldestOwn)
+	case len(s.open) >= mostOpen:
+		delete(s.open, oldest)
 	}
 	s.open[sha256.Sum256([]byte(id))] = &login{user, now, now}
 	return id
