@@ -277,6 +277,36 @@ func TestMonthInABrowser(t *testing.T) {
 		t.Errorf("%d lines are drawn, want 5", n)
 	}
 
+	settled("/month?month=" + month)
+	total := b.text("#content table tbody")
+	settled("/month/close?month=" + month)
+	hasObstacles := ask(b, "obstacles", chromedp.Evaluate[bool](`document.querySelector('input[name="accepted"]') !== null`))
+	if hasObstacles {
+		b.do("accept", chromedp.Click(chromedp.CSS(`input[name="accepted"]`)), chromedp.SendKeys(chromedp.CSS(`input[name="reason"]`), "a test"))
+	}
+	if !ask(b, "form", chromedp.Evaluate[bool](`document.querySelector('form.action[action="/month/close"]') !== null`)) {
+		t.Fatalf("it cannot be closed:\n%s", b.text("#content"))
+	}
+	b.do("close", chromedp.Click(chromedp.CSS(`form.action[action="/month/close"] button`)), chromedp.WaitVisible(chromedp.CSS(`.said`)))
+	if got := b.text(".said"); !strings.HasPrefix(got, "Closed "+month+", version 1") {
+		t.Fatalf("close: %q", got)
+	}
+	settled("/month?month=" + month)
+	if got := b.text("#state + .verdict"); !strings.Contains(got, "Closed: version 1, by the console") {
+		t.Errorf("state: %q", got)
+	}
+	if text := b.text("#content"); total != "" && !strings.Contains(text, strings.Fields(total)[1]) {
+		t.Errorf("totals %q are not those that were closed:\n%s", total, text)
+	}
+	if got := w.value(`select closed_by || ' ' || coalesce(reason, '') from billing.close`); got != "the console "+map[bool]string{true: "a test"}[hasObstacles] {
+		t.Errorf("kept: %q", got)
+	}
+	settled("/month/close?month=" + month)
+	b.do("reopen", chromedp.SendKeys(chromedp.CSS(`input[name="reason"]`), "wrong rates"), chromedp.Click(chromedp.CSS(`form.action[action="/month/reopen"] button`)), chromedp.WaitVisible(chromedp.CSS(`.said`)))
+	if got := w.value(`select reopened_by || ' ' || reason from billing.reopen`); got != "the console wrong rates" {
+		t.Errorf("reopened: %q", got)
+	}
+
 	for _, path := range []string{"/coverage", "/consumption", "/month?month=" + month, "/month/close?month=" + month} {
 		settled(path)
 		b.keyboard(path)

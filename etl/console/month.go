@@ -460,11 +460,17 @@ func (s *Server) closeMonth(r *http.Request, who visitor) (to, said string, err 
 }
 
 func (s *Server) reopenMonth(r *http.Request, who visitor) (to, said string, err error) {
-	return s.decideMonth(r, who, func(_, reason string) error {
+	return s.decideMonth(r, who, func(month, reason string) error {
 		if reason == "" {
 			return Refused("Say why it is reopened: whoever asks later shall know.")
 		}
-		return nil
+		return s.read(r.Context(), pageWithin, func(_ context.Context, v *view) error {
+			closed, found, err := v.one(`select version from billing.close where link = billing.closed_link($1)`, month)
+			if err == nil && (!found || closed["version"].Text != r.PostFormValue("version")) {
+				return Refused("It was closed or reopened after you looked. Look at the month again, and reopen it then.")
+			}
+			return err
+		})
 	}, func(ctx context.Context, month, reason string) (string, error) {
 		return s.cfg.Finance.Reopen(ctx, month, who.person(), reason)
 	})
@@ -536,7 +542,13 @@ func (s *Server) monthFile(name, kind string, write func(Finance) func(context.C
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(csvWithin))
 		ctx, cancel := context.WithTimeout(r.Context(), csvWithin)
 		defer cancel()
-		out := &late{w: w, begin: func() {
+		select {
+		case s.downloads <- struct{}{}:
+			defer func() { <-s.downloads }()
+		case <-ctx.Done():
+			return
+		}
+		out := &late{w: &patient{w}, begin: func() {
 			w.Header().Set("Content-Type", kind)
 			w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", fmt.Sprintf(name, month)))
 		}}
