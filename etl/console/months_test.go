@@ -55,8 +55,7 @@ func (l ledger) FOCUS(_ context.Context, w io.Writer, month string) error {
 // grownHouse is a console over two customers of fifty levels each, and 27 products.
 func grownHouse(t *testing.T, change func(*Config)) *house {
 	t.Helper()
-	var h *house
-	h = houseOver(t, func(cfg *Config) {
+	h := houseOver(t, func(cfg *Config) {
 		cfg.Now, cfg.Finance = func() time.Time { return grownNow }, ledger{cfg.Loads.(*deeds), Match{}}
 		if change != nil {
 			change(cfg)
