@@ -173,9 +173,17 @@ func matchTable(m billing.Match) warehouse.Table {
 		t.Numeric = append(t.Numeric, slices.Contains(numeric, name))
 	}
 	for _, l := range m.Lines {
+		// Without a line there is no amount, which is not that it is nothing.
+		invoiced, owed := "", ""
+		if l.InvoiceLines > 0 {
+			invoiced = money(l.InvoiceAmount, l.Currency)
+		}
+		if l.StatementLines > 0 && l.Currency != "" {
+			owed = money(l.StatementAmount, l.Currency)
+		}
 		row := []string{m.Period.String(), l.PeriodStart.String(), l.PeriodEnd.String(), l.Source, l.CustomerID, l.Account, l.SubscriptionNumber, l.Item, l.Charge,
-			strings.Join(l.Invoices, " "), strconv.Itoa(l.InvoiceLines), digits(l.InvoiceQuantity), digits(l.InvoicePrice), money(l.InvoiceAmount, l.Currency),
-			digits(l.StatementQuantity), digits(l.StatementPrice), money(l.StatementAmount, l.Currency), digits(l.RecomputedQuantity), digits(l.RecomputedAmount),
+			strings.Join(l.Invoices, " "), strconv.Itoa(l.InvoiceLines), digits(l.InvoiceQuantity), digits(l.InvoicePrice), invoiced,
+			digits(l.StatementQuantity), digits(l.StatementPrice), owed, digits(l.RecomputedQuantity), digits(l.RecomputedAmount),
 			money(l.Difference, l.Currency), l.Currency, string(l.Cause), l.Detail, l.State}
 		null := make([]bool, len(row))
 		for i, name := range t.Columns {

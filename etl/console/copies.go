@@ -50,7 +50,7 @@ type copied struct {
 }
 
 const (
-	mostCopies = 8
+	mostCopies = 24
 	mostMaking = 3 // at a time, of which all but one wait: nobody shall be kept from a month by those who ask for others
 	copyWithin = 10 * time.Minute
 	copyRest   = 3 // times as long as it took, it is left alone when somebody loads all the time

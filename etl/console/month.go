@@ -21,7 +21,7 @@ func isMonth(text string) bool {
 
 // monthOf is the month that is asked for: the one before today's unless another is named.
 func (v *view) monthOf() string {
-	if month := v.r.URL.Query().Get("month"); isMonth(month) {
+	if month := strings.TrimSpace(v.r.URL.Query().Get("month")); isMonth(month) {
 		return month
 	}
 	return v.s.lastMonth()
@@ -511,7 +511,9 @@ func (s *Server) patiently(r *http.Request, what string, who visitor, within tim
 		switch {
 		case err == nil:
 			s.cfg.Log.Info("done for the console", "what", what, "by", who.person(), "said", said)
-		case !errors.As(err, &refused):
+		case errors.As(err, &refused): // the browser may have gone
+			s.cfg.Log.Warn("refused for the console", "what", what, "by", who.person(), "why", string(refused))
+		default:
 			s.cfg.Log.Error("not done", "what", what, "by", who.person(), "error", err)
 			err = Refused("It could not be done: the log has the cause.")
 		}
