@@ -244,6 +244,7 @@ func TestMonthInABrowser(t *testing.T) {
 		insert into billing.rate (vendor, item, charge, is_waiver, unit_price, currency, valid_from, source, known_since)
 		values ('keystone', '', 'committed', false, 12.5, 'EUR', '2026-01-01', 'test', '2026-01-01') returning 1
 	) select count(*)::text from r`)
+	w.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-05-10'`) // so that something stands against closing
 	b := newBrowser(t, "http://"+w.shownConsole().Addr())
 	const month, before, from = "2026-05", "2026-04", "2026-04-01"
 	settled := func(path string) {

@@ -96,12 +96,12 @@ func (s *session) dismiss(ctx context.Context, id int64, who, reason string) err
 type finance struct{ *billing.Billing }
 
 // Close is `meterhouse close`.
-func (f finance) Close(ctx context.Context, month, who, reason string) (said string, err error) {
+func (f finance) Close(ctx context.Context, month, who, reason string, obstacles []string) (said string, err error) {
 	period, err := billing.ParsePeriod(month)
 	if err != nil {
 		return "", err
 	}
-	c, err := f.Billing.Close(ctx, period, billing.CloseOptions{By: who, Reason: reason})
+	c, err := f.Billing.Close(ctx, period, billing.CloseOptions{By: who, Reason: reason, Seen: obstacles})
 	if err != nil {
 		return "", forPeople(err)
 	}
@@ -137,6 +137,8 @@ func forPeople(err error) error {
 		return console.Refused(strings.Join(all, "; "))
 	case errors.Is(err, billing.ErrNotClosed):
 		return console.Refused("The month is not closed.")
+	case errors.Is(err, billing.ErrChanged):
+		return console.Refused("Other things stand against it than were shown: look at the month again.")
 	case errors.Is(err, billing.ErrRaced):
 		return console.Refused("Another close or reopening came first: look at the month again.")
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +18,9 @@ var ErrRaced = errors.New("another close or reopening came first")
 
 // ErrNotClosed is the reopening of a month that is open.
 var ErrNotClosed = errors.New("the month is not closed")
+
+// ErrChanged is a close of a month against which other things stand than somebody looked at.
+var ErrChanged = errors.New("other things stand against it than were looked at")
 
 // RefusedError is a close that something stands against.
 type RefusedError struct {
@@ -44,11 +48,16 @@ type Obstacle struct {
 	IsAcceptable bool // with a reason
 }
 
+func (o Obstacle) String() string { return o.Kind + ": " + o.About }
+
 // CloseOptions say how a month is closed.
 type CloseOptions struct {
 	By     string // the person
 	Reason string // why obstacles are accepted; empty: they are not
 	Plan   bool   // find out what would be closed, and change nothing
+	// The obstacles that somebody looked at, as texts: others are ErrChanged. Nil: all that can be accepted
+	// are, whether seen or not.
+	Seen []string
 }
 
 // Closing is what was closed, or would be.
@@ -89,7 +98,10 @@ func (b *Billing) Close(ctx context.Context, period Period, o CloseOptions) (c C
 			if o.Reason == "" || !found.IsAcceptable {
 				refused.Obstacles = append(refused.Obstacles, found)
 			}
-			accepted = append(accepted, found.Kind+": "+found.About)
+			accepted = append(accepted, found.String())
+		}
+		if o.Seen != nil && !slices.Equal(slices.Sorted(slices.Values(accepted)), slices.Sorted(slices.Values(o.Seen))) {
+			return nil, ErrChanged
 		}
 		if len(refused.Obstacles) > 0 && !o.Plan {
 			return nil, refused

@@ -227,6 +227,33 @@ func TestCloseByHand(t *testing.T) {
 	o.want(`select format('%s %s %s %s', period, version, reopened_by, reason) from billing.reopen`, "2026-02 1 jane a test")
 }
 
+// Whoever accepts what stands against a close accepts what was shown, and nothing that came since.
+func TestCloseOfWhatWasSeen(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-02-10'`)
+	accept := CloseOptions{By: "jane", Reason: "lost", Seen: []string{}}
+	var refused *RefusedError
+	if _, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane"}); !errors.As(err, &refused) || len(refused.Obstacles) != 1 {
+		t.Fatalf("got %v, want one obstacle", err)
+	}
+	if _, err := o.Close(t.Context(), month("2026-02"), accept); !errors.Is(err, ErrChanged) {
+		t.Errorf("nothing was shown: got %v", err)
+	}
+	accept.Seen = []string{refused.Obstacles[0].String()}
+	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-02-20'`)
+	if _, err := o.Close(t.Context(), month("2026-02"), accept); !errors.Is(err, ErrChanged) {
+		t.Errorf("another day is lost since: got %v", err)
+	}
+	if _, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane"}); !errors.As(err, &refused) {
+		t.Fatal(err)
+	}
+	accept.Seen = []string{refused.Obstacles[0].String()}
+	if _, err := o.Close(t.Context(), month("2026-02"), accept); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCloseRefuses(t *testing.T) {
 	t.Parallel()
 	o := closable(t)

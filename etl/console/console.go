@@ -73,7 +73,8 @@ type Status struct {
 // Finance is what people do about a month (YYYY-MM) beyond looking at it.
 type Finance interface {
 	// Close freezes a month for a person. A reason accepts what stands against it and can be accepted.
-	Close(ctx context.Context, month, who, reason string) (said string, err error)
+	// Obstacles are those that were shown, as "kind: about": when others stand against it by then, it is refused.
+	Close(ctx context.Context, month, who, reason string, obstacles []string) (said string, err error)
 	// Reopen takes its close out of force.
 	Reopen(ctx context.Context, month, who, reason string) (said string, err error)
 	// Match compares the imported invoices with the statement.

@@ -442,6 +442,8 @@ func reasonOf(r *http.Request) string {
 const closeWithin = 30 * time.Minute
 
 func (s *Server) closeMonth(r *http.Request, who visitor) (to, said string, err error) {
+	_ = r.ParseForm() // done already, with the token
+	obstacles := append([]string{}, r.PostForm["obstacle"]...)
 	return s.decideMonth(r, who, func(month, reason string) error {
 		if r.PostFormValue("obstacles") != "" && (reason == "" || r.PostFormValue("accepted") != "yes") {
 			return Refused("Accept what stands against it and say why: whoever asks later shall know.")
@@ -455,7 +457,7 @@ func (s *Server) closeMonth(r *http.Request, who visitor) (to, said string, err 
 		}
 		return nil
 	}, func(ctx context.Context, month, reason string) (string, error) {
-		return s.cfg.Finance.Close(ctx, month, who.person(), reason)
+		return s.cfg.Finance.Close(ctx, month, who.person(), reason, obstacles)
 	})
 }
 

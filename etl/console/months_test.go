@@ -29,7 +29,7 @@ type ledger struct {
 	match Match
 }
 
-func (l ledger) Close(_ context.Context, month, who, reason string) (string, error) {
+func (l ledger) Close(_ context.Context, month, who, reason string, _ []string) (string, error) {
 	return "Closed " + month + ".", l.note("close %s by %s: %s", month, who, reason)
 }
 
