@@ -102,13 +102,7 @@ func printMatch(w io.Writer, f format, m billing.Match, all bool) error {
 		if l.Source == "wolkvox" {
 			customer = l.Account
 		}
-		invoiced, owed := "", ""
-		if l.InvoiceLines > 0 {
-			invoiced = money(l.InvoiceAmount, l.Currency)
-		}
-		if l.StatementLines > 0 && l.Currency != "" {
-			owed = money(l.StatementAmount, l.Currency)
-		}
+		invoiced, owed := bothAmounts(l)
 		t.Rows = append(t.Rows, []string{customer, l.SubscriptionNumber, l.Item, l.Charge, strings.Join(l.Invoices, " "), invoiced, owed,
 			digits(l.RecomputedAmount), money(l.Difference, l.Currency), l.Currency, string(l.Cause), l.Detail})
 	}
@@ -173,14 +167,7 @@ func matchTable(m billing.Match) warehouse.Table {
 		t.Numeric = append(t.Numeric, slices.Contains(numeric, name))
 	}
 	for _, l := range m.Lines {
-		// Without a line there is no amount, which is not that it is nothing.
-		invoiced, owed := "", ""
-		if l.InvoiceLines > 0 {
-			invoiced = money(l.InvoiceAmount, l.Currency)
-		}
-		if l.StatementLines > 0 && l.Currency != "" {
-			owed = money(l.StatementAmount, l.Currency)
-		}
+		invoiced, owed := bothAmounts(l)
 		row := []string{m.Period.String(), l.PeriodStart.String(), l.PeriodEnd.String(), l.Source, l.CustomerID, l.Account, l.SubscriptionNumber, l.Item, l.Charge,
 			strings.Join(l.Invoices, " "), strconv.Itoa(l.InvoiceLines), digits(l.InvoiceQuantity), digits(l.InvoicePrice), invoiced,
 			digits(l.StatementQuantity), digits(l.StatementPrice), owed, digits(l.RecomputedQuantity), digits(l.RecomputedAmount),
@@ -192,6 +179,18 @@ func matchTable(m billing.Match) warehouse.Table {
 		t.Rows, t.Null = append(t.Rows, row), append(t.Null, null)
 	}
 	return t
+}
+
+// bothAmounts are what the invoice and the statement come to. Without a line there is no amount, which is not
+// that it is nothing.
+func bothAmounts(l billing.MatchLine) (invoiced, owed string) {
+	if l.InvoiceLines > 0 {
+		invoiced = money(l.InvoiceAmount, l.Currency)
+	}
+	if l.StatementLines > 0 && l.Currency != "" {
+		owed = money(l.StatementAmount, l.Currency)
+	}
+	return invoiced, owed
 }
 
 // money is an amount with the decimals of its currency, or more where it has more.
