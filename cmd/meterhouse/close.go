@@ -201,7 +201,7 @@ may be closed meanwhile: what they adjusted of it is taken back in the open mont
 			return err
 		}
 		defer s.close(&err)
-		r, err := billing.New(s.wh.Pool(), a.now).Reopen(cmd.Context(), period, or(strings.TrimSpace(by), a.person()), reason)
+		r, err := billing.New(s.wh.Pool(), a.now).Reopen(cmd.Context(), period, billing.ReopenOptions{By: or(strings.TrimSpace(by), a.person()), Reason: reason})
 		if err != nil {
 			return asRefusal(err)
 		}

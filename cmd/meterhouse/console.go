@@ -96,12 +96,13 @@ func (s *session) dismiss(ctx context.Context, id int64, who, reason string) err
 type finance struct{ *billing.Billing }
 
 // Close is `meterhouse close`.
-func (f finance) Close(ctx context.Context, month, who, reason string, obstacles []string) (said string, err error) {
+func (f finance) Close(ctx context.Context, month, who, reason string, shown console.Shown) (said string, err error) {
 	period, err := billing.ParsePeriod(month)
 	if err != nil {
 		return "", err
 	}
-	c, err := f.Billing.Close(ctx, period, billing.CloseOptions{By: who, Reason: reason, Seen: obstacles})
+	seen := billing.Seen(shown)
+	c, err := f.Billing.Close(ctx, period, billing.CloseOptions{By: who, Reason: reason, Seen: &seen})
 	if err != nil {
 		return "", forPeople(err)
 	}
@@ -113,12 +114,12 @@ func (f finance) Close(ctx context.Context, month, who, reason string, obstacles
 }
 
 // Reopen is `meterhouse reopen`.
-func (f finance) Reopen(ctx context.Context, month, who, reason string) (said string, err error) {
+func (f finance) Reopen(ctx context.Context, month, who, reason string, version int) (said string, err error) {
 	period, err := billing.ParsePeriod(month)
 	if err != nil {
 		return "", err
 	}
-	r, err := f.Billing.Reopen(ctx, period, who, reason)
+	r, err := f.Billing.Reopen(ctx, period, billing.ReopenOptions{By: who, Reason: reason, Seen: version})
 	if err != nil {
 		return "", forPeople(err)
 	}
@@ -128,6 +129,7 @@ func (f finance) Reopen(ctx context.Context, month, who, reason string) (said st
 // forPeople says in words of the console what stands against closing or reopening.
 func forPeople(err error) error {
 	var refused *billing.RefusedError
+	var changed *billing.ChangedError
 	switch {
 	case errors.As(err, &refused):
 		var all []string
@@ -137,8 +139,8 @@ func forPeople(err error) error {
 		return console.Refused(strings.Join(all, "; "))
 	case errors.Is(err, billing.ErrNotClosed):
 		return console.Refused("The month is not closed.")
-	case errors.Is(err, billing.ErrChanged):
-		return console.Refused("Other things stand against it than were shown: look at the month again.")
+	case errors.As(err, &changed):
+		return console.Refused("It changed after you looked: " + strings.Join(changed.Changes, "; ") + ". Look at the month again.")
 	case errors.Is(err, billing.ErrRaced):
 		return console.Refused("Another close or reopening came first: look at the month again.")
 	}

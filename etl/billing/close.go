@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,8 +20,14 @@ var ErrRaced = errors.New("another close or reopening came first")
 // ErrNotClosed is the reopening of a month that is open.
 var ErrNotClosed = errors.New("the month is not closed")
 
-// ErrChanged is a close of a month against which other things stand than somebody looked at.
-var ErrChanged = errors.New("other things stand against it than were looked at")
+// ChangedError is a close or reopening of something else than somebody looked at.
+type ChangedError struct {
+	Changes []string // such as "total: USD 12.50 instead of USD 12.00"
+}
+
+func (e *ChangedError) Error() string {
+	return "it is not what was looked at: " + strings.Join(e.Changes, "; ")
+}
 
 // RefusedError is a close that something stands against.
 type RefusedError struct {
@@ -55,9 +62,54 @@ type CloseOptions struct {
 	By     string // the person
 	Reason string // why obstacles are accepted; empty: they are not
 	Plan   bool   // find out what would be closed, and change nothing
-	// The obstacles that somebody looked at, as texts: others are ErrChanged. Nil: all that can be accepted
-	// are, whether seen or not.
-	Seen []string
+	Seen   *Seen  // what somebody looked at: anything else is a ChangedError; nil: nobody did
+}
+
+// Seen is what a close would freeze, and what stands against it, as somebody was shown it.
+type Seen struct {
+	Obstacles        []string // as texts, in any order
+	Lines            int
+	Provisional      int
+	Totals           string
+	Adjustments      int
+	AdjustmentTotals string
+}
+
+// against tells how what is closed differs.
+func (s *Seen) against(c Closing) (changes []string) {
+	is, was := map[string]bool{}, map[string]bool{}
+	for _, text := range s.Obstacles {
+		was[text] = true
+	}
+	for _, o := range c.Obstacles {
+		if is[o.String()] = true; !was[o.String()] {
+			changes = append(changes, "stands against it now: "+o.String())
+		}
+	}
+	for _, text := range slices.Sorted(maps.Keys(was)) {
+		if !is[text] {
+			changes = append(changes, "stands against it no more: "+text)
+		}
+	}
+	for _, figure := range []struct {
+		name    string
+		is, was any
+	}{
+		{"lines", c.Lines, s.Lines}, {"provisional lines", c.Provisional, s.Provisional}, {"total", c.Totals, s.Totals},
+		{"adjustments of earlier months", c.Adjustments, s.Adjustments}, {"total of adjustments", c.AdjustmentTotals, s.AdjustmentTotals},
+	} {
+		if figure.is != figure.was {
+			changes = append(changes, fmt.Sprintf("%s: %v instead of %v", figure.name, orNone(figure.is), orNone(figure.was)))
+		}
+	}
+	return changes
+}
+
+func orNone(figure any) any {
+	if figure == "" {
+		return "none"
+	}
+	return figure
 }
 
 // Closing is what was closed, or would be.
@@ -79,8 +131,8 @@ type Closing struct {
 
 // Close freezes a month: its lines, the days behind them and, when it is the open one, the adjustments
 // of months that were closed before, all of one snapshot and in one transaction. What stands against it is
-// a RefusedError, unless it can be accepted and a reason is given. Of two closers one wins and the other
-// has ErrRaced.
+// a RefusedError, unless it can be accepted and a reason is given. What somebody looked at is compared with what
+// is frozen, in the same snapshot. Of two closers one wins and the other has ErrRaced.
 func (b *Billing) Close(ctx context.Context, period Period, o CloseOptions) (c Closing, err error) {
 	c.Period = period
 	err = b.extend(ctx, o.Plan, func(tx pgx.Tx, link int64, now time.Time, role string) (hash []byte, err error) {
@@ -99,9 +151,6 @@ func (b *Billing) Close(ctx context.Context, period Period, o CloseOptions) (c C
 				refused.Obstacles = append(refused.Obstacles, found)
 			}
 			accepted = append(accepted, found.String())
-		}
-		if o.Seen != nil && !slices.Equal(slices.Sorted(slices.Values(accepted)), slices.Sorted(slices.Values(o.Seen))) {
-			return nil, ErrChanged
 		}
 		if len(refused.Obstacles) > 0 && !o.Plan {
 			return nil, refused
@@ -133,6 +182,11 @@ func (b *Billing) Close(ctx context.Context, period Period, o CloseOptions) (c C
 			from billing.closed_line where link = $1 and kind = 'statement'`, link).Scan(&c.Unpriced, &c.Provisional); err != nil {
 			return nil, err
 		}
+		if o.Seen != nil {
+			if changes := o.Seen.against(c); len(changes) > 0 {
+				return nil, &ChangedError{changes}
+			}
+		}
 		if hash, err = appendLink(ctx, tx, link, "close", period, now); err != nil {
 			return nil, err
 		}
@@ -154,10 +208,17 @@ type Reopening struct {
 	Hash    string // of the chain with it
 }
 
+// ReopenOptions say how a month is reopened.
+type ReopenOptions struct {
+	By     string // the person
+	Reason string
+	Seen   int // the version that somebody looked at: another one is a ChangedError; 0: nobody did
+}
+
 // Reopen takes the close of a month out of force. What was frozen stays; the next close is another version.
 // A month may be reopened while later ones are closed: it shows what is now, and what they adjusted of it is
-// taken back as an adjustment of the open month.
-func (b *Billing) Reopen(ctx context.Context, period Period, by, reason string) (r Reopening, err error) {
+// taken back as an adjustment of the open month. Of two who reopen or close one wins and the other has ErrRaced.
+func (b *Billing) Reopen(ctx context.Context, period Period, o ReopenOptions) (r Reopening, err error) {
 	r.Period = period
 	err = b.extend(ctx, false, func(tx pgx.Tx, link int64, now time.Time, _ string) (hash []byte, err error) {
 		r.Link = link
@@ -166,12 +227,14 @@ func (b *Billing) Reopen(ctx context.Context, period Period, by, reason string) 
 			select $1, c.period, c.version, $3, $4, session_user, $5
 			from billing.close as c
 			where c.link = billing.closed_link($2)
-			returning version`, link, period.String(), now, by, reason).Scan(&r.Version)
-		if errors.Is(err, pgx.ErrNoRows) {
+			returning version`, link, period.String(), now, o.By, o.Reason).Scan(&r.Version)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
 			return nil, ErrNotClosed
-		}
-		if err != nil {
+		case err != nil:
 			return nil, err
+		case o.Seen != 0 && o.Seen != r.Version:
+			return nil, &ChangedError{[]string{fmt.Sprintf("version: %d instead of %d", r.Version, o.Seen)}}
 		}
 		hash, err = appendLink(ctx, tx, link, "reopen", period, now)
 		r.Hash = hex.EncodeToString(hash)

@@ -44,7 +44,7 @@ func (o *office) close(period, reason string) Closing {
 
 func (o *office) reopen(period string) {
 	o.t.Helper()
-	if _, err := o.Reopen(o.t.Context(), month(period), "jane", "a test"); err != nil {
+	if _, err := o.Reopen(o.t.Context(), month(period), ReopenOptions{By: "jane", Reason: "a test"}); err != nil {
 		o.t.Fatal(err)
 	}
 }
@@ -212,7 +212,7 @@ func TestCloseByHand(t *testing.T) {
 	// February is opened: it shows what is now, and what March adjusted is taken back.
 	o.reopen("2026-02")
 	o.whole("reopened")
-	if _, err := o.Reopen(t.Context(), month("2026-02"), "jane", "again"); !errors.Is(err, ErrNotClosed) {
+	if _, err := o.Reopen(t.Context(), month("2026-02"), ReopenOptions{By: "jane", Reason: "again"}); !errors.Is(err, ErrNotClosed) {
 		t.Errorf("reopening twice: got %v", err)
 	}
 	if got := strings.Join(o.adjustments(), "\n"); !strings.Contains(got, "2026-04 2026-02 2026-02-10 Extreme committed -1 -10.01 USD reopened 04-04 09:00 open") {
@@ -227,30 +227,66 @@ func TestCloseByHand(t *testing.T) {
 	o.want(`select format('%s %s %s %s', period, version, reopened_by, reason) from billing.reopen`, "2026-02 1 jane a test")
 }
 
-// Whoever accepts what stands against a close accepts what was shown, and nothing that came since.
+// Whoever closes closes what was shown, and nothing that came since: neither other figures nor other gaps.
 func TestCloseOfWhatWasSeen(t *testing.T) {
 	t.Parallel()
 	o := closable(t)
+	look := func(period string) *Seen {
+		t.Helper()
+		plan, err := o.Close(t.Context(), month(period), CloseOptions{By: "jane", Reason: "lost", Plan: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := &Seen{Lines: plan.Lines, Provisional: plan.Provisional, Totals: plan.Totals, Adjustments: plan.Adjustments, AdjustmentTotals: plan.AdjustmentTotals}
+		for _, found := range plan.Obstacles {
+			seen.Obstacles = append(seen.Obstacles, found.String())
+		}
+		return seen
+	}
+	differs := func(period, what string, seen *Seen, want ...string) {
+		t.Helper()
+		var changed *ChangedError
+		_, err := o.Close(t.Context(), month(period), CloseOptions{By: "jane", Reason: "lost", Seen: seen})
+		if !errors.As(err, &changed) || !slices.Equal(changed.Changes, want) {
+			t.Errorf("%s: got %v, want %q", what, err, want)
+		}
+	}
 	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-02-10'`)
-	accept := CloseOptions{By: "jane", Reason: "lost", Seen: []string{}}
-	var refused *RefusedError
-	if _, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane"}); !errors.As(err, &refused) || len(refused.Obstacles) != 1 {
-		t.Fatalf("got %v, want one obstacle", err)
+	seen := look("2026-02")
+	if len(seen.Obstacles) != 1 || seen.Provisional != 2 {
+		t.Fatalf("%+v", seen)
 	}
-	if _, err := o.Close(t.Context(), month("2026-02"), accept); !errors.Is(err, ErrChanged) {
-		t.Errorf("nothing was shown: got %v", err)
-	}
-	accept.Seen = []string{refused.Obstacles[0].String()}
+	const one = "missing: 1 days of levels without figures, 2026-02-10 to 2026-02-10, such as of C-1 A-1 Extreme"
+	nothing := *seen
+	nothing.Obstacles = nil
+	differs("2026-02", "nothing was shown", &nothing, "stands against it now: "+one)
 	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-02-20'`)
-	if _, err := o.Close(t.Context(), month("2026-02"), accept); !errors.Is(err, ErrChanged) {
-		t.Errorf("another day is lost since: got %v", err)
+	differs("2026-02", "another day is lost since", seen,
+		"stands against it now: missing: 2 days of levels without figures, 2026-02-10 to 2026-02-20, such as of C-1 A-1 Extreme", "stands against it no more: "+one,
+		"total: USD 1044.33 instead of USD 1046.00")
+	seen = look("2026-02")
+	o.price("keystone/////committed 10.02 USD 2026-01-01", "keystone/////burst 3.333 USD 2026-01-01")
+	differs("2026-02", "another price", seen, "total: USD 1045.33 instead of USD 1044.33")
+	if c, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane", Reason: "lost", Seen: look("2026-02")}); err != nil || c.Totals != "USD 1045.33" {
+		t.Errorf("%+v, %v", c, err)
 	}
-	if _, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane"}); !errors.As(err, &refused) {
-		t.Fatal(err)
+	// What is adjusted is frozen too.
+	seen = look("2026-03")
+	o.clock("2026-04-03T09:00:00Z")
+	o.change("restated", "2026-02-11", "accrued_sum_tib = 0.75")
+	differs("2026-03", "a closed month changed", seen, "adjustments of earlier months: 1 instead of 0", "total of adjustments: USD 0.83 instead of none")
+	if c, err := o.Close(t.Context(), month("2026-03"), CloseOptions{By: "jane", Seen: look("2026-03")}); err != nil || c.Adjustments != 1 {
+		t.Errorf("%+v, %v", c, err)
 	}
-	accept.Seen = []string{refused.Obstacles[0].String()}
-	if _, err := o.Close(t.Context(), month("2026-02"), accept); err != nil {
-		t.Error(err)
+	// A reopening is of the version that was looked at.
+	o.reopen("2026-02")
+	o.close("2026-02", "lost")
+	var changed *ChangedError
+	if _, err := o.Reopen(t.Context(), month("2026-02"), ReopenOptions{By: "jane", Reason: "a test", Seen: 1}); !errors.As(err, &changed) || changed.Changes[0] != "version: 2 instead of 1" {
+		t.Errorf("another version: %v", err)
+	}
+	if r, err := o.Reopen(t.Context(), month("2026-02"), ReopenOptions{By: "jane", Reason: "a test", Seen: 2}); err != nil || r.Version != 2 {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 
@@ -531,7 +567,7 @@ func TestRolesOfClosedMonths(t *testing.T) {
 		if _, err := other.Close(t.Context(), month("2026-03"), CloseOptions{By: "joe"}); err == nil || !strings.Contains(err.Error(), "want the rights of meterhouse_closer") {
 			t.Errorf("%s closes: got %v", name, err)
 		}
-		if _, err := other.Reopen(t.Context(), month("2026-02"), "joe", "why not"); err == nil || !strings.Contains(err.Error(), "want the rights of meterhouse_closer") {
+		if _, err := other.Reopen(t.Context(), month("2026-02"), ReopenOptions{By: "joe", Reason: "why not"}); err == nil || !strings.Contains(err.Error(), "want the rights of meterhouse_closer") {
 			t.Errorf("%s reopens: got %v", name, err)
 		}
 	}
@@ -598,7 +634,7 @@ func TestCloseWhoseCommitIsCut(t *testing.T) {
 				}
 			}
 			armed.Store(true)
-			r, err := far.Reopen(t.Context(), month("2026-02"), "jane", "a test")
+			r, err := far.Reopen(t.Context(), month("2026-02"), ReopenOptions{By: "jane", Reason: "a test"})
 			if reopened := o.rows(`select encode(hash, 'hex') from billing.chain where link = 2`); (len(reopened) == 1) != (err == nil) || err == nil && reopened[0] != r.Hash {
 				t.Errorf("reopening told %v, %v; the chain has %q", r.Hash, err, reopened)
 			}

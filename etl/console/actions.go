@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,6 +19,7 @@ func (s *Server) actions() []action {
 		{"/quarantine/{id}/dismiss", Operator, s.dismiss},
 		{"/month/close", Closer, s.closeMonth},
 		{"/month/reopen", Closer, s.reopenMonth},
+		{"/month/seen", Closer, s.seenMonth},
 	}
 }
 
@@ -100,8 +102,54 @@ func (s *Server) retry(r *http.Request, who visitor) (to, said string, err error
 	s.cfg.Log.Info("record read again", "quarantine", id, "by", who.person())
 	said, err = s.patiently(r, fmt.Sprintf("read record %d of the quarantine again", id), who, retryWithin, func(ctx context.Context) (string, error) {
 		return s.cfg.Retry(ctx, id)
-	})
+	}, func(string, error, bool) {})
 	return to, said, err
+}
+
+// patiently does something that may take long: it goes on when the browser does not wait any more. When it is over,
+// ended is told what became of it, and whether the browser was.
+func (s *Server) patiently(r *http.Request, what string, who visitor, within time.Duration, do func(context.Context) (string, error), ended func(said string, err error, isTold bool)) (string, error) {
+	type outcome struct {
+		said string
+		err  error
+	}
+	done, gone := make(chan outcome), make(chan struct{})
+	defer close(gone)
+	began := s.work.do(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		said, err := survive(func() (string, error) { return do(ctx) })
+		var refused Refused
+		switch {
+		case err == nil:
+			s.cfg.Log.Info("done for the console", "what", what, "by", who.person(), "said", said)
+		case errors.As(err, &refused):
+			s.cfg.Log.Warn("refused for the console", "what", what, "by", who.person(), "why", string(refused))
+		default:
+			s.cfg.Log.Error("not done", "what", what, "by", who.person(), "error", err)
+			err = Refused("It failed, and maybe it was not done: look whether it was. The log has the cause.")
+		}
+		s.advice.forget()
+		select {
+		case done <- outcome{said, err}:
+		case <-gone:
+			ended(said, err, false)
+		}
+	})
+	if !began {
+		err := Refused("Meterhouse is stopping: nothing was done.")
+		ended("", err, true)
+		return "", err
+	}
+	select {
+	case o := <-done:
+		ended(o.said, o.err, true)
+		return o.said, o.err
+	case <-r.Context().Done():
+		return "", r.Context().Err()
+	case <-time.After(retryPatience):
+		return "It takes longer, and goes on. Load this page again in a while to see what became of it.", nil
+	}
 }
 
 func (s *Server) dismiss(r *http.Request, who visitor) (to, said string, err error) {

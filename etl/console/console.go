@@ -73,16 +73,26 @@ type Status struct {
 // Finance is what people do about a month (YYYY-MM) beyond looking at it.
 type Finance interface {
 	// Close freezes a month for a person. A reason accepts what stands against it and can be accepted.
-	// Obstacles are those that were shown, as "kind: about": when others stand against it by then, it is refused.
-	Close(ctx context.Context, month, who, reason string, obstacles []string) (said string, err error)
-	// Reopen takes its close out of force.
-	Reopen(ctx context.Context, month, who, reason string) (said string, err error)
+	// When it would freeze anything else than was shown, or other things stand against it, it is refused.
+	Close(ctx context.Context, month, who, reason string, shown Shown) (said string, err error)
+	// Reopen takes its close out of force, unless another version is by then.
+	Reopen(ctx context.Context, month, who, reason string, version int) (said string, err error)
 	// Match compares the imported invoices with the statement.
 	Match(ctx context.Context, month string) (Match, error)
 	// Workbook writes the month as an XLSX workbook.
 	Workbook(ctx context.Context, w io.Writer, month string) error
 	// FOCUS writes the files of the month as a FOCUS dataset, in a ZIP archive.
 	FOCUS(ctx context.Context, w io.Writer, month string) error
+}
+
+// Shown is what the page said that a close would freeze.
+type Shown struct {
+	Obstacles        []string // as "kind: about"
+	Lines            int
+	Provisional      int
+	Totals           string // of the lines by currency, such as "EUR 12.50; USD 3.00"
+	Adjustments      int    // of earlier months
+	AdjustmentTotals string
 }
 
 // Match is a comparison of invoices with a statement: cells by column as texts with all their digits.
@@ -145,6 +155,7 @@ type Server struct {
 	style     string
 	advice    advice
 	copies    copies
+	decisions decisions
 	work      background
 }
 

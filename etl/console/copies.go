@@ -3,7 +3,7 @@ package console
 import (
 	"cmp"
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,12 +30,8 @@ type copies struct {
 // fingerprint is what computed copies depend on.
 type fingerprint struct {
 	key   string
-	until time.Time // by the business clock: then days become due without anything being written
-	due   string    // the same as the database told it; empty: it did not
+	until time.Time // by the business clock: then something becomes due without anything being written
 }
-
-// seen tells it from any other, also from one at whose time more had become due.
-func (f fingerprint) seen() string { return f.key + " " + f.due }
 
 // copied is what is known of one copy.
 type copied struct {
@@ -43,8 +39,9 @@ type copied struct {
 	print   fingerprint
 	of      time.Time // when its snapshot was taken, by this machine's clock; zero: there is none yet
 	took    time.Duration
-	isOld   bool // somebody has just done something about it
-	failed  bool
+	isOld   bool          // somebody has just done something about it
+	made    int           // how often it was tried
+	failed  bool          // the last time
 	running chan struct{} // closed when the one that is being made is there
 	asked   time.Time
 }
@@ -54,12 +51,16 @@ const (
 	mostMaking = 3 // at a time, of which all but one wait: nobody shall be kept from a month by those who ask for others
 	copyWithin = 10 * time.Minute
 	copyRest   = 3 // times as long as it took, it is left alone when somebody loads all the time
+	// What is no older than that, beside what it took and rested, is of a moment ago.
+	copyMoment = time.Minute
 )
 
 // copyState says of when a copy is.
 type copyState struct {
 	At        string // UTC, by this machine's clock; empty: there is none yet
-	IsCurrent bool   // it is what the mart says now
+	IsCurrent bool   // it is what the mart said when it was asked for
+	IsRecent  bool   // it is, or was a moment ago
+	IsMade    bool   // another one is being made
 	Failed    bool   // the last attempt did
 	Took      string
 }
@@ -88,59 +89,87 @@ func (v *view) fingerprint() (fingerprint, error) {
 	if err != nil {
 		return fingerprint{}, err
 	}
-	v.print = fingerprint{key: found["key"].Text + ".", until: now.AddDate(0, 0, 1), due: found["until"].Text}
-	if seconds, err := strconv.ParseFloat(found["until"].Text, 64); err == nil {
-		v.print.until = time.UnixMicro(int64(seconds * 1e6))
+	until, err := strconv.ParseInt(found["until"].Text, 10, 64)
+	if err != nil {
+		return fingerprint{}, fmt.Errorf("fingerprint: until %q: want microseconds: %w", found["until"].Text, err)
 	}
+	v.print = fingerprint{key: found["key"].Text, until: time.UnixMicro(until)}
 	c.mu.Lock()
 	c.snapshot, c.print = snapshot["snapshot"].Text, v.print
 	c.mu.Unlock()
 	return v.print, nil
 }
 
-// get is the copy of a name, of this moment when that is quick to have. wait is how long somebody waits for it.
+// taken is a copy as a view has it.
+type taken struct {
+	what  any
+	state copyState
+}
+
+// get is the copy of a name, of this moment when that is quick to have; a view has one copy of a name, however often
+// it asks. Whoever waits for it gets one that is of this moment or of a later one, unless wait is used up or
+// it cannot be computed.
 func (c *copies) get(v *view, name string, wait time.Duration, compute makeCopy) (any, copyState, error) {
+	if had, ok := v.taken[name]; ok {
+		return had.what, had.state, nil
+	}
 	print, err := v.fingerprint()
 	if err != nil {
 		return nil, copyState{}, err
 	}
-	began, now := time.Now(), v.s.cfg.Now()
+	mustBeCurrent := wait > 0
+	began := time.Now()
 	c.mu.Lock()
 	k := c.find(name)
-	isCurrent := func() bool {
-		return !k.of.IsZero() && !k.isOld && (k.print.key == print.key || k.of.After(began)) && now.Before(k.print.until)
-	}
-	if isCurrent() {
-		defer c.mu.Unlock()
-		return k.what, k.state(true), nil
-	}
-	if k.running == nil && c.making() < mostMaking && (k.isOld || k.of.IsZero() || wait > adviceWait || time.Since(k.of) > copyRest*k.took) {
-		c.begin(k, name, compute)
-	}
-	running := k.running
 	if wait == 0 {
 		wait = adviceWait
 		if k.took < adviceQuick {
 			wait = adviceQuick
 		}
 	}
-	c.mu.Unlock()
-	if running != nil {
+	over := time.After(wait)
+	isCurrent := func() bool {
+		return !k.of.IsZero() && !k.isOld && (k.print.key == print.key || k.of.After(began)) && c.s.cfg.Now().Before(k.print.until)
+	}
+	for made, isOver := k.made, false; !isCurrent() && !isOver; {
+		// What was being made when it was asked for may be of an earlier moment; the next one is not.
+		if k.made > made && (!mustBeCurrent || k.failed) {
+			break
+		}
+		var next <-chan struct{} = k.running
+		switch {
+		case k.running != nil:
+		case c.making() >= mostMaking:
+			next = c.any() // then there is a place
+		case mustBeCurrent || k.isOld || k.of.IsZero() || time.Since(k.of) > copyRest*k.took:
+			next = c.begin(k, name, compute)
+		}
+		if next == nil {
+			break
+		}
+		c.mu.Unlock()
 		select {
-		case <-running:
+		case <-next:
 		case <-v.ctx.Done():
 			return nil, copyState{}, v.ctx.Err()
-		case <-time.After(wait):
+		case <-over:
+			isOver = true
 		}
+		c.mu.Lock()
 	}
-	c.mu.Lock()
 	defer c.mu.Unlock()
-	return k.what, k.state(isCurrent()), nil
+	had := taken{k.what, k.state(isCurrent())}
+	if v.taken == nil {
+		v.taken = map[string]taken{}
+	}
+	v.taken[name] = had
+	return had.what, had.state, nil
 }
 
 func (k *copied) state(isCurrent bool) copyState {
-	s := copyState{IsCurrent: isCurrent, Failed: k.failed && !isCurrent, Took: k.took.Round(10 * time.Millisecond).String()}
+	s := copyState{IsCurrent: isCurrent, IsRecent: isCurrent, IsMade: k.running != nil, Failed: k.failed && !isCurrent, Took: k.took.Round(10 * time.Millisecond).String()}
 	if !k.of.IsZero() {
+		s.IsRecent = isCurrent || time.Since(k.of) < copyMoment+(copyRest+1)*k.took
 		s.At = k.of.UTC().Format("2006-01-02 15:04:05")
 	}
 	return s
@@ -169,6 +198,16 @@ func (c *copies) find(name string) *copied {
 	return k
 }
 
+// any is closed when one of those that are being made is there. c is locked.
+func (c *copies) any() <-chan struct{} {
+	for _, k := range c.known {
+		if k.running != nil {
+			return k.running
+		}
+	}
+	return nil
+}
+
 // making is how many copies are being made or wait for it. c is locked.
 func (c *copies) making() (n int) {
 	for _, k := range c.known {
@@ -179,8 +218,8 @@ func (c *copies) making() (n int) {
 	return n
 }
 
-// begin makes a copy in the background. c is locked.
-func (c *copies) begin(k *copied, name string, compute makeCopy) {
+// begin makes a copy in the background, and returns what is closed when it is there; nil: the server ends. c is locked.
+func (c *copies) begin(k *copied, name string, compute makeCopy) <-chan struct{} {
 	done := make(chan struct{})
 	if !c.s.work.do(func(ctx context.Context) {
 		defer close(done)
@@ -193,6 +232,7 @@ func (c *copies) begin(k *copied, name string, compute makeCopy) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		k.running = nil
+		k.made++
 		if k.failed = err != nil; k.failed {
 			if ctx.Err() == nil {
 				c.s.cfg.Log.Error("not computed", "copy", name, "error", err)
@@ -202,10 +242,10 @@ func (c *copies) begin(k *copied, name string, compute makeCopy) {
 		}
 		k.what, k.print, k.of, k.took = what, print, of, took
 	}) {
-		close(done)
-		return
+		return nil
 	}
 	k.running = done
+	return done
 }
 
 // make computes a copy and the fingerprint it is of. Some of it may be read in other snapshots, so the
@@ -278,8 +318,18 @@ func newSheet(r *rows, searched ...string) *sheet {
 
 func (s *sheet) at(i int, column string) cell { return s.Rows[i][s.index[column]] }
 
-// errNotComputed is a download of what is not there in time.
-var errNotComputed = errors.New("not computed in time")
+// notComputed is a download of what is not there in time.
+type notComputed struct{ copyState }
+
+func (n notComputed) Error() string {
+	switch {
+	case n.Failed:
+		return "It could not be computed: the log says why."
+	case n.At == "":
+		return "It was not computed in time. Try again later."
+	}
+	return "It was not computed in time. The last that was, which the page shows, is of " + n.At + " UTC. Try again later."
+}
 
 // cut is a table whose rows are in a sheet; without a sheet there are none.
 type cut struct {

@@ -349,12 +349,13 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 // failAs answers with why something could not be shown or done. What the cause is goes to the log.
 func (s *Server) failAs(w http.ResponseWriter, r *http.Request, who visitor, err error) {
 	var pg *pgconn.PgError
+	var late notComputed
 	switch {
 	case errors.Is(err, errNotThere):
 		s.trouble(w, r, who, http.StatusNotFound, "Not found", "There is nothing with this number. It may have been pruned.")
-	case errors.Is(err, errNotComputed):
-		w.Header().Set("Retry-After", "10")
-		s.trouble(w, r, who, http.StatusServiceUnavailable, "Not there yet", "It could not be computed in time, or something is loaded all the time. Try again later.")
+	case errors.As(err, &late):
+		w.Header().Set("Retry-After", "60")
+		s.trouble(w, r, who, http.StatusServiceUnavailable, "Not there", late.Error())
 	case errors.As(err, &pg) && strings.HasPrefix(pg.Code, "22"): // a date that is none
 		s.trouble(w, r, who, http.StatusBadRequest, "Not understood", "What was asked for cannot be read as a number or date.")
 	case r.Context().Err() != nil: // the reader went away

@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 )
@@ -66,6 +68,7 @@ var (
 	statementOf   = ofMonth("month_statement", "customer_id", "account", "subscription_number", "discriminator", "item", "description", "note")
 	adjustmentsOf = ofMonth("month_adjustments", "customer_id", "account", "subscription_number", "discriminator", "item", "description", "reason", "adjusts_period")
 	obstaclesOf   = ofMonth("month_obstacles", "kind", "about")
+	closingOf     = ofMonth("month_closing")
 )
 
 // first hands the month, the first filter of these tables, to what makes the sheet.
@@ -235,15 +238,17 @@ type monthDetail struct {
 	ObstacleState copyState
 	IsFinal       bool // an obstacle cannot be accepted
 
-	Adjustments       int
-	AdjustmentState   copyState
-	AdjustmentTotals  []total
-	Match             matched
-	MatchState        copyState
-	List              *listing
-	Seen              string // fingerprint of what is shown
-	ClosedTotals      string
-	ClosedAdjustments string
+	Closing      []record // what a close adjusts of earlier months, by currency
+	ClosingState copyState
+	Shown        Shown // to whoever closes
+	CanSend      bool  // the form: what it is about is of this moment or of a moment ago
+	Decision     *decision
+
+	Adjustments      int
+	AdjustmentState  copyState
+	AdjustmentTotals []total
+	Match            matched
+	List             *listing
 }
 
 // total is what the lines of a currency come to, as the database added them up.
@@ -291,6 +296,9 @@ func (v *view) month() (d monthDetail, err error) {
 		d.Link = d.Links[0]
 		d.IsClosed = d.Link["kind"].Text == "close"
 	}
+	if d.CanClose {
+		d.Decision = v.s.decisions.of(d.Month)
+	}
 	return d, nil
 }
 
@@ -337,11 +345,37 @@ func (v *view) obstacles(d *monthDetail) error {
 	for _, o := range d.Obstacles {
 		d.IsFinal = d.IsFinal || o["is_acceptable"].Text != "true"
 	}
-	print, err := v.fingerprint()
-	if d.State.IsCurrent && d.ObstacleState.IsCurrent {
-		d.Seen = print.seen()
+	return nil
+}
+
+// closing adds what a close freezes beside the lines, and puts together what is shown of it.
+func (v *view) closing(d *monthDetail) error {
+	s, state, err := closingOf(v, d.Month, 0)
+	if d.ClosingState = state; err != nil || s == nil {
+		return err
 	}
-	return err
+	d.Closing = s.records()
+	d.CanSend = d.State.IsRecent && d.ObstacleState.IsRecent && d.ClosingState.IsRecent && !d.IsFinal && !d.Decision.IsOn()
+	d.Shown = Shown{Lines: d.Lines, Provisional: d.Provisional}
+	for _, o := range d.Obstacles {
+		d.Shown.Obstacles = append(d.Shown.Obstacles, o["kind"].Text+": "+o["about"].Text)
+	}
+	var sums []string
+	for _, t := range d.Totals {
+		sums = append(sums, t.Currency+" "+t.Amount)
+	}
+	d.Shown.Totals, sums = strings.Join(sums, "; "), nil
+	for i, c := range d.Closing {
+		n, err := strconv.Atoi(c["adjustments"].Text)
+		if err != nil {
+			return fmt.Errorf("month_closing: row %d: adjustments %q: want a number", i, c["adjustments"].Text)
+		}
+		if d.Shown.Adjustments += n; !c["amount"].Null {
+			sums = append(sums, c["currency"].Text+" "+c["amount"].Text)
+		}
+	}
+	d.Shown.AdjustmentTotals = strings.Join(sums, "; ")
+	return nil
 }
 
 // refresh is how soon a page with copies asks again.
@@ -370,6 +404,9 @@ func monthPage() page {
 			}
 			states = append(states, d.ObstacleState)
 		}
+		if d.Decision.IsOn() {
+			states = append(states, copyState{})
+		}
 		adjustments, state, err := adjustmentsOf(v, d.Month, 0)
 		if err != nil {
 			return content{}, err
@@ -393,7 +430,7 @@ func monthTablePage(path, title string, t *table) page {
 		}
 		d.List.Filters[0].Value = d.Month
 		if t == matchTable {
-			if d.Match, d.MatchState, err = v.matched(d.Month, 0); err != nil {
+			if d.Match, _, err = v.matched(d.Month, 0); err != nil { // the copy that the list is of
 				return content{}, err
 			}
 		}
@@ -415,13 +452,17 @@ func closePage() page {
 		if d.IsClosed {
 			c.Title = "Reopen " + d.Month
 		} else {
-			if err := v.statement(&d); err != nil {
-				return content{}, err
+			for _, add := range []func(*monthDetail) error{v.statement, v.obstacles, v.closing} {
+				if err := add(&d); err != nil {
+					return content{}, err
+				}
 			}
-			if err := v.obstacles(&d); err != nil {
-				return content{}, err
+			if !d.CanSend { // else somebody may be typing a reason
+				c.Refresh = refresh(d.State, d.ObstacleState, d.ClosingState)
 			}
-			c.Refresh = refresh(d.State, d.ObstacleState)
+		}
+		if d.Decision.IsOn() {
+			c.Refresh = refreshEvery
 		}
 		c.Data = d
 		return c, nil
@@ -443,43 +484,50 @@ const closeWithin = 30 * time.Minute
 
 func (s *Server) closeMonth(r *http.Request, who visitor) (to, said string, err error) {
 	_ = r.ParseForm() // done already, with the token
-	obstacles := append([]string{}, r.PostForm["obstacle"]...)
-	return s.decideMonth(r, who, func(month, reason string) error {
-		if r.PostFormValue("obstacles") != "" && (reason == "" || r.PostFormValue("accepted") != "yes") {
+	shown := Shown{Obstacles: r.PostForm["obstacle"], Totals: r.PostFormValue("totals"), AdjustmentTotals: r.PostFormValue("adjustment_totals")}
+	return s.decideMonth(r, who, "Closing", func(reason string) (err error) {
+		for name, to := range map[string]*int{"lines": &shown.Lines, "provisional": &shown.Provisional, "adjustments": &shown.Adjustments} {
+			if *to, err = strconv.Atoi(r.PostFormValue(name)); err != nil {
+				return Refused("The form does not say what was shown. Look at the month again, and close it then.")
+			}
+		}
+		if len(shown.Obstacles) > 0 && (reason == "" || r.PostFormValue("accepted") != "yes") {
 			return Refused("Accept what stands against it and say why: whoever asks later shall know.")
-		}
-		print, err := s.copies.now(r.Context())
-		if err != nil {
-			return err
-		}
-		if seen := r.PostFormValue("seen"); seen == "" || seen != print.seen() {
-			return Refused("Something was loaded or decided after you looked. Look at the month again, and close it then.")
 		}
 		return nil
 	}, func(ctx context.Context, month, reason string) (string, error) {
-		return s.cfg.Finance.Close(ctx, month, who.person(), reason, obstacles)
+		return s.cfg.Finance.Close(ctx, month, who.person(), reason, shown)
 	})
 }
 
 func (s *Server) reopenMonth(r *http.Request, who visitor) (to, said string, err error) {
-	return s.decideMonth(r, who, func(month, reason string) error {
+	var version int
+	return s.decideMonth(r, who, "Reopening", func(reason string) (err error) {
 		if reason == "" {
 			return Refused("Say why it is reopened: whoever asks later shall know.")
 		}
-		return s.read(r.Context(), pageWithin, func(_ context.Context, v *view) error {
-			closed, found, err := v.one(`select version from billing.close where link = billing.closed_link($1)`, month)
-			if err == nil && (!found || closed["version"].Text != r.PostFormValue("version")) {
-				return Refused("It was closed or reopened after you looked. Look at the month again, and reopen it then.")
-			}
-			return err
-		})
+		if version, err = strconv.Atoi(r.PostFormValue("version")); err != nil || version < 1 {
+			return Refused("The form does not say which version was shown. Look at the month again, and reopen it then.")
+		}
+		return nil
 	}, func(ctx context.Context, month, reason string) (string, error) {
-		return s.cfg.Finance.Reopen(ctx, month, who.person(), reason)
+		return s.cfg.Finance.Reopen(ctx, month, who.person(), reason, version)
 	})
 }
 
-// decideMonth is what closing and reopening have in common.
-func (s *Server) decideMonth(r *http.Request, who visitor, check func(month, reason string) error, do func(ctx context.Context, month, reason string) (string, error)) (to, said string, err error) {
+// seenMonth takes away what became of a decision: somebody has read it.
+func (s *Server) seenMonth(r *http.Request, _ visitor) (to, said string, err error) {
+	month := r.PostFormValue("month")
+	if !isMonth(month) {
+		return "", "", errNotThere
+	}
+	s.decisions.seen(month, r.PostFormValue("at"))
+	return "/month?" + url.Values{"month": {month}}.Encode(), "", nil
+}
+
+// decideMonth does something about a month for a person with a reason, once the form is as it should be. When the
+// browser is told before it is done, the pages of the month tell what becomes of it.
+func (s *Server) decideMonth(r *http.Request, who visitor, what string, check func(reason string) error, do func(ctx context.Context, month, reason string) (string, error)) (to, said string, err error) {
 	month, reason := r.PostFormValue("month"), reasonOf(r)
 	if !isMonth(month) || s.cfg.Finance == nil {
 		return "", "", errNotThere
@@ -488,50 +536,78 @@ func (s *Server) decideMonth(r *http.Request, who visitor, check func(month, rea
 	if len(reason) > mostRefused {
 		return to, "", Refused(fmt.Sprintf("The reason is too long: want at most %d bytes.", mostRefused))
 	}
-	if err := check(month, reason); err != nil {
+	if err := check(reason); err != nil {
 		return to, "", err
+	}
+	if other := s.decisions.begin(month, what, who.person()); other != nil {
+		return to, "", Refused(fmt.Sprintf("%s of the month, which %s asked for at %s UTC, goes on: wait for what becomes of it.", other.What, other.By, other.At))
 	}
 	said, err = s.patiently(r, "month "+month, who, closeWithin, func(ctx context.Context) (string, error) {
 		defer s.copies.forget()
 		return do(ctx, month, reason)
-	})
+	}, func(said string, err error, isTold bool) { s.decisions.end(month, said, err, isTold) })
 	return to, said, err
 }
 
-// patiently does something that may take long: it goes on when the browser does not wait any more.
-func (s *Server) patiently(r *http.Request, what string, who visitor, within time.Duration, do func(context.Context) (string, error)) (said string, err error) {
-	type outcome struct {
-		said string
-		err  error
+// decision is what somebody asked for about a month and was not told the end of.
+type decision struct {
+	What, By, At string // such as Closing, the person, UTC by this machine's clock
+	Said         string
+	Trouble      string // why it is not done; both empty: it goes on
+}
+
+// IsOn tells whether it goes on.
+func (d *decision) IsOn() bool { return d != nil && d.Said == "" && d.Trouble == "" }
+
+// decisions are the last ones of months, until somebody says that they were seen, another one is taken or the
+// process ends: the log has them too, and the chain has what was done.
+type decisions struct {
+	mu  sync.Mutex
+	all map[string]decision
+}
+
+// begin notes a decision unless another one goes on, which it returns.
+func (d *decisions) begin(month, what, who string) *decision {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if other, ok := d.all[month]; ok && other.IsOn() {
+		return &other
 	}
-	done := make(chan outcome, 1)
-	began := s.work.do(func(ctx context.Context) {
-		ctx, cancel := context.WithTimeout(ctx, within)
-		defer cancel()
-		said, err := survive(func() (string, error) { return do(ctx) })
-		var refused Refused
-		switch {
-		case err == nil:
-			s.cfg.Log.Info("done for the console", "what", what, "by", who.person(), "said", said)
-		case errors.As(err, &refused): // the browser may have gone
-			s.cfg.Log.Warn("refused for the console", "what", what, "by", who.person(), "why", string(refused))
-		default:
-			s.cfg.Log.Error("not done", "what", what, "by", who.person(), "error", err)
-			err = Refused("It could not be done: the log has the cause.")
-		}
-		s.advice.forget()
-		done <- outcome{said, err}
-	})
-	if !began {
-		return "", Refused("Meterhouse is stopping: nothing was done.")
+	if d.all == nil {
+		d.all = map[string]decision{}
 	}
-	select {
-	case o := <-done:
-		return o.said, o.err
-	case <-r.Context().Done():
-		return "", r.Context().Err()
-	case <-time.After(retryPatience):
-		return "It takes longer, and goes on. Load this page again in a while to see what became of it.", nil
+	d.all[month] = decision{What: what, By: who, At: time.Now().UTC().Format("2006-01-02 15:04:05")}
+	return nil
+}
+
+// end keeps what became of it, unless the browser was told.
+func (d *decisions) end(month, said string, err error, isTold bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	it := d.all[month]
+	if it.Said = said; err != nil {
+		it.Said, it.Trouble = "", err.Error()
+	}
+	if d.all[month] = it; isTold {
+		delete(d.all, month)
+	}
+}
+
+func (d *decisions) of(month string) *decision {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if it, ok := d.all[month]; ok {
+		return &it
+	}
+	return nil
+}
+
+// seen forgets the decision of that time, if it is over.
+func (d *decisions) seen(month, at string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if it := d.all[month]; !it.IsOn() && it.At == at {
+		delete(d.all, month)
 	}
 }
 

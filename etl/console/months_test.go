@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -26,18 +27,34 @@ var grownNow = time.Date(2026, 11, 2, 12, 0, 0, 0, time.UTC)
 // ledger is a finance that notes what it is asked.
 type ledger struct {
 	*deeds
-	match Match
+	match func() Match    // nil: nothing
+	slow  chan struct{}   // not nil: whoever decides waits until it is closed
+	at    chan<- struct{} // is told that somebody waits
 }
 
-func (l ledger) Close(_ context.Context, month, who, reason string, _ []string) (string, error) {
-	return "Closed " + month + ".", l.note("close %s by %s: %s", month, who, reason)
+func (l ledger) Close(_ context.Context, month, who, reason string, shown Shown) (string, error) {
+	l.wait()
+	return "Closed " + month + ".", l.note("close %s by %s: %s%+v", month, who, reason, shown)
 }
 
-func (l ledger) Reopen(_ context.Context, month, who, reason string) (string, error) {
-	return "Reopened " + month + ".", l.note("reopen %s by %s: %s", month, who, reason)
+func (l ledger) Reopen(_ context.Context, month, who, reason string, version int) (string, error) {
+	l.wait()
+	return "Reopened " + month + ".", l.note("reopen %s version %d by %s: %s", month, version, who, reason)
 }
 
-func (l ledger) Match(context.Context, string) (Match, error) { return l.match, nil }
+func (l ledger) wait() {
+	if l.slow != nil {
+		l.at <- struct{}{}
+		<-l.slow
+	}
+}
+
+func (l ledger) Match(context.Context, string) (Match, error) {
+	if l.match == nil {
+		return Match{}, nil
+	}
+	return l.match(), nil
+}
 
 func (l ledger) Workbook(_ context.Context, w io.Writer, month string) error {
 	if err := l.note("workbook %s", month); err != nil {
@@ -56,7 +73,7 @@ func (l ledger) FOCUS(_ context.Context, w io.Writer, month string) error {
 func grownHouse(t *testing.T, change func(*Config)) *house {
 	t.Helper()
 	h := houseOver(t, func(cfg *Config) {
-		cfg.Now, cfg.Finance = func() time.Time { return grownNow }, ledger{cfg.Loads.(*deeds), Match{}}
+		cfg.Now, cfg.Finance = func() time.Time { return grownNow }, ledger{deeds: cfg.Loads.(*deeds)}
 		if change != nil {
 			change(cfg)
 		}
@@ -370,7 +387,7 @@ func TestFiguresAreTheMarts(t *testing.T) {
 // What is shown is never older than what it depends on without saying so.
 func TestCopies(t *testing.T) {
 	t.Parallel()
-	h := grownHouse(t, nil)
+	h := grownHouse(t, func(cfg *Config) { cfg.Anybody = Closer })
 	b := h.browser()
 	const path = "/month?month=2026-10"
 	total := func() string {
@@ -396,34 +413,71 @@ func TestCopies(t *testing.T) {
 	if strings.Contains(a.text, "As the mart says") || !strings.Contains(a.text, "It is being computed anew") || !strings.Contains(a.text, first) {
 		t.Errorf("after a new price:\n%s", a.text)
 	}
-	if got := b.get("/month/close?month=2026-10"); strings.Contains(got.text, `action="/month/close"`) {
-		t.Error("a month can be closed by old figures")
+	// A figure of a moment ago can be closed: the close compares. An old one cannot, and a form is not taken from under somebody's hands.
+	if got := b.get("/month/close?month=2026-10").text; strings.Contains(got, `method="post" action="/month/close"`) || !strings.Contains(got, `http-equiv="refresh"`) {
+		t.Errorf("a month can be closed before all is computed\n%s", got)
+	}
+	<-h.copies.maker
+	b.settled("/month/close?month=2026-10")
+	h.copies.maker <- struct{}{}
+	h.exec("update ops.watermark set settle = settle + '1 second' where scope = 'C-0001'")
+	if got := b.get("/month/close?month=2026-10").text; !strings.Contains(got, `method="post" action="/month/close"`) || strings.Contains(got, `http-equiv="refresh"`) || !strings.Contains(got, "<strong>Of ") {
+		t.Errorf("a month cannot be closed by figures of a moment ago\n%s", got)
+	}
+	h.copies.mu.Lock()
+	for _, k := range h.copies.known {
+		k.of = k.of.Add(-time.Hour)
+	}
+	h.copies.mu.Unlock()
+	if got := b.get("/month/close?month=2026-10").text; strings.Contains(got, `method="post" action="/month/close"`) || !strings.Contains(got, `http-equiv="refresh"`) {
+		t.Errorf("a month can be closed by figures of an hour ago\n%s", got)
 	}
 	<-h.copies.maker
 	want := h.mart(`select sum(amount) from mart.statement where period = '2026-10' and currency = 'USD'`)[0][0]
 	if got := total(); got != want || got == first {
 		t.Errorf("USD: %s, want %s, before %s", got, want, first)
 	}
-	for _, change := range []string{
-		"insert into ops.run (source, dataset, scope, account, owner, fence, business_at) values ('keystone', 'keystone.history', 'C-0001', 'acme', 'test', 1, now())",
-		"update ops.run set status = 'ok', finished_at = now(), fetched_at = now() where status = 'running'",
-		"update ops.watermark set settle = '3 hours' where dataset = 'keystone.history' and scope = 'C-0001'",
-		"insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-0001', 'A-000010', 'Extreme', '2026-10-01', '2026-10-31', 'keep', 'test', '2026-11-02')",
-		"update billing.absence set superseded_at = '2026-11-02'",
-		"insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-0001', 'A-000010', 'burst', '2026-10-01', '2026-10-31', 'monthly', 'test', '2026-11-02')",
-		"insert into billing.product_rule (product, rule, reason, known_since) values ('product_1', 'last', 'test', '2026-11-02')",
-		"insert into dw.level_class_map values ('Extreme', 'add_on') on conflict (pattern) do update set level_class = 'add_on'",
-		"insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at) values (1, 'keystone', 'keystone.history', 'C-0001', '', 'x', 'x', 'x', '2026-11-02')",
-		"update ops.quarantine set resolved_at = '2026-11-02', resolution = 'test'",
-		"insert into billing.invoice (vendor, number, invoice_date, currency, known_since) values ('keystone', 'I-1', '2026-11-01', 'EUR', '2026-11-02')",
+	for _, change := range []struct {
+		sql    string
+		isSeen bool
+	}{
+		{"insert into ops.run (source, dataset, scope, account, owner, fence, business_at) values ('keystone', 'keystone.history', 'C-0001', 'acme', 'test', 1, now())", false},
+		{"insert into ops.run (source, dataset, scope, account, owner, fence, business_at) values ('wolkvox', 'wolkvox.billing', 'calls', 'calls', 'test', 1, '2026-11-02 12:00Z')", false},
+		{"update ops.run set status = 'ok', finished_at = now(), fetched_at = now() where status = 'running' and source = 'keystone'", true},
+		{"update ops.run set status = 'ok', finished_at = now(), fetched_at = now() where status = 'running'", true},
+		// It reads the end of a month: while it does, the month is not at risk.
+		{"insert into ops.run (source, dataset, scope, account, owner, fence, business_at) select 'wolkvox', 'wolkvox.billing', scope, scope, 'test', 1, '2026-12-01 04:05Z' from ops.watermark where source = 'wolkvox' limit 1", true},
+		// One that began long ago ends.
+		{`insert into ops.run (source, dataset, scope, account, owner, fence, business_at, status, finished_at)
+			select 'keystone', 'keystone.history', 'C-0001', 'acme', 'test', 1, now(), 'ok', now() from generate_series(1, 10001)`, true},
+		{"update ops.run set status = 'ok', finished_at = now() where status = 'running'", true},
+		{"update ops.watermark set settle = '3 hours' where dataset = 'keystone.history' and scope = 'C-0001'", true},
+		{"insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-0001', 'A-000010', 'Extreme', '2026-10-01', '2026-10-31', 'keep', 'test', '2026-11-02')", true},
+		{"update billing.absence set superseded_at = '2026-11-02'", true},
+		{"insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-0001', 'A-000010', 'burst', '2026-10-01', '2026-10-31', 'monthly', 'test', '2026-11-02')", true},
+		{"insert into billing.product_rule (product, rule, reason, known_since) values ('product_1', 'last', 'test', '2026-11-02')", true},
+		{"insert into dw.level_class_map values ('Extreme', 'add_on') on conflict (pattern) do update set level_class = 'add_on'", true},
+		{"update dw.dim_product set unit = 'seats' where api = 'product_1'", true},
+		{"update dw.dim_operation set zone = 'America/Lima'", true},
+		{"insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at) values (1, 'keystone', 'keystone.history', 'C-0001', '', 'x', 'x', 'x', '2026-11-02')", true},
+		{"update ops.quarantine set resolved_at = '2026-11-02', resolution = 'test'", true},
+		{"insert into billing.invoice (vendor, number, invoice_date, currency, known_since) values ('keystone', 'I-1', '2026-11-01', 'EUR', '2026-11-02')", true},
+		// What prune does to a month of samples, step by step.
+		{"create table dw.fact_consumption_sample_2020_01 partition of dw.fact_consumption_sample for values from ('2020-01-01 00:00Z') to ('2020-02-01 00:00Z')", true},
+		{"truncate dw.fact_consumption_sample_2020_01", true},
+		{"alter table dw.fact_consumption_sample detach partition dw.fact_consumption_sample_2020_01 concurrently", true},
+		{"drop table dw.fact_consumption_sample_2020_01", false},
+		// What an upgrade does.
+		{"create or replace function billing.exact_scale() returns numeric language sql immutable as 'select 1.0'", true},
+		{"create or replace view mart.dim_date as select * from dw.dim_date", true},
 	} {
 		was, err := h.copies.now(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		h.exec(change)
-		if is, err := h.copies.now(t.Context()); err != nil || is.key == was.key {
-			t.Errorf("%s: the fingerprint is the same, %v", change, err)
+		h.exec(change.sql)
+		if is, err := h.copies.now(t.Context()); err != nil || is.key == was.key == change.isSeen {
+			t.Errorf("%s: the fingerprint was %s and is %s, %v", change.sql, was.key, is.key, err)
 		}
 	}
 	print, err := h.copies.now(t.Context())
@@ -439,6 +493,8 @@ func (h *house) exec(sql string) {
 	}
 }
 
+var hiddenField = regexp.MustCompile(`<input type="hidden" name="([a-z_]+)" value="([^"]*)">`)
+
 // A month is closed by whoever may, from a page that shows what is frozen, and by nobody else.
 func TestClosingFromThePage(t *testing.T) {
 	t.Parallel()
@@ -447,9 +503,11 @@ func TestClosingFromThePage(t *testing.T) {
 	})
 	form := func(b *browser, more ...string) url.Values {
 		text := b.settled("/month/close?month=2026-10").text
-		f := url.Values{"token": {tokenField.FindStringSubmatch(text)[1]}, "month": {"2026-10"}, "obstacles": {"yes"}, "accepted": {"yes"}, "reason": {"known\nlost"}}
-		if seen := regexp.MustCompile(`name="seen" value="([^"]*)"`).FindStringSubmatch(text); seen != nil {
-			f.Set("seen", html.UnescapeString(seen[1]))
+		f := url.Values{"token": {tokenField.FindStringSubmatch(text)[1]}, "month": {"2026-10"}, "accepted": {"yes"}, "reason": {"known\nlost"}}
+		for _, field := range hiddenField.FindAllStringSubmatch(text, -1) {
+			if field[1] != "token" && field[1] != "month" {
+				f.Add(field[1], html.UnescapeString(field[2]))
+			}
 		}
 		for i := 0; i+1 < len(more); i += 2 {
 			f.Set(more[i], more[i+1])
@@ -479,21 +537,20 @@ func TestClosingFromThePage(t *testing.T) {
 	if got := b.do("POST", "/month/close", form(b, "token", strings.Repeat("0", 64))).StatusCode; got != http.StatusForbidden {
 		t.Errorf("without our token: %d", got)
 	}
-	for _, f := range []url.Values{form(b, "reason", " "), form(b, "accepted", ""), form(b, "seen", "other"), form(b, "seen", "")} {
+	for _, f := range []url.Values{form(b, "reason", " "), form(b, "accepted", ""), form(b, "lines", ""), form(b, "adjustments", "x"), form(b, "provisional", "")} {
 		b.do("POST", "/month/close", f)
 		if did := h.done.take(); did != "" {
 			t.Errorf("%v: %s", f, did)
 		}
 	}
-	old := form(b)
-	h.exec("update ops.watermark set settle = '3 hours' where scope = 'C-0001'")
-	b.do("POST", "/month/close", old)
-	if said := b.get("/month?month=2026-10").text; !strings.Contains(said, "after you looked") {
-		t.Errorf("old figures: %s", said)
-	}
+	// What is closed is what the page shows, and that is what the mart says.
 	a := b.do("POST", "/month/close", form(b))
-	if did := h.done.take(); a.StatusCode != http.StatusSeeOther || did != "close 2026-10 by cleo: known lost" {
-		t.Errorf("%d, did %q", a.StatusCode, did)
+	statement := h.mart(`select count(*), count(*) filter (where state = 'provisional') from mart.statement where period = '2026-10'`)[0]
+	totals := h.mart(`select string_agg(text, '; ' order by text) from (select currency || ' ' || sum(amount) as text from mart.statement where period = '2026-10' and amount is not null group by currency) as t`)[0][0]
+	against := h.mart(`select string_agg(kind || ': ' || about, ' ' order by is_acceptable, kind, about) from billing.close_obstacle('2026-10')`)[0][0]
+	want := fmt.Sprintf("close 2026-10 by cleo: known lost{Obstacles:[%s] Lines:%s Provisional:%s Totals:%s Adjustments:0 AdjustmentTotals:}", against, statement[0], statement[1], totals)
+	if did := h.done.take(); a.StatusCode != http.StatusSeeOther || did != want {
+		t.Errorf("%d, did\n%q, want\n%q", a.StatusCode, did, want)
 	}
 	if text := b.get(a.Header.Get("Location")).text; !strings.Contains(text, "Closed 2026-10.") {
 		t.Errorf("not said: %s", text)
@@ -502,14 +559,185 @@ func TestClosingFromThePage(t *testing.T) {
 	if did := h.done.take(); did != "" {
 		t.Errorf("reopened without a reason: %s", did)
 	}
-	// It is closed in words only, so no version of a close is there that the form could be about.
-	a = b.do("POST", "/month/reopen", form(b, "version", "1"))
-	if did := h.done.take(); did != "" || !strings.Contains(b.get(a.Header.Get("Location")).text, "after you looked") {
-		t.Errorf("reopened, though another version than the one looked at is closed: %q", did)
+	b.do("POST", "/month/reopen", form(b, "version", ""))
+	if did := h.done.take(); did != "" {
+		t.Errorf("reopened, whatever version is closed: %q", did)
+	}
+	b.do("POST", "/month/reopen", form(b, "version", "3"))
+	if did := h.done.take(); did != "reopen 2026-10 version 3 by cleo: known lost" {
+		t.Errorf("did %q", did)
 	}
 	h.done.fail = Refused("order: the month before is open")
 	if a := b.do("POST", "/month/close", form(b)); !strings.Contains(b.get(a.Header.Get("Location")).text, "order: the month before is open") {
 		t.Error("why it is refused is not said")
+	}
+}
+
+// What became of a decision whose browser did not wait is told to those who may decide, until one of them has seen it.
+func TestDecisionsThatTakeLong(t *testing.T) {
+	t.Parallel()
+	waits, slow := make(chan struct{}), make(chan struct{})
+	h := grownHouse(t, func(cfg *Config) {
+		cfg.Users = users(t, map[string]Role{"vera": Viewer, "cleo": Closer, "cora": Closer})
+		cfg.Finance = ledger{deeds: cfg.Loads.(*deeds), slow: slow, at: waits}
+	})
+	const path = "/month?month=2026-10"
+	viewer, cleo, cora := h.browser(), h.browser(), h.browser()
+	viewer.login("vera")
+	cleo.login("cleo")
+	cora.login("cora")
+	form := url.Values{"token": {cleo.token(path)}, "month": {"2026-10"}, "lines": {"1"}, "provisional": {"0"}, "adjustments": {"0"}}
+	gone, leave := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		r, err := http.NewRequestWithContext(gone, "POST", "http://"+h.Addr()+"/month/close", strings.NewReader(form.Encode()))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if a, err := cleo.http.Do(r); err == nil {
+			a.Body.Close()
+			t.Error("it did not take long")
+		}
+	}()
+	<-waits
+	leave()
+	<-left
+	if text := cora.get(path).text; !strings.Contains(text, "Closing this month, which cleo asked for") || !strings.Contains(text, "goes on") || !strings.Contains(text, `http-equiv="refresh"`) {
+		t.Errorf("it is not told that it goes on:\n%s", text)
+	}
+	if text := cora.get("/month/close?month=2026-10").text; strings.Contains(text, `method="post" action="/month/close"`) {
+		t.Error("it is offered twice")
+	}
+	a := cora.do("POST", "/month/close", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "lines": {"1"}, "provisional": {"0"}, "adjustments": {"0"}})
+	if text := cora.get(a.Header.Get("Location")).text; !strings.Contains(text, "Closing of the month, which cleo asked for at") {
+		t.Errorf("closing twice at a time:\n%s", text)
+	}
+	h.done.mu.Lock()
+	h.done.fail = Refused("order: the month before is open")
+	h.done.mu.Unlock()
+	close(slow)
+	h.work.busy.Wait() // copies too
+	said := func(b *browser, path string) string {
+		all := regexp.MustCompile(`(?s)<div class="said[^>]*>.*?</div>`).FindString(b.get(path).text)
+		return strings.Join(strings.Fields(anyTag.ReplaceAllString(all, " ")), " ")
+	}
+	for range 2 { // looking takes nothing away
+		for _, path := range []string{path, "/month/close?month=2026-10"} {
+			if got := said(cora, path); !strings.Contains(got, "cleo") || !strings.Contains(got, "not done. order: the month before is open") {
+				t.Errorf("%s: %q", path, got)
+			}
+		}
+	}
+	if got := said(viewer, path) + said(cora, "/month?month=2026-09"); got != "" {
+		t.Errorf("told to others: %q", got)
+	}
+	at := regexp.MustCompile(`name="at" value="([^"]+)"`).FindStringSubmatch(cora.get(path).text)[1]
+	if got := viewer.do("POST", "/month/seen", url.Values{"token": {viewer.token(path)}, "month": {"2026-10"}, "at": {at}}).StatusCode; got != http.StatusForbidden || said(cora, path) == "" {
+		t.Errorf("taken away by others: %d", got)
+	}
+	cora.do("POST", "/month/seen", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "at": {"of another one"}})
+	if said(cora, path) == "" {
+		t.Error("what was not seen is taken away")
+	}
+	a = cora.do("POST", "/month/seen", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "at": {at}})
+	if got := said(cleo, path); a.StatusCode != http.StatusSeeOther || got != "" {
+		t.Errorf("seen, and still there: %d, %q", a.StatusCode, got)
+	}
+	// Whoever was told is not told again.
+	h.done.mu.Lock()
+	h.done.fail = nil
+	h.done.mu.Unlock()
+	go func() { <-waits }()
+	a = cora.do("POST", "/month/close", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "lines": {"1"}, "provisional": {"0"}, "adjustments": {"0"}})
+	if text := cora.get(a.Header.Get("Location")).text; !strings.Contains(text, "Closed 2026-10.") || said(cora, path) != "" {
+		t.Errorf("told twice:\n%s", text)
+	}
+}
+
+// counted is a comparison that tells how often there was one.
+func counted(n int) Match {
+	text := fmt.Sprint("comparison ", n)
+	columns := strings.Fields("customer_id account subscription_number item invoices detail")
+	return Match{
+		Lines:  Grid{Columns: columns, Numeric: make([]bool, len(columns)), Rows: [][]string{{text, text, text, text, text, text}}},
+		Totals: []string{text},
+	}
+}
+
+// One look sees one copy of a thing, whatever is loaded meanwhile.
+func TestOneLookOneCopy(t *testing.T) {
+	t.Parallel()
+	n := 0
+	h := grownHouse(t, func(cfg *Config) {
+		cfg.Finance = ledger{deeds: cfg.Loads.(*deeds), match: func() Match { n++; return counted(n) }}
+	})
+	for range 2 {
+		err := h.read(t.Context(), time.Minute, func(_ context.Context, v *view) error {
+			first, _, err := v.matched("2026-10", copyWithin)
+			if err != nil {
+				return err
+			}
+			h.copies.forget()
+			second, _, err := v.matched("2026-10", copyWithin)
+			if err == nil && (first.sheet == nil || first.sheet != second.sheet || first.Totals[0] != second.Totals[0]) {
+				t.Errorf("two copies in one look: %v, %v", first.Totals, second.Totals)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d comparisons for two looks", n)
+	}
+}
+
+// A file is of when it was asked for, or later, though something is loaded while it is computed.
+func TestFilesUnderLoad(t *testing.T) {
+	t.Parallel()
+	n := 0
+	began, goOn := make(chan struct{}), make(chan struct{})
+	h := grownHouse(t, func(cfg *Config) {
+		cfg.Finance = ledger{deeds: cfg.Loads.(*deeds), match: func() Match {
+			n++
+			began <- struct{}{}
+			<-goOn
+			return counted(n)
+		}}
+	})
+	b := h.browser()
+	b.get("/month/match?month=2026-10") // begins the first
+	<-began
+	load := func() {
+		h.exec(`insert into ops.run (source, dataset, scope, account, owner, fence, business_at, status, finished_at)
+			values ('keystone', 'keystone.history', 'C-0001', 'acme', 'test', 1, now(), 'ok', now())`)
+	}
+	load()
+	asked := func() time.Time {
+		h.copies.mu.Lock()
+		defer h.copies.mu.Unlock()
+		return h.copies.known["match 2026-10"].asked
+	}
+	before := asked()
+	file := make(chan answer)
+	go func() { file <- b.get("/match.csv?month=2026-10") }()
+	for !asked().After(before) { // it waits for the first
+		runtime.Gosched()
+	}
+	load()
+	goOn <- struct{}{}
+	<-began // the first is too old
+	load()
+	goOn <- struct{}{}
+	if a := <-file; a.StatusCode != http.StatusOK || !strings.Contains(a.text, "comparison 2") {
+		t.Errorf("%d: %s", a.StatusCode, a.text)
+	}
+	if text := (notComputed{copyState{At: "2026-11-02 12:00:00"}}).Error(); !strings.Contains(text, "of 2026-11-02 12:00:00 UTC") {
+		t.Error(text)
 	}
 }
 

@@ -351,12 +351,12 @@ func (t *table) each(v *view, values []string, sorted string, isDown bool, colum
 		}
 		return v.each(fmt.Sprintf("select * from (%s) as r order by %s %s, %s", v.s.sql(t.name), sorted, direction, t.tie(isDown)), arguments(values), columns, row)
 	}
-	s, state, err := t.sheet(v, values, copyWithin)
+	s, state, err := t.sheet(v, values, csvPatience)
 	if err != nil {
 		return err
 	}
 	if s == nil || !state.IsCurrent {
-		return errNotComputed
+		return notComputed{state}
 	}
 	found, err := (&cut{sheet: s, table: t}).page(values, sorted, isDown, len(s.Rows), 0)
 	if err != nil {
@@ -377,8 +377,11 @@ func (t *table) each(v *view, values []string, sorted string, isDown bool, colum
 	return nil
 }
 
-// csvWithin is how long a download may take.
-const csvWithin = 10 * time.Minute
+// csvWithin is how long a download may take, csvPatience how much of that it waits for a copy.
+const (
+	csvWithin   = 10 * time.Minute
+	csvPatience = csvWithin - 30*time.Second
+)
 
 // patient waits for a reader as long as it takes something: who stops is let go, with the place and the transaction.
 type patient struct{ http.ResponseWriter }
@@ -397,7 +400,11 @@ func (s *Server) download(t *table) http.HandlerFunc {
 		// The deadline of the server counts from the request, and the first row may take longer.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(csvWithin))
 		begun := false
-		err := s.readIn(r.Context(), csvWithin, s.downloads, func(_ context.Context, v *view) error {
+		read := s.readIn
+		if t.sheet != nil {
+			read = s.readCopy
+		}
+		err := read(r.Context(), csvWithin, s.downloads, func(_ context.Context, v *view) error {
 			out := csv.NewWriter(&patient{w})
 			var numeric []bool
 			head := func(columns []string, isNumeric []bool) error {

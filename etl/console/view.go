@@ -35,7 +35,8 @@ type view struct {
 	ctx context.Context
 	tx  pgx.Tx
 
-	print fingerprint // once it was asked for
+	print fingerprint      // once it was asked for
+	taken map[string]taken // copies
 }
 
 // read gives use a view, in a transaction that writes nothing. Few look at a time: loading goes first.
@@ -47,12 +48,10 @@ func (s *Server) read(ctx context.Context, within time.Duration, use func(contex
 func (s *Server) readIn(ctx context.Context, within time.Duration, places chan struct{}, use func(context.Context, *view) error) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	select {
-	case places <- struct{}{}:
-		defer func() { <-places }()
-	case <-ctx.Done():
-		return fmt.Errorf("wait for others who look: %w", ctx.Err())
+	if err := enter(ctx, places); err != nil {
+		return err
 	}
+	defer func() { <-places }()
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 	return pgx.BeginTxFunc(ctx, s.cfg.Pool, options, func(tx pgx.Tx) error {
 		// Views of freshness and coverage shall speak of the now of whoever loads. Times are told in UTC. Setting
@@ -63,6 +62,31 @@ func (s *Server) readIn(ctx context.Context, within time.Duration, places chan s
 		}
 		return use(ctx, &view{s: s, ctx: ctx, tx: tx})
 	})
+}
+
+// readCopy is readIn for those who read copies only: they wait for minutes, and hold no transaction meanwhile.
+func (s *Server) readCopy(ctx context.Context, within time.Duration, places chan struct{}, use func(context.Context, *view) error) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	if err := enter(ctx, places); err != nil {
+		return err
+	}
+	defer func() { <-places }()
+	print, err := s.copies.now(ctx)
+	if err != nil {
+		return err
+	}
+	return use(ctx, &view{s: s, ctx: ctx, print: print})
+}
+
+// enter waits for a place.
+func enter(ctx context.Context, places chan struct{}) error {
+	select {
+	case places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for others who look: %w", ctx.Err())
+	}
 }
 
 // cell is a value as the database writes it: no digit is lost.
