@@ -36,8 +36,8 @@ type page struct {
 // content is what a page puts into the frame.
 type content struct {
 	Title   string
-	Refresh int    // seconds until the browser asks again; 0: it does not
-	Still   string // path of the same that does not ask again
+	Refresh int    // seconds until there may be news; in the frame until the browser asks again; 0: it does not
+	Still   string // path of the same that asks again by itself, or while it does, that stops; empty: no news to come
 	Data    any    // of its template
 }
 
@@ -79,6 +79,7 @@ const (
 	mostDownloads = 2
 	mostRefused   = 1000 // bytes of a reason, and of what a message says
 	actionWithin  = 20 * time.Second
+	live          = "live" // in the address of a page that loads itself again until it is over
 )
 
 // frame is what templates/frame.html is given.
@@ -129,6 +130,7 @@ func (v visitor) person() string {
 var functions = template.FuncMap{
 	"time":     shortTime,
 	"code":     markCode,
+	"words":    func(name string) string { return strings.ReplaceAll(name, "_", " ") },
 	"instance": func(level, ordinal cell) string { return instance(level.Text, ordinal.Text) },
 	"list":     func(items ...any) []any { return items },
 	"dict": func(pairs ...any) map[string]any {
@@ -303,11 +305,15 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, who visitor, p pag
 		return
 	}
 	if c.Refresh > 0 {
+		// A page that loads itself again takes what somebody types and the place where they read. So it does that for
+		// those who ask for it only.
 		asked := r.URL.Query()
-		if asked.Has("still") {
+		if asked.Has(live) {
+			asked.Del(live)
+		} else {
 			c.Refresh = 0
+			asked.Set(live, "1")
 		}
-		asked.Set("still", "1")
 		c.Still = r.URL.Path + "?" + asked.Encode()
 	}
 	s.render(w, r, who, http.StatusOK, p.template, c)
@@ -351,7 +357,7 @@ func (s *Server) failAs(w http.ResponseWriter, r *http.Request, who visitor, err
 	var pg *pgconn.PgError
 	switch {
 	case errors.Is(err, errNotThere):
-		s.trouble(w, r, who, http.StatusNotFound, "Not found", "There is nothing with this number. It may have been pruned.")
+		s.trouble(w, r, who, http.StatusNotFound, "Not found", "There is nothing of this number or day. What is old may have been removed.")
 	case errors.Is(err, errNotComputed):
 		w.Header().Set("Retry-After", "10")
 		s.trouble(w, r, who, http.StatusServiceUnavailable, "Not there yet", "It could not be computed in time, or something is loaded all the time. Try again later.")
