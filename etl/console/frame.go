@@ -477,12 +477,12 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	right, err := s.users.verify(name, password, s.address(r))
 	switch {
 	case errors.Is(err, errTries):
-		s.cfg.Log.Warn("login refused: too many attempts", "user", clip(name, 100), "address", s.address(r))
+		s.cfg.Log.Warn("login refused: too many attempts", "user", s.users.named(name), "address", s.address(r))
 		w.Header().Set("Retry-After", fmt.Sprint(int(triesWithin.Seconds())))
 		data.Wrong = "Too many wrong attempts for this user from this address. Wait 15 minutes."
 		s.askLogin(w, r, http.StatusTooManyRequests, data)
 	case !right:
-		s.cfg.Log.Warn("login refused", "user", clip(name, 100), "address", s.address(r))
+		s.cfg.Log.Warn("login refused", "user", s.users.named(name), "address", s.address(r))
 		data.Wrong = "User or password is wrong."
 		s.askLogin(w, r, http.StatusUnauthorized, data)
 	default:
