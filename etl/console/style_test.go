@@ -37,7 +37,7 @@ func TestContrast(t *testing.T) {
 	}
 	css := regexp.MustCompile(`/\*.*?\*/`).ReplaceAllString(string(text), "")
 	blocks := regexp.MustCompile(`:root \{([^}]*)\}`).FindAllStringSubmatch(css, -1)
-	if len(blocks) != 2 || !strings.Contains(css, "@media (prefers-color-scheme: dark)") {
+	if len(blocks) != 2 || !strings.Contains(css, "@media screen and (prefers-color-scheme: dark)") {
 		t.Fatalf("%d sets of colours, want a light and a dark one", len(blocks))
 	}
 	schemes := []map[string]string{{}, {}}
