@@ -250,7 +250,7 @@ func TestMonthInABrowser(t *testing.T) {
 	settled := func(path string) {
 		t.Helper()
 		b.open(path)
-		for ask(b, path, chromedp.Evaluate[bool](`document.querySelector('meta[http-equiv="refresh"]') !== null`)) {
+		for ask(b, path, chromedp.Evaluate[bool](`document.querySelector('.again') !== null`)) {
 			b.open(path)
 		}
 	}

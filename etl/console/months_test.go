@@ -102,7 +102,7 @@ func (b *browser) settled(path string) answer {
 	b.t.Helper()
 	for {
 		a := b.get(path)
-		if a.StatusCode != http.StatusOK || !strings.Contains(a.text, `http-equiv="refresh"`) {
+		if a.StatusCode != http.StatusOK || !strings.Contains(a.text, `class="hint again"`) {
 			return a
 		}
 	}
@@ -410,7 +410,7 @@ func TestCopies(t *testing.T) {
 	// While it cannot be computed, it is told as old.
 	h.copies.maker <- struct{}{}
 	a := b.get(path)
-	if strings.Contains(a.text, "As the mart says") || !strings.Contains(a.text, "It is being computed anew") || !strings.Contains(a.text, first) {
+	if strings.Contains(a.text, "Current: computed") || !strings.Contains(a.text, "It is being computed anew") || !strings.Contains(a.text, first) {
 		t.Errorf("after a new price:\n%s", a.text)
 	}
 	// A figure of a moment ago can be closed: the close compares. An old one cannot, and a form is not taken from under somebody's hands.

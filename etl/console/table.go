@@ -406,14 +406,26 @@ func (s *Server) download(t *table) http.HandlerFunc {
 		}
 		err := read(r.Context(), csvWithin, s.downloads, func(_ context.Context, v *view) error {
 			out := csv.NewWriter(&patient{w})
+			var names []string
 			var numeric []bool
 			head := func(columns []string, isNumeric []bool) error {
-				begun, numeric = true, isNumeric
+				names, numeric = columns, isNumeric
+				return nil
+			}
+			// The columns are known before the database has found a row, or that it cannot.
+			begin := func() error {
+				if begun {
+					return nil
+				}
+				begun = true
 				w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 				w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", t.name+".csv"))
-				return out.Write(columns)
+				return out.Write(names)
 			}
 			line := func(row []cell) error {
+				if err := begin(); err != nil {
+					return err
+				}
 				cells := make([]string, len(row))
 				for i, c := range row {
 					cells[i] = c.Text
@@ -424,6 +436,9 @@ func (s *Server) download(t *table) http.HandlerFunc {
 				return out.Write(cells)
 			}
 			if err := t.each(v, values, sorted, isDown, head, line); err != nil {
+				return err
+			}
+			if err := begin(); err != nil {
 				return err
 			}
 			out.Flush()
