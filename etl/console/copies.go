@@ -98,7 +98,8 @@ func (v *view) fingerprint() (fingerprint, error) {
 	return v.print, nil
 }
 
-// get is the copy of a name, of this moment when that is quick to have. wait is how long somebody waits for it.
+// get is the copy of a name, of this moment when that is quick to have. wait is how long somebody waits for it; 0:
+// what is left of the moment that a page waits.
 func (c *copies) get(v *view, name string, wait time.Duration, compute makeCopy) (any, copyState, error) {
 	print, err := v.fingerprint()
 	if err != nil {
@@ -118,11 +119,8 @@ func (c *copies) get(v *view, name string, wait time.Duration, compute makeCopy)
 		c.begin(k, name, compute)
 	}
 	running := k.running
-	if wait == 0 {
-		wait = adviceWait
-		if k.took < adviceQuick {
-			wait = adviceQuick
-		}
+	if wait == 0 { // all copies of a page together; what takes longer is there when the page asks again
+		wait = adviceWait - time.Since(v.began)
 	}
 	c.mu.Unlock()
 	if running != nil {
