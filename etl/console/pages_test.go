@@ -970,15 +970,21 @@ func TestReadsOnly(t *testing.T) {
 // What takes long is worked out once for all who look, and anew when somebody did something about it.
 func TestAdvice(t *testing.T) {
 	t.Parallel()
-	var asked sync.Map
-	gate := make(chan error)
+	begun, gate := make(chan bool), make(chan error)
 	n := 0
 	a := advice{log: slog.New(slog.DiscardHandler), ask: func(context.Context) (insight, error) {
 		n++
-		asked.Store(n, true)
+		begun <- true
 		return insight{Status: Status{Verdict: strconv.Itoa(n)}}, <-gate
 	}}
-	if found, at, _ := a.now(t.Context()); found.Verdict != "" || !at.IsZero() {
+	finish := func(done <-chan struct{}, err error) {
+		gate <- err
+		<-done
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.took = time.Hour // so it serves for long, however slow this machine is
+	}
+	if found, at, isFresh, _ := a.known(); found.Verdict != "" || !at.IsZero() || isFresh {
 		t.Errorf("before it begins: %+v", found)
 	}
 	var work background
@@ -986,34 +992,129 @@ func TestAdvice(t *testing.T) {
 	defer cancel()
 	work.begin(ctx)
 	a.begin(&work)
+	<-begun
+	done := a.renew()
 	for range 3 { // all wait for the one
-		if _, at, _ := a.now(t.Context()); !at.IsZero() {
-			t.Error("known before it is worked out")
+		if a.renew() != done {
+			t.Error("it is worked out twice at a time")
 		}
 	}
-	done := a.refresh()
-	gate <- nil
-	<-done
-	if found, _, failed := a.now(t.Context()); found.Verdict != "1" || failed {
+	if _, at, _, _ := a.known(); !at.IsZero() {
+		t.Error("known before it is worked out")
+	}
+	finish(done, nil)
+	if found, _, isFresh, failed := a.known(); found.Verdict != "1" || !isFresh || failed || a.renew() != nil {
 		t.Errorf("worked out: %+v", found)
 	}
 	a.forget()
-	if found, _, _ := a.now(t.Context()); found.Verdict != "1" {
-		t.Errorf("while it is worked out anew: %+v", found)
+	if found, _, isFresh, _ := a.known(); found.Verdict != "1" || isFresh {
+		t.Errorf("after somebody did something about it: %+v, fresh %v", found, isFresh)
 	}
-	done = a.refresh()
-	gate <- errors.New("away")
-	<-done
-	a.mu.Lock()
-	failed, last := a.failed, a.last.Verdict
-	a.mu.Unlock()
-	if !failed || last != "1" {
-		t.Errorf("after a failure: %v %s", failed, last)
+	done = a.renew()
+	<-begun
+	if _, _, isFresh, _ := a.known(); isFresh {
+		t.Error("fresh while it is worked out anew")
+	}
+	a.forget() // what is being worked out may not have seen this
+	finish(done, nil)
+	if found, _, isFresh, _ := a.known(); found.Verdict != "2" || isFresh {
+		t.Errorf("of before somebody did something: %+v, fresh %v", found, isFresh)
+	}
+	done = a.renew()
+	<-begun
+	finish(done, errors.New("away"))
+	if found, _, isFresh, failed := a.known(); found.Verdict != "2" || isFresh || !failed {
+		t.Errorf("after a failure: %+v, fresh %v, failed %v", found, isFresh, failed)
 	}
 	cancel()
 	work.end()
 	if work.do(func(context.Context) {}) {
 		t.Error("work begins after the end")
+	}
+}
+
+// Whoever opens the overview after a night reads of when its verdict is, and is not told in green that all is well.
+func TestOverviewAfterANight(t *testing.T) {
+	t.Parallel()
+	begun, gate := make(chan bool), make(chan Status)
+	h := newHouse(t, func(cfg *Config) {
+		cfg.Status = func(ctx context.Context) (Status, error) {
+			select {
+			case begun <- true:
+			case <-ctx.Done():
+				return Status{}, ctx.Err()
+			}
+			select {
+			case found := <-gate:
+				return found, nil
+			case <-ctx.Done():
+				return Status{}, ctx.Err()
+			}
+		}
+	})
+	b := h.browser()
+	<-begun // at the start
+	if text := b.get("/").text; !strings.Contains(text, "What to do is being worked out.") || !strings.Contains(text, `http-equiv="refresh"`) {
+		t.Errorf("before anything is known:\n%s", text)
+	}
+	done := h.advice.refresh()
+	gate <- Status{Verdict: "All is well."}
+	<-done
+	h.advice.mu.Lock()
+	h.advice.took = time.Minute
+	at := h.advice.at
+	h.advice.mu.Unlock()
+	fresh := b.get("/").text
+	if !strings.Contains(fresh, `<p class="verdict well">All is well.</p>`) || !strings.Contains(fresh, "Worked out at "+at.UTC().Format("2006-01-02 15:04:05")+" UTC.") || strings.Contains(fresh, `http-equiv="refresh"`) {
+		t.Errorf("of this moment:\n%s", fresh)
+	}
+	h.advice.mu.Lock()
+	h.advice.at = at.Add(-9*time.Hour - time.Minute)
+	h.advice.mu.Unlock()
+	old := b.get("/").text
+	<-begun
+	for _, want := range []string{
+		`<p class="verdict old"><strong>9 hours ago:</strong> All is well.</p>`, "Worked out at " + at.UTC().Add(-9*time.Hour-time.Minute).Format("2006-01-02 15:04:05") + " UTC. It is being worked out anew.", `http-equiv="refresh"`,
+	} {
+		if !strings.Contains(old, want) {
+			t.Errorf("after a night, lacks %q:\n%s", want, old)
+		}
+	}
+	for _, problem := range flaws(old) {
+		t.Error(problem)
+	}
+	done = h.advice.refresh()
+	gate <- Status{Verdict: "1 thing needs you.", NeedsYou: []string{"look"}}
+	<-done
+	if text := b.get("/").text; !strings.Contains(text, `<p class="verdict needed">1 thing needs you.</p>`) {
+		t.Errorf("worked out anew:\n%s", text)
+	}
+}
+
+func TestAgo(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		age  time.Duration
+		want string
+	}{{59 * time.Second, "less than a minute ago"}, {time.Minute, "1 minute ago"}, {59 * time.Minute, "59 minutes ago"}, {61 * time.Minute, "1 hour ago"}, {23 * time.Hour, "23 hours ago"}, {25 * time.Hour, "1 day ago"}, {50 * time.Hour, "2 days ago"}} {
+		if got := ago(c.age); got != c.want {
+			t.Errorf("%s: %q, want %q", c.age, got, c.want)
+		}
+	}
+}
+
+// Decimals out of sight are the number's own: put together again they are all of it.
+func TestSplit(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ number, seen string }{
+		{"", ""}, {"12", "12"}, {"100.0", "100.0"}, {"97.12345", "97.12345"}, {"97.123456789012", "97.123"}, {"-97.123956789012", "-97.123"},
+		{"0.000000123456", "0.000000123"}, {"-0.0403225806", "-0.0403"}, {"0.9999999", "0.999"}, {"5.0000000", "5.0000000"}, {"5.0000001", "5.000"}, {"0.000000000000", "0.000000000000"},
+		{"98765432.123456789012345678901234567890", "98765432.123"}, {"0.00000001", "0.00000001"},
+	} {
+		seen, rest := split(c.number)
+		if seen != c.seen || seen+rest != c.number {
+			t.Errorf("%s: %s and %s, want %s", c.number, seen, rest, c.seen)
+		}
 	}
 }
 
