@@ -209,7 +209,7 @@ func (a *Account) spacedAt(log etl.CallLog, product string) time.Time {
 // quiet objects while the vendor's month may turn between a question and its answer. Which month an answer is of is
 // told by the business clock, and so is this; all else here is told by the ledger's, which --now does not fix.
 func (a *Account) quiet() *etl.HeldError {
-	if until, quiet := quietUntil(a.cfg.Now(), a.cfg.Zone); quiet {
+	if until, quiet := QuietUntil(a.cfg.Now(), a.cfg.Zone); quiet {
 		return a.held(until, nil, "the month ends: nothing is asked from 10 minutes before to 10 minutes after")
 	}
 	return nil
