@@ -74,7 +74,7 @@ var ErrUnasked = errors.New("not everything was asked for, the slot stays due")
 type HeldError struct {
 	What   string    // what was to be asked
 	Reason string    // why not now, in words
-	Until  time.Time // real clock; when it may be tried again
+	Until  time.Time // when it may be tried again: real clock, but business clock where a month has to end first
 	// Class is ErrThrottled, ErrUnauthorized or ErrUnavailable where the vendor's own word is the
 	// reason; nil when it is only a matter of pace.
 	Class error

@@ -175,7 +175,7 @@ func TestDrivers(t *testing.T) {
 		jar := installed(t, "/usr/share/java/postgresql.jar")
 		java, err := exec.LookPath("java")
 		if err != nil || jar == "" {
-			lacking(t, "JAVA", "no java, or no /usr/share/java/postgresql.jar (package libpostgresql-jdbc-java)")
+			warehousetest.Lacking(t, "JAVA", "no java, or no /usr/share/java/postgresql.jar (package libpostgresql-jdbc-java)")
 		}
 		address := fmt.Sprintf("jdbc:postgresql://%s%s", u.Host, u.Path)
 		out, err := exec.CommandContext(t.Context(), java, "-cp", jar, "testdata/drivers/Catalogue.java", address, u.User.Username(), password, values).CombinedOutput()
@@ -221,7 +221,7 @@ func TestDrivers(t *testing.T) {
 		driver := installed(t, "/usr/lib/*/odbc/psqlodbcw.so", "/usr/lib/psqlodbcw.so")
 		isql, err := exec.LookPath("isql")
 		if err != nil || driver == "" {
-			lacking(t, "ODBC", "no isql, or no psqlodbcw.so (packages unixodbc and odbc-postgresql)")
+			warehousetest.Lacking(t, "ODBC", "no isql, or no psqlodbcw.so (packages unixodbc and odbc-postgresql)")
 		}
 		source := fmt.Sprintf("DRIVER=%s;SERVER=%s;PORT=%s;DATABASE=%s;UID=%s;PWD=%s", driver, u.Hostname(), u.Port(), strings.TrimPrefix(u.Path, "/"), u.User.Username(), password)
 		ask := func(question string) string {
@@ -259,15 +259,6 @@ func installed(t *testing.T, patterns ...string) string {
 		}
 	}
 	return ""
-}
-
-// lacking skips a test for want of a driver, unless it must be there.
-func lacking(t *testing.T, name, reason string) {
-	t.Helper()
-	if os.Getenv("METERHOUSE_TEST_REQUIRE_"+name) != "" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
 }
 
 func goldenText(t *testing.T) string {

@@ -280,12 +280,13 @@ select concat_ws(E'\n',
         from unnest(array['bi_reader', 'meterhouse_owner', 'meterhouse_loader', 'meterhouse_closer']) as role
         where not exists (select from pg_roles where rolname = role)
     ),
-    'grant usage on schema billing to meterhouse_owner, meterhouse_closer, bi_reader;',
+    'grant usage on schema billing to meterhouse_owner, meterhouse_closer, meterhouse_loader, bi_reader;',
     (
         select string_agg(
             format('alter table billing.%1$I owner to meterhouse_owner;', name)
             || format(E'\ngrant select, references on billing.%1$I to %2$I, bi_reader;', name, current_user)
-            || format(E'\ngrant select, insert on billing.%I to meterhouse_closer;', name),
+            || format(E'\ngrant select, insert on billing.%I to meterhouse_closer;', name)
+            || format(E'\ngrant select on billing.%I to meterhouse_loader;', name),
             E'\n' order by name)
         from unnest(` + booksOf + `) as name
     ),
@@ -312,7 +313,7 @@ begin
         select
         from unnest(` + booksOf + `) as b (name)
         join pg_class as c on c.relnamespace = 'billing'::regnamespace and c.relname = b.name
-        where pg_get_userbyid(c.relowner) <> 'meterhouse_owner'
+        where pg_get_userbyid(c.relowner) <> 'meterhouse_owner' or not has_table_privilege('meterhouse_loader', c.oid, 'select')
     ) then
         return;
     end if;
@@ -331,6 +332,7 @@ begin
     foreach name in array ` + booksOf + ` loop
         execute format('grant select, references on billing.%I to bi_reader', name);
         execute format('grant select, insert on billing.%I to meterhouse_closer', name);
+        execute format('grant select on billing.%I to meterhouse_loader', name); -- grantLoader may not: it is no owner
         execute format('grant select, references on billing.%I to %I', name, schema_owner);
     end loop;
     reset role;

@@ -104,6 +104,11 @@ func wantBooks(t *testing.T, admin, owner string) {
 		if got := lines(t, who, `select state from billing.statement('2026-05', 'infinity')`); len(got) != 1 || got[0] != "closed" {
 			t.Errorf("%s reads %q", name, got)
 		}
+		for _, table := range []string{"chain", "close", "closed_line", "closed_day", "reopen"} {
+			if err := do(who, "select from billing."+table); err != nil {
+				t.Errorf("%s reads billing.%s: %v", name, table, err)
+			}
+		}
 		refused := []string{"set role meterhouse_owner"}
 		for _, table := range []string{"chain", "close", "closed_line", "closed_day", "reopen"} {
 			for _, sql := range []string{

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"github.com/goccy/go-yaml"
 
 	"meterhouse/etl/warehouse"
+	"meterhouse/etl/warehouse/warehousetest"
 )
 
 const alertRules, alertRuleTests = "prometheus-alerts.yaml", "prometheus-alerts_test.yaml"
@@ -31,12 +31,7 @@ func TestAlertRules(t *testing.T) {
 	t.Parallel()
 	tool, err := exec.LookPath("promtool")
 	if err != nil {
-		reason := "the alert rules are NOT tested: no promtool in PATH (apt-get install prometheus has it)"
-		if os.Getenv("METERHOUSE_TEST_REQUIRE_PROMTOOL") != "" {
-			t.Fatal(reason)
-		}
-		fmt.Fprintln(os.Stderr, reason)
-		t.Skip(reason)
+		warehousetest.Lacking(t, "PROMTOOL", "no promtool in PATH to test the alert rules (apt-get install prometheus has it)")
 	}
 	for _, args := range [][]string{{"check", "rules", alertRules}, {"test", "rules", alertRuleTests}} {
 		cmd := exec.CommandContext(t.Context(), tool, args...)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -18,11 +17,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"meterhouse/etl/console"
+	"meterhouse/etl/warehouse/warehousetest"
 	"meterhouse/etl/wolkvox/wolkvoxsim"
 )
-
-// requireChromium makes a browser that is missing a failure.
-const requireChromium = "METERHOUSE_TEST_REQUIRE_CHROMIUM"
 
 // browser is a headless Chromium that notes what its console complains of.
 type browser struct {
@@ -44,10 +41,7 @@ func newBrowser(t *testing.T, base string) *browser {
 		}
 	}
 	if program == "" {
-		if os.Getenv(requireChromium) != "" {
-			t.Fatalf("no Chromium in PATH, and %s is set", requireChromium)
-		}
-		t.Skip("no Chromium in PATH (apt-get install chromium): what pages are in a browser is not tested")
+		warehousetest.Lacking(t, "CHROMIUM", "no Chromium in PATH to look at the pages with (apt-get install chromium)")
 	}
 	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
 		chromedp.ExecPath(program), chromedp.NoSandbox, chromedp.Flag("disable-gpu", true), chromedp.UserDataDir(t.TempDir()),
@@ -250,7 +244,7 @@ func TestMonthInABrowser(t *testing.T) {
 	settled := func(path string) {
 		t.Helper()
 		b.open(path)
-		for ask(b, path, chromedp.Evaluate[bool](`document.querySelector('meta[http-equiv="refresh"]') !== null`)) {
+		for ask(b, path, chromedp.Evaluate[bool](`document.querySelector('.again') !== null`)) {
 			b.open(path)
 		}
 	}

@@ -744,10 +744,10 @@ func TestStateDirIsChecked(t *testing.T) {
 	w.must(exitDone, "run", "wolkvox.billing")
 
 	// A service reads what cannot be fetched later all the same.
-	w.setNow(time.Now().UTC().Format(time.RFC3339))
+	clock := w.clock("2027-05-14T12:05:00Z")
 	w.replaceConfig("secrets_key:", "console: {listen: \"\"}\nsecrets_key:")
 	before := w.value(`select count(*)::text from ops.run where dataset = 'wolkvox.billing'`)
-	p := w.start("", "serve")
+	p := w.start(clock, "serve")
 	w.eventually("another reading of wolkvox", "true", func() string {
 		return w.value(`select (count(*) > ` + before + `)::text from ops.run where dataset = 'wolkvox.billing' and status = 'ok'`)
 	})
@@ -927,6 +927,31 @@ func TestDemoCheck(t *testing.T) {
 	wantContains(t, "difference", message(err), "the warehouse differs from the simulator's oracle: ", " consumed_avg_tib", "want ")
 	w.value(`with gone as (delete from dw.fact_daily_consumption returning 1) select count(*)::text from gone`)
 	wantContains(t, "missing rows", message(d.check(t.Context(), s, fakes)), " is missing")
+}
+
+// A demo keeps its clock, so one that is begun while a month ends takes the end of the time in which wolkvox is not asked.
+func TestDemoWhileAMonthEnds(t *testing.T) {
+	t.Parallel()
+	for at, want := range map[string]string{
+		"2026-12-01T04:49:59.9Z": "2026-12-01T04:49:59Z", "2026-12-01T04:50:00Z": "2026-12-01T05:10:00Z", // 23:50 in Bogota
+		"2026-12-01T05:09:59Z": "2026-12-01T05:10:00Z", "2026-12-01T05:10:00Z": "2026-12-01T05:10:00Z",
+	} {
+		now, err := time.Parse(time.RFC3339, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := demoClock(now).Format(time.RFC3339Nano); got != want {
+			t.Errorf("begun at %s: its clock is %s, want %s", at, got, want)
+		}
+	}
+	d := newDemo(t, warehousetest.New(t), demoClock(time.Date(2026, 12, 1, 4, 55, 0, 0, time.UTC)), 2)
+	results, err := d.load(t.Context(), d.session, d.sims)
+	if err == nil {
+		err = verdict(results, nil, d.app.told)
+	}
+	if err != nil || len(results) == 0 {
+		t.Errorf("%d results, %v", len(results), err)
+	}
 }
 
 // demoDir is a folder that the user Postgres runs as can reach, which t.TempDir is not under root.

@@ -301,4 +301,13 @@ func (v *service) demoConsole(listen string) (server *console.Server, login stri
 	return server, "", err
 }
 
+// openAt is where a browser on this machine finds a console: one that listens everywhere says [::], which few open.
+func openAt(server *console.Server) string {
+	host, port, _ := net.SplitHostPort(server.Addr())
+	if ip := net.ParseIP(host); ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
+
 var _ console.Loads = (*service)(nil)

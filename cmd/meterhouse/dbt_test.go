@@ -155,7 +155,7 @@ func testDBTSources(t *testing.T, database string) {
 	t.Run("dbt", func(t *testing.T) {
 		program, err := exec.LookPath(or(os.Getenv("METERHOUSE_DBT"), "dbt"))
 		if err != nil {
-			t.Skip("SKIPPED: no dbt here (METERHOUSE_DBT says where): want dbt-core and dbt-postgres from 1.10 on")
+			warehousetest.Lacking(t, "DBT", "no dbt here (METERHOUSE_DBT says where): want dbt-core and dbt-postgres from 1.10 on")
 		}
 		dir := t.TempDir()
 		if err := os.CopyFS(dir, os.DirFS(repository+"docs/dbt")); err != nil {

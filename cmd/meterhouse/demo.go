@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -30,7 +32,6 @@ import (
 func (a *app) demoCommand() *cobra.Command {
 	d := &demo{app: a}
 	var reset, serve bool
-	var listen string
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it work: private Postgres, fake vendors, load, month view",
@@ -43,16 +44,19 @@ binaries it downloads them once (METERHOUSE_POSTGRES_REPOSITORY: another Maven r
 
 With --serve it shows the console, at 127.0.0.1:8080 or, if that is taken, a free port: the first
 line says where. Anybody on this machine may then do everything in it. With --listen it may be shown
-to others, who need the user and password that the first line says.`,
+to others, who need the user and password that the first line says. In a container that is an address
+of the container: --url tells the demo what people type instead, and it says that.`,
 		Example: "  meterhouse demo\n  meterhouse demo --serve     (then open the address that it prints)\n  meterhouse demo --reset --days 30 --seed 7",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			a.quietly()
 			d.isSet = cmd.Flags().Changed
-			if listen != "" && !serve {
-				return usagef("--listen is for the console: want --serve with it")
+			if d.listen+d.url != "" && !serve {
+				return usagef("--listen and --url are for the console: want --serve with them")
 			}
-			d.listen = listen
+			if u, err := url.Parse(d.url); d.url != "" && (err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "") {
+				return usagef("--url %q: want what people type, such as http://127.0.0.1:8081", d.url)
+			}
 			return d.run(cmd.Context(), reset, serve)
 		},
 	}
@@ -61,7 +65,8 @@ to others, who need the user and password that the first line says.`,
 	cmd.Flags().StringVar(&d.dir, "dir", "", "`folder` to keep (default demo in the user's state folder)")
 	cmd.Flags().BoolVar(&reset, "reset", false, "remove the folder of a former demo first")
 	cmd.Flags().BoolVar(&serve, "serve", false, "show the console, and stay up after loading until interrupted")
-	cmd.Flags().StringVar(&listen, "listen", "", "`host:port` of the console (default 127.0.0.1:8080, or a free port)")
+	cmd.Flags().StringVar(&d.listen, "listen", "", "`host:port` of the console (default 127.0.0.1:8080, or a free port)")
+	cmd.Flags().StringVar(&d.url, "url", "", "`address` of the console that people type (default as it listens)")
 	return cmd
 }
 
@@ -70,6 +75,7 @@ type demo struct {
 	app    *app
 	dir    string
 	listen string // of the console; empty: as it comes
+	url    string // of the console, as people type it; empty: as it listens
 	state  demoState
 	isSet  func(flag string) bool
 	kept   bool // the folder was there
@@ -180,7 +186,7 @@ func (d *demo) serve(ctx context.Context, s *session) (wait func() error, err er
 		return nil, err
 	}
 	d.app.progress.clear()
-	fmt.Fprintf(d.app.stdout, "console: http://%s/%s\n", server.Addr(), login)
+	fmt.Fprintf(d.app.stdout, "console: %s/%s\n", strings.TrimSuffix(or(d.url, openAt(server)), "/"), login)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return server.Serve(ctx) })
 	g.Go(func() error { return v.queue.Run(ctx) })
@@ -217,7 +223,7 @@ func (d *demo) open(reset bool) error {
 		return usagef("%s is not what a demo wrote: want --reset, or another --dir", name)
 	}
 	for flag, same := range map[string]bool{
-		"days": kept.Days == d.state.Days, "seed": kept.Seed == d.state.Seed, "now": kept.Clock.Equal(d.app.now()),
+		"days": kept.Days == d.state.Days, "seed": kept.Seed == d.state.Seed, "now": kept.Clock.Equal(demoClock(d.app.now())),
 	} {
 		if d.isSet(flag) && !same {
 			return usagef("--%s differs from the demo in %s (%d days, seed %d, clock %s): want --reset, or another --dir",
@@ -235,7 +241,7 @@ func (d *demo) create(name string) error {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // never fails
 	d.state.SecretsKey = base64.StdEncoding.EncodeToString(key)
-	d.state.Clock = d.app.now().UTC().Truncate(time.Second)
+	d.state.Clock = demoClock(d.app.now())
 	text, err := json.MarshalIndent(d.state, "", "  ")
 	if err != nil {
 		return err
@@ -245,6 +251,19 @@ func (d *demo) create(name string) error {
 		return err
 	}
 	return os.WriteFile(name, append(text, '\n'), 0o600)
+}
+
+// demoClock is what a demo begun at now shows as its own for good: wolkvox would never be asked at a time at which a
+// month ends.
+func demoClock(now time.Time) time.Time {
+	zone, err := time.LoadLocation(simZone)
+	if err != nil {
+		return now // load says so
+	}
+	if until, quiet := wolkvox.QuietUntil(now, zone); quiet {
+		now = until
+	}
+	return now.UTC().Truncate(time.Second)
 }
 
 // remove deletes the folder of a former demo, and nothing else.

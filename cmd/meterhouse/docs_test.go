@@ -19,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"meterhouse/etl/keystone/keystonesim"
+	"meterhouse/etl/warehouse/warehousetest"
 	"meterhouse/etl/wolkvox/wolkvoxsim"
 )
 
@@ -45,10 +46,7 @@ func TestDocumentsAreTrue(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := exec.LookPath("psql"); err != nil && docsSQL.Match(text) {
-				if os.Getenv("METERHOUSE_TEST_REQUIRE_PSQL") != "" {
-					t.Fatal("no psql to ask what the document asks")
-				}
-				t.Skip("SKIPPED: no psql to ask what the document asks")
+				warehousetest.Lacking(t, "PSQL", "no psql to ask what the document asks")
 			}
 			got := newReader(t).follow(string(text))
 			if *update {

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"meterhouse/etl/billing"
+	"meterhouse/etl/warehouse/warehousetest"
 )
 
 // exportable is a world with May priced and closed in part, another price for it since, and on 10 June.
@@ -206,9 +207,7 @@ func TestFOCUSValidator(t *testing.T) {
 	t.Parallel()
 	tool, err := exec.LookPath(or(os.Getenv("METERHOUSE_FOCUS_VALIDATOR"), "focus-validator"))
 	if err != nil {
-		reason := "SKIPPED: the FOCUS files are not shown to focus-validator: none in PATH or METERHOUSE_FOCUS_VALIDATOR (see CONTRIBUTING.md)"
-		fmt.Fprintln(os.Stderr, reason)
-		t.Skip(reason)
+		warehousetest.Lacking(t, "FOCUS_VALIDATOR", "no focus-validator in PATH or METERHOUSE_FOCUS_VALIDATOR to show the FOCUS files to (see CONTRIBUTING.md)")
 	}
 	w := exportable(t)
 	at := func(now string, args ...string) {

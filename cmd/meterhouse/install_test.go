@@ -442,7 +442,7 @@ func TestComposeDemo(t *testing.T) {
 	}
 	listen := cmd.Flag("listen").Value.String()
 	_, port, _ := strings.Cut(listen, ":")
-	if cmd.Name() != "demo" || !a.fixed || cmd.Flag("serve").Value.String() != "true" || listen != "0.0.0.0:"+port || len(s.Ports) != 1 || !strings.HasSuffix(s.Ports[0], ":"+port) {
+	if cmd.Name() != "demo" || !a.fixed || cmd.Flag("serve").Value.String() != "true" || listen != "0.0.0.0:"+port || len(s.Ports) != 1 || "http://"+s.Ports[0] != cmd.Flag("url").Value.String()+":"+port {
 		t.Errorf("command %q, ports %q: want a console that can be reached, and a clock that stands still", s.Command, s.Ports)
 	}
 	if serve := compose.Services["meterhouse"]; slices.Equal(serve.Ports, s.Ports) {
@@ -789,7 +789,7 @@ func TestSystemdUnits(t *testing.T) {
 	t.Run("verify", func(t *testing.T) {
 		analyze, err := exec.LookPath("systemd-analyze")
 		if err != nil {
-			t.Skip("SKIPPED: systemd does not read the unit: no systemd-analyze here")
+			warehousetest.Lacking(t, "SYSTEMD", "no systemd-analyze here to read the unit")
 		}
 		exe, err := os.Executable() // it wants the program to exist
 		if err != nil {
@@ -962,54 +962,57 @@ func TestProcessesStartTogether(t *testing.T) {
 	}
 }
 
-// TestDemoBeyondThisMachine asks the console of a demo in a container: whoever reaches it has to log in.
+// TestDemoBeyondThisMachine asks the console of a demo in a container: whoever reaches it has to log in, at the
+// address that the first line says.
 func TestDemoBeyondThisMachine(t *testing.T) {
 	t.Parallel()
 	d := newDemo(t, warehousetest.New(t), time.Date(2026, 6, 2, 12, 0, 0, 0, time.UTC), 1)
-	v := &service{session: d.session}
-	var err error
-	if v.queue, err = v.newQueue(); err != nil {
-		t.Fatal(err)
-	}
-	server, login, err := v.demoConsole("0.0.0.0:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	var group sync.WaitGroup
-	group.Go(func() {
-		if err := server.Serve(ctx); err != nil {
+	for _, c := range []struct{ url, says string }{
+		{"", `^console: http://127\.0\.0\.1:(\d+)/ \(user (\w+), password (\w{12,})\)\n$`},
+		{"http://127.0.0.1:8081", `^console: http://127\.0\.0\.1:(8081)/ \(user (\w+), password (\w{12,})\)\n$`},
+		{"https://demo.example/", `^console: https://(demo\.example)/ \(user (\w+), password (\w{12,})\)\n$`},
+	} {
+		var out bytes.Buffer
+		d.app.stdout, d.listen, d.demo.url = &out, "0.0.0.0:0", c.url
+		ctx, stop := context.WithCancel(t.Context())
+		wait, err := d.serve(ctx, d.session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		words := regexp.MustCompile(c.says).FindStringSubmatch(out.String())
+		if words == nil {
+			t.Errorf("--url %q: says %q, want %s", c.url, out.String(), c.says)
+		} else if c.url == "" {
+			ask := func(path, password string) int {
+				t.Helper()
+				req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+words[1]+path, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if password != "" {
+					req.SetBasicAuth(words[2], password)
+				}
+				res, err := http.DefaultTransport.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				return res.StatusCode
+			}
+			got := []int{ask("/", ""), ask("/metrics", ""), ask("/metrics", "wrong password"), ask("/metrics", words[3]), ask("/readyz", "")}
+			if want := []int{http.StatusSeeOther, http.StatusUnauthorized, http.StatusUnauthorized, http.StatusOK, http.StatusOK}; !slices.Equal(got, want) {
+				t.Errorf("without a login /, /metrics; with a wrong one, the right one; /readyz: got %v, want %v", got, want)
+			}
+		}
+		stop()
+		if err := wait(); err != nil {
 			t.Error(err)
 		}
-	})
-	defer group.Wait()
-	defer stop()
-	words := regexp.MustCompile(`^ \(user (\w+), password (\w{12,})\)$`).FindStringSubmatch(login)
-	if words == nil {
-		t.Fatalf("login %q", login)
 	}
-	_, port, _ := strings.Cut(server.Addr(), "]:")
-	ask := func(path, password string) int {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1:"+port+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if password != "" {
-			req.SetBasicAuth(words[1], password)
-		}
-		res, err := http.DefaultTransport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		res.Body.Close()
-		return res.StatusCode
-	}
-	got := []int{ask("/", ""), ask("/metrics", ""), ask("/metrics", "wrong password"), ask("/metrics", words[2]), ask("/readyz", "")}
-	if want := []int{http.StatusSeeOther, http.StatusUnauthorized, http.StatusUnauthorized, http.StatusOK, http.StatusOK}; !slices.Equal(got, want) {
-		t.Errorf("without a login /, /metrics; with a wrong one, the right one; /readyz: got %v, want %v", got, want)
-	}
-	for _, args := range [][]string{{"demo", "--listen", "127.0.0.1:8080"}} {
+	for _, args := range [][]string{
+		{"demo", "--listen", "127.0.0.1:8080"}, {"demo", "--url", "http://127.0.0.1:8081"},
+		{"demo", "--serve", "--url", "127.0.0.1:8081"}, {"demo", "--serve", "--url", "ftp://demo.example"}, {"demo", "--serve", "--url", "http:///"},
+	} {
 		if o := invoke(t, nil, "", args...); o.code != exitUsage {
 			t.Errorf("%q: exit code %d, want %d", args, o.code, exitUsage)
 		}

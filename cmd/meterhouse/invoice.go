@@ -352,8 +352,13 @@ of one that was withdrawn when, by whom and why.`,
 		Args:    oneArgument("the number of an invoice"),
 	}
 	formatFlag(cmd, &f)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return a.printQuery(cmd, f, "no invoice "+args[0]+" was imported: see `meterhouse invoice list`", `
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		s, err := a.openSession(cmd.Context(), need{database: true})
+		if err != nil {
+			return err
+		}
+		defer s.close(&err)
+		t, err := s.wh.Query(cmd.Context(), `
 			select i.vendor, i.invoice_date, l.line_number as line, l.customer_id, l.account, l.subscription_number, l.item, l.charge, l.period_start, l.period_end,
 				l.quantity, l.unit_price, l.amount, i.currency, l.line_text as text, l.source as imported_from,
 				w.known_since as withdrawn_at, w.withdrawn_by, w.reason
@@ -361,6 +366,13 @@ of one that was withdrawn when, by whom and why.`,
 			join billing.invoice_line as l using (invoice_id)
 			left join billing.invoice_withdrawal as w using (invoice_id)
 			order by i.vendor, l.line_number`, args[0])
+		if err != nil {
+			return err
+		}
+		if len(t.Rows) == 0 {
+			return fmt.Errorf("invoice show %s: no such invoice was imported: want a number from `meterhouse invoice list`", args[0])
+		}
+		return f.print(a.stdout, t)
 	}
 	return cmd
 }

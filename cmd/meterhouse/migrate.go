@@ -41,7 +41,7 @@ Tables and what is in them are dropped: it wants --yes.`,
 		Example: "  meterhouse migrate down --yes\n  meterhouse migrate down --to 4 --yes",
 		Args:    noArguments,
 	}
-	cmd.Flags().Int64Var(&to, "to", -1, "`version` to go back to; 0 is an empty database")
+	cmd.Flags().Int64Var(&to, "to", 0, "`version` to go back to; 0 is an empty database")
 	cmd.Flags().BoolVar(&yes, "yes", false, "really drop what the migrations made")
 	cmd.RunE = a.withDirectURL(func(ctx context.Context, url string, server warehouse.Server) error {
 		target := to

@@ -197,6 +197,8 @@ func TestQueriesAgainstTheOracle(t *testing.T) {
 		"accrued_check":                  o.accruedCheck,
 		"statement_by_customer":          o.statementByCustomer,
 		"unpriced_lines":                 o.unpricedLines,
+		"cost_change":                    o.costChange,
+		"unused_commitment":              o.unusedCommitment,
 		"adjustments_by_reason":          o.adjustments,
 	}
 	t.Run("dbt", func(t *testing.T) { testDBTSources(t, o.database) })
@@ -892,15 +894,22 @@ type line struct {
 	isProvisional           bool
 }
 
-// statement is that of June, in the order of levels and readings. Commitments stay as they are through June, so that
-// every level commits a whole month, whatever days are missing.
-func (o *oracle) statement() (lines []line) {
+// statement is that of June.
+func (o *oracle) statement() []line { return o.statementOf("2026-06-01", "2026-07-01", "12.5") }
+
+// statementOf a month is in the order of levels and readings. Commitments stay as they are through a month, so that
+// every level commits the same on each day from the first that is known, whatever days are missing. burstPrice is that
+// of customer 0042117.
+func (o *oracle) statementOf(from, until, burstPrice string) (lines []line) {
 	committed, burst := map[string]string{}, map[string]string{}
-	prices := map[string][3]string{"0042117": {"10.5", "12.5", "USD"}, "73350192": {"9", "9.125", "EUR"}, "C-1001": {"10.5", "12.25", "USD"}}
+	prices := map[string][3]string{"0042117": {"10.5", burstPrice, "USD"}, "73350192": {"9", "9.125", "EUR"}, "C-1001": {"10.5", "12.25", "USD"}}
+	day := func(text string) time.Time { return instant(o.t, text+"T00:00:00Z") }
+	owed := day(until).Sub(slices.MaxFunc([]time.Time{day(from), day(oracleStart)}, time.Time.Compare))
 	var names []levelDays // levels of one name are one line
-	for _, l := range levels(o.days, "2026-06-01", "2026-07-01") {
+	for _, l := range levels(o.days, from, until) {
 		name := strings.TrimRight(l.key, "0123456789")
-		committed[name] = plus(cmp.Or(committed[name], "0"), l.last().CommittedLast)
+		part := new(big.Rat).Mul(rational(l.last().CommittedLast), big.NewRat(int64(owed), int64(day(until).Sub(day(from)))))
+		committed[name] = plus(cmp.Or(committed[name], "0"), part.RatString())
 		burst[name] = plus(cmp.Or(burst[name], "0"), l.accrued())
 		if l.last().Ordinal == 0 {
 			names = append(names, levelDays{name, l.days})
@@ -917,7 +926,7 @@ func (o *oracle) statement() (lines []line) {
 	}
 	products := o.units()
 	most, read := map[string]reading{}, map[string]map[string]bool{}
-	all := o.sortedReadings("2026-06-01", "2026-07-01")
+	all := o.sortedReadings(from, until)
 	for _, r := range all {
 		if read[r.key()] == nil {
 			read[r.key()] = map[string]bool{}
@@ -1025,4 +1034,98 @@ func (o *oracle) adjustments() (string, [][]string) {
 		}
 	}
 	return "closed_month adjusted_in state source customer_or_account subscription item charge reason first_day last_day days quantity unit amount currency", rows
+}
+
+// costChange compares June with May, which was closed at the price of before for customer 0042117.
+func (o *oracle) costChange() (string, [][]string) {
+	type thing struct{ row, before, now []string } // quantity, price, amount
+	var things []*thing
+	for i, month := range [][]line{o.statementOf("2026-05-01", "2026-06-01", "12.25"), o.statement()} {
+		for _, l := range month {
+			source, owner := l.source()
+			row := []string{source, owner, cmp.Or(o.names[owner], unknown), l.d.SubscriptionNumber, l.d.ServiceLevel, unknown, l.charge, "TiB-month", l.currency}
+			if source == "wolkvox" {
+				row = []string{source, owner, unknown, l.r.Operation, l.r.API, l.r.Description, l.charge, o.units()[l.r.API].Unit, l.currency}
+			}
+			at := slices.IndexFunc(things, func(t *thing) bool { return slices.Equal(t.row[:9], row) })
+			if at < 0 {
+				at = len(things)
+				things = append(things, &thing{row: append(row, "0"), before: []string{unknown, unknown, "0"}, now: []string{unknown, unknown, "0"}})
+			}
+			figures := []string{l.quantity, l.price, unknown}
+			if l.price != unknown {
+				figures[2] = amount(l.quantity, l.price)
+			}
+			if things[at].now = figures; i == 0 {
+				things[at].before, things[at].now = figures, []string{unknown, unknown, "0"}
+			} else if l.isProvisional {
+				things[at].row[9] = "1"
+			}
+		}
+	}
+	var rows [][]string
+	for _, t := range things {
+		if t.before[2] == unknown || !slices.Equal(t.before, t.now) {
+			quantities := []string{rounded(t.before[0]), rounded(t.now[0]), t.before[1], t.now[1], t.before[2], t.now[2]}
+			rows = append(rows, slices.Concat(t.row[:9], quantities, []string{minus(t.now[2], t.before[2]), t.row[9]}))
+		}
+	}
+	size := func(row []string) *big.Rat {
+		if row[15] == unknown {
+			return big.NewRat(-1, 1)
+		}
+		return new(big.Rat).Abs(rational(row[15]))
+	}
+	last := strings.NewReplacer(unknown, "~")
+	slices.SortFunc(rows, func(a, b []string) int {
+		return cmp.Or(strings.Compare(last.Replace(a[8]), last.Replace(b[8])), size(b).Cmp(size(a)), slices.Compare(a[:7], b[:7]))
+	})
+	return "source customer_or_account customer_name subscription item description charge unit currency quantity_before quantity " +
+		"unit_price_before unit_price amount_before amount change_amount provisional", rows
+}
+
+// rounded is a quantity as it is told: with 12 decimals.
+func rounded(quantity string) string {
+	if quantity == unknown {
+		return unknown
+	}
+	return quotient(rational(quantity), big.NewRat(1, 1), 12)
+}
+
+func (o *oracle) unusedCommitment() (string, [][]string) {
+	type unused struct {
+		mean *big.Rat
+		row  []string
+	}
+	var all []unused
+	for _, l := range levels(o.days, "2026-04-01", "2026-07-01") {
+		committed, consumed, most, never := new(big.Rat), new(big.Rat), new(big.Rat), rational(minus(l.days[0].CommittedLast, l.days[0].ConsumedMax))
+		for _, d := range l.days {
+			committed.Add(committed, rational(d.CommittedLast))
+			consumed.Add(consumed, rational(d.ConsumedAvg))
+			if m := rational(d.ConsumedMax); m.Cmp(most) > 0 {
+				most = m
+			}
+			if free := rational(minus(d.CommittedLast, d.ConsumedMax)); free.Cmp(never) < 0 {
+				never = free
+			}
+		}
+		if committed.Sign() == 0 {
+			continue
+		}
+		n, free := big.NewRat(int64(len(l.days)), 1), unknown
+		if never.Sign() > 0 {
+			free = canonical(never.FloatString(40))
+		}
+		mean := new(big.Rat).Sub(committed, consumed)
+		mean.Quo(mean, n)
+		all = append(all, unused{mean, append(o.label(l.last()), strconv.Itoa(len(l.days)), quotient(committed, n, 12), quotient(consumed, n, 12),
+			canonical(most.FloatString(40)), canonical(mean.FloatString(12)), quotient(new(big.Rat).Mul(consumed, big.NewRat(100, 1)), committed, 1), free)})
+	}
+	slices.SortStableFunc(all, func(a, b unused) int { return b.mean.Cmp(a.mean) })
+	var rows [][]string
+	for _, u := range all {
+		rows = append(rows, u.row)
+	}
+	return labels + "days_observed committed_avg_tib consumed_avg_tib consumed_max_tib unused_avg_tib percent_used never_used_tib", rows
 }

@@ -35,9 +35,13 @@ func TestLandRefusedDoesNotHammer(t *testing.T) {
 		}
 		return n, len(w.wolkvox.Requests())
 	}
-	time.Sleep(10 * time.Second) // the business clock and the queue's stand still
-	if n, wv := calls(); n == 0 || n > 3 || wv > 2 {
-		t.Errorf("10 s: %d calls for current readings of 3 customers, %d of wolkvox; want one each", n, wv)
+	w.eventually("asked", "true", func() string {
+		n, wv := calls()
+		return fmt.Sprint(n > 0 && wv > 0)
+	})
+	time.Sleep(5 * time.Second) // the business clock and the queue's stand still
+	if n, wv := calls(); n > 3 || wv > 2 {
+		t.Errorf("%d calls for current readings of 3 customers, %d of wolkvox; want one each", n, wv)
 		t.Log(w.value(`select string_agg(args->>'dataset' || ' ' || state || ' attempt ' || attempt || ' snoozes ' || coalesce(metadata->>'snoozes', '0'), E'\n') from river.river_job where kind = 'load'`))
 	}
 }
@@ -60,17 +64,17 @@ func TestClockAheadAndBack(t *testing.T) {
 	}
 	set("2027-06-03T12:05:00Z") // this host only; the vendors' clocks are right
 	p = w.start(clock, "serve")
-	time.Sleep(8 * time.Second)
+	w.eventually("histories asked for with the clock ahead", "3", func() string {
+		return w.value(`select count(distinct scope)::text from ops.run where dataset = 'keystone.history' and business_at > '2027-06-01' and finished_at is not null`)
+	})
 	p.stop()
 	t.Log(w.value(`select coalesce(string_agg(dataset || ' ' || scope || ' ' || last_success_at, E'\n' order by dataset, scope), '') from ops.watermark`))
 	set("2027-05-14T12:05:00Z")
 	w.forward(clock, 25*time.Hour) // right again, a day later
 	p = w.start(clock, "serve")
-	time.Sleep(6 * time.Second)
-	runs := w.value(`select count(*)::text from ops.run where business_at between '2027-05-15T13:00Z' and '2027-05-15T14:00Z'`)
-	if runs == "0" {
-		t.Errorf("a day later nothing is due: %s runs", runs)
-	}
+	w.eventually("runs of a day later", "true", func() string {
+		return w.value(`select (count(*) > 0)::text from ops.run where business_at between '2027-05-15T13:00Z' and '2027-05-15T14:00Z'`)
+	})
 	for range 21 {
 		w.forward(clock, 24*time.Hour)
 		time.Sleep(700 * time.Millisecond)
@@ -186,13 +190,10 @@ func TestInterruptedProductIsReadAgain(t *testing.T) {
 		return w.value(`select coalesce(max(state::text), '') from river.river_job where args->>'dataset' = 'wolkvox.billing'`)
 	})
 	t.Log(w.value(`select string_agg(run_id || ' ' || status || ' ' || coalesce(error, '') , E'\n') from ops.run where dataset = 'wolkvox.billing'`))
-	for range 10 {
-		w.forward(clock, time.Minute)
-		time.Sleep(300 * time.Millisecond)
-	}
-	if got := w.value(`select string_agg(distinct product, ' ' order by product) from raw.payload where dataset = 'wolkvox.billing'`); got != "chat_licenses ivr_minutes" {
-		t.Errorf("ten minutes later read: %s; last success %s", got, w.value(`select last_success_at::text from ops.watermark where dataset = 'wolkvox.billing'`))
-	}
+	w.forward(clock, 10*time.Minute)
+	w.eventually("read ten minutes later", "chat_licenses ivr_minutes", func() string {
+		return w.value(`select string_agg(distinct product, ' ' order by product) from raw.payload where dataset = 'wolkvox.billing'`)
+	})
 }
 
 // A reading that lasts into the next slot's time does not make that slot done.
@@ -211,11 +212,8 @@ func TestReadingAcrossASlot(t *testing.T) {
 	w.eventually("read", "true", func() string {
 		return w.value(`select (last_success_at is not null)::text from ops.watermark where dataset = 'wolkvox.billing' union all select 'false' limit 1`)
 	})
-	for range 3 {
-		w.forward(clock, time.Minute)
-		time.Sleep(time.Second)
-	}
-	if got := w.value(`select string_agg(started_at::text, ', ' order by started_at) from ops.vendor_call where product = 'ivr_minutes'`); !strings.Contains(got, ",") {
-		t.Errorf("ivr_minutes was read at %s only, not for the slot of 23:45 (04:45); last success %s", got, w.value(`select last_success_at::text from ops.watermark where dataset = 'wolkvox.billing'`))
-	}
+	w.forward(clock, 3*time.Minute)
+	w.eventually("readings of ivr_minutes, one of them for the slot of 23:45", "2", func() string {
+		return w.value(`select count(*)::text from ops.vendor_call where product = 'ivr_minutes'`)
+	})
 }

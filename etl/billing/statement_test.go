@@ -112,6 +112,19 @@ func TestStatementByHand(t *testing.T) {
 	}
 }
 
+// An amount is of the exact quantity, of which a statement shows 12 decimals: a third of a TiB at 0.015 is half a cent.
+func TestAmountOfTheExactQuantity(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.samples("2026-04-21T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	o.exec(`update dw.fact_daily_consumption set committed_tib = 1`)
+	o.price("keystone/////committed 0.015 USD 2026-01-01")
+	wantLines(t, "ten days of thirty", o.lines("2026-04", "infinity")[:1],
+		"A-1 Extreme committed 2026-04-01 2026-04-30 0.333333333333 0.01 USD final 10/10 (calendar assumed)")
+}
+
 // The vendor's own examples of billing periods: a switch from quarters to months in mid-January.
 func TestStatementByTheCalendar(t *testing.T) {
 	t.Parallel()
@@ -475,6 +488,25 @@ func TestStatementOfWolkvox(t *testing.T) {
 	wantLines(t, "in April", o.lines("2026-04", "2026-04-02T16:00:00Z"),
 		"chat_licenses Chat license 2026-04-01 2026-04-30 17 - provisional 2/30 (no rate; period is not over)",
 		"ivr_minutes IVR usage 2026-04-01 2026-04-30 100 - provisional 1/29 (no rate; period is not over)")
+}
+
+// A month of licences has one price, that of the day that is counted: of several the first with the greatest figure, or
+// the last.
+func TestLicensesAtThePriceOfTheCountedDay(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	read := o.calls("UTC")
+	read(1, "Chat", "2026-04-01T23:50:00Z", "5")
+	read(1, "Chat", "2026-04-10T23:50:00Z", "20")
+	read(1, "Chat", "2026-04-20T23:50:00Z", "20")
+	read(1, "Chat", "2026-04-30T23:50:00Z", "15")
+	o.price("wolkvox////chat_licenses/license 2 USD 2026-04-10 2026-04-15", "wolkvox////chat_licenses/license 3 USD 2026-04-16")
+	wantLines(t, "greatest", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 20 40.00 USD provisional 4/30 (days missing: 26)")
+	if _, err := o.SetProductRule(t.Context(), "chat_licenses", "last", "test"); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, "last", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 15 45.00 USD final 4/30 (days missing: 26)")
 }
 
 // calls makes an account of wolkvox with a gauge and a counter, and returns what stores a reading and its day.

@@ -80,7 +80,7 @@ func (s *Server) beginLoad(r *http.Request, who visitor) (to, said string, err e
 	}
 	s.cfg.Log.Info("load wanted", "dataset", dataset, "scope", scope, "by", who.person(), "load", load)
 	s.advice.forget()
-	to = fmt.Sprintf("/loads/%d?", load) + url.Values{"dataset": {dataset}, "scope": {scope}, "after": {newest}}.Encode()
+	to = fmt.Sprintf("/loads/%d?", load) + url.Values{"dataset": {dataset}, "scope": {scope}, "after": {newest}, live: {"1"}}.Encode()
 	return to, "", nil
 }
 

@@ -134,6 +134,120 @@ func TestProxyWithoutUsers(t *testing.T) {
 	}
 }
 
+// everyAddress is all that can be looked at or downloaded, from the list that they are served by.
+func everyAddress() (all []string) {
+	const month = "?month=2026-04&from=2026-04-01&until=2026-05-01"
+	for _, p := range pages() {
+		path := strings.TrimSuffix(strings.ReplaceAll(p.path, "{id}", "1"), "{$}")
+		if strings.HasPrefix(path, "/month") {
+			path += month
+		}
+		all = append(all, path)
+		for _, t := range p.tables {
+			all = append(all, "/"+t.name+".csv"+month)
+		}
+	}
+	return append(all, "/payloads/1/body", "/month/workbook"+month, "/month/focus"+month)
+}
+
+// Every address and every form wants a user with its role, and no answer is kept by browsers or proxies.
+func TestEveryAddressWantsItsRole(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, func(cfg *Config) {
+		cfg.Users = users(t, map[string]Role{"vera": Viewer, "otto": Operator, "cleo": Closer})
+		cfg.Finance = ledger{deeds: cfg.Loads.(*deeds)}
+	})
+	nobody, at := h.browser(), map[Role]*browser{}
+	for role, name := range map[Role]string{Viewer: "vera", Operator: "otto", Closer: "cleo"} {
+		at[role] = h.browser()
+		at[role].login(name)
+	}
+	least := func(path string) Role {
+		switch {
+		case path == "/payloads/1/body":
+			return Operator
+		case strings.HasPrefix(path, "/month/close?"):
+			return Closer
+		}
+		return Viewer
+	}
+	for _, path := range everyAddress() {
+		for _, method := range []string{"GET", "HEAD"} {
+			if a := nobody.do(method, path, nil); a.StatusCode != 303 || !strings.HasPrefix(a.Header.Get("Location"), "/login") || len(a.text) > 100+len(path)*3 {
+				t.Errorf("%s %s without a login: %d to %q, %d bytes", method, path, a.StatusCode, a.Header.Get("Location"), len(a.text))
+			}
+		}
+		for role, b := range at {
+			a := b.get(path)
+			if may := role >= least(path); may && a.StatusCode >= 300 && a.StatusCode != 404 || !may && a.StatusCode != 403 {
+				t.Errorf("%s as %s: %d", path, role, a.StatusCode)
+			}
+			for name, want := range map[string]string{"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"} {
+				if got := a.Header.Get(name); got != want {
+					t.Errorf("%s as %s: %s is %q, want %q", path, role, name, got, want)
+				}
+			}
+			if !strings.HasPrefix(a.Header.Get("Content-Security-Policy"), "default-src 'none';") {
+				t.Errorf("%s as %s: policy %q", path, role, a.Header.Get("Content-Security-Policy"))
+			}
+		}
+	}
+	h.done.take() // downloads
+	for _, c := range h.actions() {
+		path := strings.ReplaceAll(c.path, "{id}", "1")
+		form := func(token string) url.Values {
+			return url.Values{"token": {token}, "reason": {"x"}, "month": {"2026-04"}, "dataset": {"wolkvox.billing"}, "scope": {"calls"}}
+		}
+		if a := nobody.do("POST", path, form("0")); a.StatusCode != 401 {
+			t.Errorf("%s without a login: %d", path, a.StatusCode)
+		}
+		for role, b := range at {
+			for name, token := range map[string]string{"its own": b.token("/"), "another's": nobody.token("/login"), "no": ""} {
+				a := b.do("POST", path, form(token))
+				if may := role >= c.role && name == "its own"; may && a.StatusCode != 303 || !may && a.StatusCode != 403 {
+					t.Errorf("%s as %s with %s token: %d", path, role, name, a.StatusCode)
+				}
+				if did := h.done.take(); did != "" && (role < c.role || name != "its own") {
+					t.Errorf("%s as %s with %s token did %s", path, role, name, did)
+				}
+			}
+		}
+	}
+}
+
+// Who logs in has another session than before, whatever the browser brought along; who leaves has none.
+func TestSessionIsNew(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, func(cfg *Config) { cfg.Users = users(t, map[string]Role{"otto": Operator, "anna": Viewer}) })
+	site := must(url.Parse("http://" + h.Addr()))
+	id := func(b *browser) (value string) {
+		for _, c := range b.http.Jar.Cookies(site) {
+			if c.Name == sessionCookie {
+				value = c.Value
+			}
+		}
+		return value
+	}
+	b := h.browser()
+	b.http.Jar.SetCookies(site, []*http.Cookie{{Name: sessionCookie, Value: strings.Repeat("A", 52), Path: "/"}})
+	b.login("otto")
+	first := id(b)
+	if first == "" || first == strings.Repeat("A", 52) {
+		t.Fatalf("session %q", first)
+	}
+	b.login("anna")
+	if second := id(b); second == first {
+		t.Error("the session of another user goes on")
+	}
+	if h.sessions.find(first) != "" {
+		t.Error("the session before is open still")
+	}
+	b.do("POST", "/logout", url.Values{"token": {b.token("/")}})
+	if id(b) != "" || len(h.sessions.open) != 0 {
+		t.Errorf("after leaving: cookie %q, %d sessions", id(b), len(h.sessions.open))
+	}
+}
+
 // An answer that is nested deep is shown without taking the memory of the machine. Nothing else runs meanwhile.
 func TestNestedAnswers(t *testing.T) {
 	text := strings.Repeat("[", 3000) + strings.Repeat("1,", 20_000) + "1" + strings.Repeat("]", 3000)

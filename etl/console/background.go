@@ -55,9 +55,9 @@ type advice struct {
 
 	mu      sync.Mutex
 	last    insight
-	at      time.Time // when it was worked out; zero: never
+	at      time.Time // when working it out began; zero: never
 	took    time.Duration
-	isOld   bool // somebody has done something about it since
+	forgot  time.Time // when somebody last did something about it
 	failed  bool
 	running chan struct{} // closed when the one that is under way has ended
 }
@@ -65,7 +65,6 @@ type advice struct {
 const (
 	adviceFor    = 2 * time.Second // it serves everybody for so long, and for ten times as long as it took
 	adviceWait   = 60 * time.Millisecond
-	adviceQuick  = 400 * time.Millisecond // what took no longer is waited for
 	adviceWithin = 2 * time.Minute
 )
 
@@ -101,40 +100,41 @@ func (a *advice) refresh() <-chan struct{} {
 			return
 		}
 		a.failed = false
-		a.last, a.at = found, time.Now()
+		a.last, a.at = found, began
 	}) {
 		close(done)
 		return done
 	}
-	a.running, a.isOld = done, false
+	a.running = done
 	return done
 }
 
-// now is what is known: of this moment when that is quick, else of a while ago.
-func (a *advice) now(ctx context.Context) (found insight, at time.Time, failed bool) {
+// renew works it out anew when it is old, and returns what is closed then; nil when it is not.
+func (a *advice) renew() <-chan struct{} {
 	a.mu.Lock()
-	isFresh := !a.at.IsZero() && !a.isOld && time.Since(a.at) < max(adviceFor, 10*a.took)
-	wait := adviceWait
-	if a.took < adviceQuick {
-		wait += adviceQuick
-	}
+	isFresh := a.isFresh()
 	a.mu.Unlock()
-	if !isFresh {
-		done := a.refresh()
-		select {
-		case <-done:
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+	if isFresh {
+		return nil
 	}
+	return a.refresh()
+}
+
+// isFresh tells whether what is known serves whoever looks now. a is locked.
+func (a *advice) isFresh() bool {
+	return a.at.After(a.forgot) && time.Since(a.at) < max(adviceFor, 10*a.took)
+}
+
+// known is what is known, of when, and whether that is fresh.
+func (a *advice) known() (found insight, at time.Time, isFresh, failed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.last, a.at, a.failed
+	return a.last, a.at, a.isFresh(), a.failed
 }
 
 // forget makes the next look a fresh one: somebody has just done something about it.
 func (a *advice) forget() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.isOld = true
+	a.forgot = time.Now()
 }

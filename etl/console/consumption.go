@@ -25,7 +25,7 @@ func consumptionOf(v *view, month string, wait time.Duration) (*sheet, copyState
 
 var consumptionTable = &table{
 	name:    "consumption",
-	caption: "Levels with figures in the month, in TiB: the last commitment, the average and the maximum of what was consumed, the burst that was accrued. The drawing is the average of each day and the commitment; a gap is a day without figures.",
+	caption: "Levels with figures in the month, in TiB: the last commitment, the average and the maximum of what was consumed, the burst that was accrued. The drawing is the average of each day and the commitment; a gap is a day without figures. Where … ends a figure, more decimals follow: point at it, copy it, or take the CSV.",
 	sheet:   first(consumptionOf),
 	columns: []column{
 		{name: "customer_id", title: "Customer", sort: true},
@@ -36,10 +36,10 @@ var consumptionTable = &table{
 		{name: "level_class", title: "Class"},
 		{name: "days_observed", title: "Days", kind: isNumber, sort: true},
 		{name: "days_expected", title: "of", kind: isNumber},
-		{name: "committed_tib", title: "Committed", kind: isNumber, sort: true},
-		{name: "consumed_avg_tib", title: "Average", kind: isNumber, sort: true},
-		{name: "consumed_max_tib", title: "Maximum", kind: isNumber, sort: true},
-		{name: "accrued_burst_tib", title: "Accrued burst", kind: isNumber, sort: true},
+		{name: "committed_tib", title: "Committed", kind: isQuantity, sort: true},
+		{name: "consumed_avg_tib", title: "Average", kind: isQuantity, sort: true},
+		{name: "consumed_max_tib", title: "Maximum", kind: isQuantity, sort: true},
+		{name: "accrued_burst_tib", title: "Accrued burst", kind: isQuantity, sort: true},
 		{name: "days_over_commitment", title: "Days over", kind: isNumber, sort: true},
 		{name: "customer_name", title: "Name"},
 	},
@@ -80,16 +80,16 @@ var spans = []struct {
 // daysTable is what a level consumed, day by day: mart.daily_utilisation with its holes.
 var daysTable = &table{
 	name:    "level_days",
-	caption: "Days of the level, the newest first, in TiB. A day that is missing has no figures: it is not zero.",
+	caption: "Days of the level, the newest first, in TiB. A day that is missing has no figures: it is not zero. Where … ends a figure, more decimals follow: point at it, copy it, or take the CSV.",
 	columns: []column{
 		{name: "usage_date", title: "Day", sort: true},
 		{name: "status", title: "Status", kind: isStatus, sort: true},
-		{name: "committed_tib", title: "Committed", kind: isNumber},
-		{name: "consumed_avg_tib", title: "Average", kind: isNumber, sort: true},
-		{name: "consumed_max_tib", title: "Maximum", kind: isNumber, sort: true},
-		{name: "consumed_last_tib", title: "Last", kind: isNumber},
-		{name: "burst_avg_tib", title: "Burst", kind: isNumber, sort: true},
-		{name: "accrued_burst_tib", title: "Accrued", kind: isNumber},
+		{name: "committed_tib", title: "Committed", kind: isQuantity},
+		{name: "consumed_avg_tib", title: "Average", kind: isQuantity, sort: true},
+		{name: "consumed_max_tib", title: "Maximum", kind: isQuantity, sort: true},
+		{name: "consumed_last_tib", title: "Last", kind: isQuantity},
+		{name: "burst_avg_tib", title: "Burst", kind: isQuantity, sort: true},
+		{name: "accrued_burst_tib", title: "Accrued", kind: isQuantity},
 		{name: "is_invoiced", title: "Invoiced"},
 		{name: "restatement_count", title: "Restated", kind: isNumber},
 	},

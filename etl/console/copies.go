@@ -108,7 +108,7 @@ type taken struct {
 
 // get is the copy of a name, of this moment when that is quick to have; a view has one copy of a name, however often
 // it asks. Whoever waits for it gets one that is of this moment or of a later one, unless wait is used up or
-// it cannot be computed.
+// it cannot be computed; 0: what is left of the moment that a page waits.
 func (c *copies) get(v *view, name string, wait time.Duration, compute makeCopy) (any, copyState, error) {
 	if had, ok := v.taken[name]; ok {
 		return had.what, had.state, nil
@@ -121,11 +121,8 @@ func (c *copies) get(v *view, name string, wait time.Duration, compute makeCopy)
 	began := time.Now()
 	c.mu.Lock()
 	k := c.find(name)
-	if wait == 0 {
-		wait = adviceWait
-		if k.took < adviceQuick {
-			wait = adviceQuick
-		}
+	if wait == 0 { // all copies of a page together; what takes longer is there when the page asks again
+		wait = adviceWait - time.Since(v.began)
 	}
 	over := time.After(wait)
 	isCurrent := func() bool {

@@ -37,7 +37,53 @@ type series struct {
 	text                                                                             string // what a search looks through
 }
 
-// isBefore orders series as people read them.
+// coverageFilter selects series, for the page and for its CSV alike. An empty field selects any.
+type coverageFilter struct {
+	Dataset, Account, Q, Status           string
+	Customer, Subscription, Discriminator string // one subscription, when there is a Subscription
+}
+
+// coverageFilterOf reads the filter of a page or a CSV.
+func coverageFilterOf(get func(name string) string) coverageFilter {
+	return coverageFilter{get("dataset"), get("account"), get("q"), get("status"), get("customer"), get("subscription"), get("discriminator")}
+}
+
+// put writes the filter into an address.
+func (f coverageFilter) put(q url.Values) {
+	for _, part := range [][2]string{{"dataset", f.Dataset}, {"account", f.Account}, {"q", f.Q}, {"status", f.Status}} {
+		if part[1] != "" {
+			q.Set(part[0], part[1])
+		}
+	}
+	if f.Subscription != "" {
+		for _, part := range [][2]string{{"customer", f.Customer}, {"subscription", f.Subscription}, {"discriminator", f.Discriminator}} {
+			q.Set(part[0], part[1])
+		}
+	}
+}
+
+// fits tells whether a series is selected, by all of its days: with a Status, one of them has it.
+func (f coverageFilter) fits(s *series) bool {
+	switch {
+	case f.Account != "" && s.Account != f.Account, f.Dataset != "" && s.Dataset != f.Dataset:
+		return false
+	case f.Subscription != "" && (s.Customer != f.Customer || s.Subscription != f.Subscription || s.Discriminator != f.Discriminator):
+		return false
+	case f.Q != "" && !strings.Contains(s.text, searched(f.Q)):
+		return false
+	case f.Status == "":
+		return true
+	}
+	wanted := slices.IndexFunc(statuses, func(s struct{ name, letter, rest string }) bool { return s.name == f.Status })
+	return wanted >= 0 && slices.Contains(s.days, byte(wanted))
+}
+
+// searched is a text as a search compares it: small letters, single spaces.
+func searched(parts ...string) string {
+	return strings.ToLower(strings.Join(strings.Fields(strings.Join(parts, " ")), " "))
+}
+
+// compare orders series as people read them.
 func (s *series) compare(o *series) int {
 	return cmp.Or(strings.Compare(s.Dataset, o.Dataset), strings.Compare(s.Account, o.Account), strings.Compare(s.Customer, o.Customer),
 		strings.Compare(s.Subscription, o.Subscription), strings.Compare(s.Discriminator, o.Discriminator), strings.Compare(s.Level, o.Level),
@@ -47,8 +93,7 @@ func (s *series) compare(o *series) int {
 // calendar is the days of all series in some months.
 type calendar struct {
 	from   time.Time
-	levels []series // each by itself
-	whole  []series // levels of a subscription together
+	levels []series // as people read them
 }
 
 const mostMonths = 3
@@ -80,19 +125,6 @@ func (v *view) calendar(month string, months int) (*calendar, copyState, error) 
 			return nil, err
 		}
 		slices.SortStableFunc(c.levels, func(a, b series) int { return a.compare(&b) })
-		for i := range c.levels {
-			l := &c.levels[i]
-			s := *l
-			s.Level, s.Ordinal = "", ""
-			if n := len(c.whole); n == 0 || c.whole[n-1].compare(&s) != 0 {
-				c.whole = append(c.whole, s.blank(days))
-			}
-			w := &c.whole[len(c.whole)-1]
-			for day, status := range l.days {
-				w.add(day, status)
-			}
-			w.text += " " + l.text
-		}
 		return c, nil
 	})
 	c, _ := what.(*calendar)
@@ -102,8 +134,25 @@ func (v *view) calendar(month string, months int) (*calendar, copyState, error) 
 // blank is the series without a day.
 func (s series) blank(days int) series {
 	s.days = slices.Repeat([]byte{notExpected}, days)
-	s.text = strings.ToLower(strings.Join([]string{s.Account, s.Customer, s.Subscription, s.Discriminator, s.Level, s.Product}, " "))
+	s.text = searched(s.Account, s.Customer, s.Subscription, s.Discriminator, instance(s.Level, s.Ordinal), s.Product)
 	return s
+}
+
+// together are series of which the levels of a subscription are one: the worst of each day.
+func together(levels []*series) (all []*series) {
+	for _, l := range levels {
+		s := *l
+		s.Level, s.Ordinal = "", ""
+		if n := len(all); n == 0 || all[n-1].compare(&s) != 0 {
+			s.days = slices.Clone(l.days)
+			all = append(all, &s)
+			continue
+		}
+		for day, status := range l.days {
+			all[len(all)-1].add(day, status)
+		}
+	}
+	return all
 }
 
 // add keeps the worst status of a day.
@@ -111,22 +160,27 @@ func (s *series) add(day int, status byte) { s.days[day] = min(s.days[day], stat
 
 // heat is what templates/coverage.html is given.
 type heat struct {
-	Month, Before, After       string
-	Months                     string
-	Q, Account, Status, Detail string
-	Dataset                    string
-	Accounts, Datasets         []string
-	State                      copyState
-	Days                       []heatDay
-	Heads                      []heatMonth
-	Rows                       []heatRow
-	Sums                       []heatSum
-	Totals                     []heatTotal
-	From, To, Total            int
-	Previous, Next, CSV        string
-	Legend                     []heatCell
-	Cut                        bool
-	IsDetail                   bool
+	Month                 string
+	Before, After         string // links
+	BeforeName, AfterName string
+	Months                string
+	coverageFilter
+	Detail              string
+	Accounts, Datasets  []string
+	State               copyState
+	Days                []heatDay
+	Heads               []heatMonth
+	Rows                []heatRow
+	Sums                []heatSum
+	Totals              []heatTotal
+	Series              int    // that fit
+	Of                  string // the only subscription that is shown
+	All                 string // where all of them are
+	Statuses            []string
+	From, To, Total     int
+	Previous, Next, CSV string
+	Legend              []heatCell
+	IsDetail            bool
 }
 
 type heatDay struct {
@@ -163,13 +217,58 @@ func coveragePage() page {
 	return page{path: "/coverage", nav: "Coverage", template: "coverage", tables: []*table{coverageTable}, load: loadCoverage}
 }
 
-// coverageTable is the CSV of the page: mart.coverage as it is.
+// coverageTable is the CSV of the page: the days of mart.coverage of the series that fit.
 var coverageTable = &table{
 	name: "coverage",
 	filters: []filter{
 		{name: "from"}, {name: "until"}, {name: "dataset"}, {name: "account"}, {name: "q"}, {name: "status"},
+		{name: "customer"}, {name: "subscription"}, {name: "discriminator"},
 	},
-	order: "dataset", key: "account, customer_id, subscription_number, discriminator, service_level, level_ordinal, product, day",
+	rows: coverageRows,
+}
+
+// coverageRows hands over the days of the series that the page shows: what fits is decided by the same code, series
+// by series, as soon as all days of one are there.
+func coverageRows(v *view, given map[string]string, columns func([]string, []bool) error, row func([]cell) error) error {
+	f := coverageFilterOf(func(name string) string { return given[name] })
+	var of series
+	var days [][]cell
+	flush := func() error {
+		defer func() { days = days[:0] }()
+		if len(days) == 0 || !f.fits(&of) {
+			return nil
+		}
+		for _, day := range days {
+			if err := row(day); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	var at map[string]int
+	err := v.each(v.s.sql("coverage"), []any{given["from"], given["until"]}, func(names []string, numeric []bool) error {
+		at = map[string]int{}
+		for i, name := range names {
+			at[name] = i
+		}
+		return columns(names, numeric)
+	}, func(cells []cell) error {
+		text := func(name string) string { return cells[at[name]].Text }
+		s := series{Dataset: text("dataset"), Account: text("account"), Customer: text("customer_id"), Subscription: text("subscription_number"),
+			Discriminator: text("discriminator"), Level: text("service_level"), Ordinal: text("level_ordinal"), Product: text("product")}
+		if of.compare(&s) != 0 {
+			if err := flush(); err != nil {
+				return err
+			}
+			of = s.blank(0)
+		}
+		of.days, days = append(of.days, statusLevel(text("status"))), append(days, cells)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
 }
 
 func loadCoverage(v *view) (content, error) {
@@ -178,7 +277,7 @@ func loadCoverage(v *view) (content, error) {
 		return strings.ToValidUTF8(strings.ReplaceAll(strings.TrimSpace(asked.Get(name)), "\x00", ""), "")
 	}
 	now := v.s.cfg.Now().UTC()
-	h := heat{Month: asked.Get("month"), Q: clean("q"), Account: clean("account"), Status: clean("status"), Detail: clean("detail"), Dataset: clean("dataset")}
+	h := heat{Month: asked.Get("month"), Detail: clean("detail"), coverageFilter: coverageFilterOf(clean)}
 	if !isMonth(h.Month) {
 		h.Month = now.Format("2006-01")
 		if now.Day() < 8 { // little is to be seen of a month that has just begun
@@ -189,7 +288,7 @@ func loadCoverage(v *view) (content, error) {
 	if err != nil || months < 1 || months > mostMonths {
 		months = 1
 	}
-	h.Months, h.Before, h.After, h.IsDetail = strconv.Itoa(months), beside(h.Month, -months), beside(h.Month, months), h.Detail == "levels"
+	h.Months, h.IsDetail = strconv.Itoa(months), h.Detail == "levels"
 	c, state, err := v.calendar(h.Month, months)
 	if err != nil {
 		return content{}, err
@@ -197,16 +296,30 @@ func loadCoverage(v *view) (content, error) {
 	h.State = state
 	link := func(change func(url.Values)) string {
 		q := url.Values{"month": {h.Month}}
-		for name, value := range map[string]string{"months": h.Months, "q": h.Q, "account": h.Account, "status": h.Status, "detail": h.Detail, "dataset": h.Dataset} {
-			if value != "" && (name != "months" || months > 1) {
-				q.Set(name, value)
-			}
+		if months > 1 {
+			q.Set("months", h.Months)
 		}
+		if h.IsDetail {
+			q.Set("detail", h.Detail)
+		}
+		h.put(q)
 		change(q)
 		return v.r.URL.Path + "?" + q.Encode()
 	}
+	h.BeforeName, h.AfterName = beside(h.Month, -months), beside(h.Month, months)
+	h.Before, h.After = link(func(q url.Values) { q.Set("month", h.BeforeName) }), link(func(q url.Values) { q.Set("month", h.AfterName) })
+	if h.Subscription != "" {
+		h.Of = strings.Join(strings.Fields(strings.Join([]string{h.Customer, h.Subscription, h.Discriminator}, " ")), " ")
+		h.All = link(func(q url.Values) {
+			for _, name := range []string{"customer", "subscription", "discriminator", "detail"} {
+				q.Del(name)
+			}
+		})
+	}
 	from, until := span(h.Month, months)
-	h.CSV = "/coverage.csv?" + url.Values{"from": {from.Format(time.DateOnly)}, "until": {until.Format(time.DateOnly)}, "dataset": {h.Dataset}, "account": {h.Account}, "q": {h.Q}, "status": {h.Status}}.Encode()
+	csv := url.Values{"from": {from.Format(time.DateOnly)}, "until": {until.Format(time.DateOnly)}}
+	h.put(csv)
+	h.CSV = "/coverage.csv?" + csv.Encode()
 	for day := from; day.Before(until); day = day.AddDate(0, 0, 1) {
 		h.Days = append(h.Days, heatDay{day.Format("2"), day.Format(time.DateOnly), day.Weekday() == time.Saturday || day.Weekday() == time.Sunday})
 		if day.Day() == 1 {
@@ -215,95 +328,99 @@ func loadCoverage(v *view) (content, error) {
 		h.Heads[len(h.Heads)-1].Days++
 	}
 	for _, s := range statuses {
-		h.Legend = append(h.Legend, heatCell{Status: s.name, Letter: s.letter, Rest: s.rest})
+		h.Legend, h.Statuses = append(h.Legend, heatCell{Status: s.name, Letter: s.letter, Rest: s.rest}), append(h.Statuses, s.name)
+	}
+	if h.Status != "" && !slices.Contains(h.Statuses, h.Status) {
+		h.Statuses = append(h.Statuses, h.Status) // what is asked for is shown, if there is none too
 	}
 	if c != nil {
-		all := c.whole
-		if h.IsDetail {
-			all = c.levels
-		}
-		wanted := -1
-		if i := slices.IndexFunc(statuses, func(s struct{ name, letter, rest string }) bool { return s.name == h.Status }); i >= 0 {
-			wanted = i
-		}
-		seen, seenDatasets := map[string]bool{}, map[string]bool{}
-		lower := strings.ToLower(h.Q)
-		var found []*series
-		var sums [][]int
-		for range h.Days {
-			sums = append(sums, make([]int, len(statuses)))
-		}
-		for i := range all {
-			s := &all[i]
-			if !seen[s.Account] {
-				seen[s.Account], h.Accounts = true, append(h.Accounts, s.Account)
-			}
-			if !seenDatasets[s.Dataset] {
-				seenDatasets[s.Dataset], h.Datasets = true, append(h.Datasets, s.Dataset)
-			}
-			if h.Account != "" && s.Account != h.Account || h.Dataset != "" && s.Dataset != h.Dataset || lower != "" && !strings.Contains(s.text, lower) ||
-				wanted >= 0 && !slices.Contains(s.days, byte(wanted)) {
-				continue
-			}
-			found = append(found, s)
-			for day, status := range s.days {
-				if status != notExpected {
-					sums[day][status]++
-				}
-			}
-		}
-		slices.Sort(h.Accounts)
-		slices.Sort(h.Datasets)
-		h.Total = len(found)
-		page, err := strconv.Atoi(asked.Get("page"))
-		last := max(1, (len(found)+pageRows-1)/pageRows)
-		if err != nil {
-			page = 1
-		}
-		page = min(max(page, 1), last)
-		if page > 1 {
-			h.Previous = link(func(q url.Values) { q.Set("page", strconv.Itoa(page-1)) })
-		}
-		if page < last {
-			h.Next = link(func(q url.Values) { q.Set("page", strconv.Itoa(page+1)) })
-		}
-		shown := found[min((page-1)*pageRows, len(found)):min(page*pageRows, len(found))]
-		if len(shown) > 0 {
-			h.From, h.To = (page-1)*pageRows+1, (page-1)*pageRows+len(shown)
-		}
-		for _, s := range shown {
-			h.Rows = append(h.Rows, h.row(s, link))
-		}
-		totals := make([]int, len(statuses))
-		for day, counts := range sums {
-			var sum heatSum
-			n, words := 0, []string{}
-			for status, count := range counts {
-				totals[status] += count
-				if count == 0 {
-					continue
-				}
-				words = append(words, fmt.Sprintf("%d %s", count, strings.ReplaceAll(statuses[status].name, "_", " ")))
-				if status < int(statusLevel("not_due")) {
-					n += count
-					if sum.Status == "" {
-						sum.Status = statuses[status].name
-					}
-				}
-			}
-			if len(words) > 0 {
-				sum.Text = strconv.Itoa(n)
-			}
-			sum.Title = h.Days[day].Date + ": " + strings.Join(words, ", ")
-			h.Sums = append(h.Sums, sum)
-		}
-		for status, n := range totals {
-			if n > 0 {
-				h.Totals = append(h.Totals, heatTotal{statuses[status].name, n})
-			}
-		}
+		h.fill(c, asked.Get("page"), link)
 	}
 	return content{Title: "Coverage", Refresh: refresh(state), Data: h}, nil
+}
+
+// fill puts what fits into the page: rows, sums of each day, totals.
+func (h *heat) fill(c *calendar, asked string, link func(func(url.Values)) string) {
+	seen, seenDatasets := map[string]bool{}, map[string]bool{}
+	var found []*series
+	for i := range c.levels {
+		s := &c.levels[i]
+		if !seen[s.Account] {
+			seen[s.Account], h.Accounts = true, append(h.Accounts, s.Account)
+		}
+		if !seenDatasets[s.Dataset] {
+			seenDatasets[s.Dataset], h.Datasets = true, append(h.Datasets, s.Dataset)
+		}
+		if h.fits(s) {
+			found = append(found, s)
+		}
+	}
+	slices.Sort(h.Accounts)
+	slices.Sort(h.Datasets)
+	h.Series = len(found)
+	h.sum(found)
+	if !h.IsDetail {
+		found = together(found)
+	}
+	h.Total = len(found)
+	last := max(1, (len(found)+pageRows-1)/pageRows)
+	page, err := strconv.Atoi(asked)
+	if err != nil {
+		page = 1
+	}
+	page = min(max(page, 1), last)
+	if page > 1 {
+		h.Previous = link(func(q url.Values) { q.Set("page", strconv.Itoa(page-1)) })
+	}
+	if page < last {
+		h.Next = link(func(q url.Values) { q.Set("page", strconv.Itoa(page+1)) })
+	}
+	shown := found[(page-1)*pageRows : min(page*pageRows, len(found))]
+	if len(shown) > 0 {
+		h.From, h.To = (page-1)*pageRows+1, (page-1)*pageRows+len(shown)
+	}
+	for _, s := range shown {
+		h.Rows = append(h.Rows, h.row(s, link))
+	}
+}
+
+// sum counts the days of series, each by itself however they are shown.
+func (h *heat) sum(found []*series) {
+	sums := make([][notExpected + 1]int, len(h.Days))
+	for _, s := range found {
+		for day, status := range s.days {
+			sums[day][status]++
+		}
+	}
+	totals := make([]int, len(statuses))
+	for day := range sums {
+		var sum heatSum
+		n, words := 0, []string{}
+		for status, s := range statuses {
+			count := sums[day][status]
+			totals[status] += count
+			if count == 0 {
+				continue
+			}
+			words = append(words, fmt.Sprintf("%d %s", count, strings.ReplaceAll(s.name, "_", " ")))
+			if status < int(statusLevel("not_due")) {
+				n += count
+				if sum.Status == "" {
+					sum.Status = s.name
+				}
+			}
+		}
+		if len(words) > 0 {
+			sum.Text = strconv.Itoa(n)
+		}
+		sum.Title = h.Days[day].Date + ": " + strings.Join(words, ", ")
+		h.Sums = append(h.Sums, sum)
+	}
+	for status, n := range totals {
+		if n > 0 {
+			h.Totals = append(h.Totals, heatTotal{strings.ReplaceAll(statuses[status].name, "_", " "), n})
+		}
+	}
 }
 
 // row is how a series looks.
@@ -321,9 +438,9 @@ func (h *heat) row(s *series, link func(func(url.Values)) string) heatRow {
 		} else {
 			r.Link = link(func(q url.Values) {
 				q.Set("detail", "levels")
-				q.Set("q", strings.TrimSpace(s.Customer+" "+s.Subscription))
-				q.Del("page")
-				q.Del("status")
+				q.Set("customer", s.Customer)
+				q.Set("subscription", s.Subscription)
+				q.Set("discriminator", s.Discriminator)
 			})
 		}
 	}
@@ -398,7 +515,9 @@ func coverageDayPage() page {
 		}
 		d.Runs = result.records()
 		d.Of = strings.Join(strings.Fields(strings.Join([]string{arg("account"), d.Customer, arg("subscription"), arg("discriminator"), arg("level"), arg("product")}, " ")), " ")
-		d.Back = "/coverage?" + url.Values{"month": {day.Format("2006-01")}, "q": {strings.TrimSpace(d.Customer + " " + arg("subscription"))}}.Encode()
+		back := url.Values{"month": {day.Format("2006-01")}}
+		coverageFilter{Customer: d.Customer, Subscription: arg("subscription"), Discriminator: arg("discriminator"), Q: arg("product")}.put(back)
+		d.Back = "/coverage?" + back.Encode()
 		next := day.AddDate(0, 0, 1).Format(time.DateOnly)
 		switch {
 		case d.IsHistory:

@@ -36,8 +36,8 @@ type page struct {
 // content is what a page puts into the frame.
 type content struct {
 	Title   string
-	Refresh int    // seconds until the browser asks again; 0: it does not
-	Still   string // path of the same that does not ask again
+	Refresh int    // seconds until there may be news; in the frame until the browser asks again; 0: it does not
+	Still   string // path of the same that asks again by itself, or while it does, that stops; empty: no news to come
 	Data    any    // of its template
 }
 
@@ -79,6 +79,7 @@ const (
 	mostDownloads = 2
 	mostRefused   = 1000 // bytes of a reason, and of what a message says
 	actionWithin  = 20 * time.Second
+	live          = "live" // in the address of a page that loads itself again until it is over
 )
 
 // frame is what templates/frame.html is given.
@@ -129,6 +130,7 @@ func (v visitor) person() string {
 var functions = template.FuncMap{
 	"time":     shortTime,
 	"code":     markCode,
+	"words":    func(name string) string { return strings.ReplaceAll(name, "_", " ") },
 	"instance": func(level, ordinal cell) string { return instance(level.Text, ordinal.Text) },
 	"list":     func(items ...any) []any { return items },
 	"dict": func(pairs ...any) map[string]any {
@@ -303,11 +305,15 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, who visitor, p pag
 		return
 	}
 	if c.Refresh > 0 {
+		// A page that loads itself again takes what somebody types and the place where they read. So it does that for
+		// those who ask for it only.
 		asked := r.URL.Query()
-		if asked.Has("still") {
+		if asked.Has(live) {
+			asked.Del(live)
+		} else {
 			c.Refresh = 0
+			asked.Set(live, "1")
 		}
-		asked.Set("still", "1")
 		c.Still = r.URL.Path + "?" + asked.Encode()
 	}
 	s.render(w, r, who, http.StatusOK, p.template, c)
@@ -352,7 +358,7 @@ func (s *Server) failAs(w http.ResponseWriter, r *http.Request, who visitor, err
 	var late notComputed
 	switch {
 	case errors.Is(err, errNotThere):
-		s.trouble(w, r, who, http.StatusNotFound, "Not found", "There is nothing with this number. It may have been pruned.")
+		s.trouble(w, r, who, http.StatusNotFound, "Not found", "There is nothing of this number or day. What is old may have been removed.")
 	case errors.As(err, &late):
 		w.Header().Set("Retry-After", "60")
 		s.trouble(w, r, who, http.StatusServiceUnavailable, "Not there", late.Error())
@@ -472,12 +478,12 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	right, err := s.users.verify(name, password, s.address(r))
 	switch {
 	case errors.Is(err, errTries):
-		s.cfg.Log.Warn("login refused: too many attempts", "user", clip(name, 100), "address", s.address(r))
+		s.cfg.Log.Warn("login refused: too many attempts", "user", s.users.named(name), "address", s.address(r))
 		w.Header().Set("Retry-After", fmt.Sprint(int(triesWithin.Seconds())))
 		data.Wrong = "Too many wrong attempts for this user from this address. Wait 15 minutes."
 		s.askLogin(w, r, http.StatusTooManyRequests, data)
 	case !right:
-		s.cfg.Log.Warn("login refused", "user", clip(name, 100), "address", s.address(r))
+		s.cfg.Log.Warn("login refused", "user", s.users.named(name), "address", s.address(r))
 		data.Wrong = "User or password is wrong."
 		s.askLogin(w, r, http.StatusUnauthorized, data)
 	default:

@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -24,8 +25,9 @@ func (s *Server) insight(ctx context.Context) (found insight, err error) {
 type overview struct {
 	insight
 	IsKnown, Failed bool
-	At              string // when Status was worked out
-	Age             string
+	IsOld           bool   // it is not of now: it is told with its age, and is no reason to be calm
+	At              string // when it was worked out, UTC
+	Age             string // where it is old
 	Counts          record
 	Freshness       []record // by dataset and account
 	Runs            []record
@@ -38,14 +40,7 @@ func overviewPage() page {
 
 func loadOverview(v *view) (content, error) {
 	var o overview
-	var at time.Time
-	o.insight, at, o.Failed = v.s.advice.now(v.ctx)
-	if !at.IsZero() {
-		o.IsKnown, o.At = true, at.UTC().Format(time.TimeOnly)
-		if age := time.Since(at); age > 10*time.Second {
-			o.Age = age.Round(time.Second).String()
-		}
-	}
+	began, worked := time.Now(), v.s.advice.renew()
 	var err error
 	for _, part := range []struct {
 		query string
@@ -62,11 +57,45 @@ func loadOverview(v *view) (content, error) {
 	if o.Counts, _, err = v.one(v.s.sql("overview_counts")); err != nil {
 		return content{}, err
 	}
-	c := content{Title: "Overview", Data: o}
-	if !o.IsKnown || o.Age != "" {
+	if worked != nil { // what is quick is worth the wait; the rest of the page has been read meanwhile
+		select {
+		case <-worked:
+		case <-v.ctx.Done():
+			return content{}, v.ctx.Err()
+		case <-time.After(adviceWait - time.Since(began)):
+		}
+	}
+	var at time.Time
+	var isFresh bool
+	o.insight, at, isFresh, o.Failed = v.s.advice.known()
+	if !at.IsZero() {
+		o.IsKnown, o.At = true, at.UTC().Format("2006-01-02 15:04:05")
+		if o.IsOld = !isFresh; o.IsOld {
+			o.Age = ago(time.Since(at))
+		}
+	}
+	c := content{Title: "Overview"}
+	if !isFresh && !o.Failed {
 		c.Refresh = refreshEvery
 	}
+	c.Data = o
 	return c, nil
+}
+
+// ago is an age in words, rounded down.
+func ago(age time.Duration) string {
+	for _, unit := range []struct {
+		name string
+		is   time.Duration
+	}{{"day", 24 * time.Hour}, {"hour", time.Hour}, {"minute", time.Minute}} {
+		switch n := age / unit.is; {
+		case n > 1:
+			return fmt.Sprintf("%d %ss ago", n, unit.name)
+		case n == 1:
+			return "1 " + unit.name + " ago"
+		}
+	}
+	return "less than a minute ago"
 }
 
 var freshnessTable = &table{

@@ -105,7 +105,8 @@ type follow struct {
 	IsOver         bool
 }
 
-// followPage shows a load that somebody began, run by run, until it is over. It asks again by itself.
+// followPage shows a load that somebody began, run by run, until it is over. Who began it is led to one that asks again
+// by itself.
 func followPage() page {
 	return page{path: "/loads/{id}", template: "follow", load: func(v *view) (content, error) {
 		id, err := number(v.r)

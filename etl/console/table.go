@@ -27,6 +27,8 @@ type table struct {
 	actions string
 	// sheet is where the rows are when a query would take too long. It is waited for when wait is set.
 	sheet func(v *view, values []string, wait time.Duration) (*sheet, copyState, error)
+	// rows hands over the rows of the CSV when neither the query nor a sheet can choose them. Nil: they can.
+	rows func(v *view, values map[string]string, columns func([]string, []bool) error, row func([]cell) error) error
 }
 
 // column of a table. A column that the query has and the table does not list is in the CSV only.
@@ -41,13 +43,14 @@ type column struct {
 type kind int
 
 const (
-	isText   kind = iota
-	isNumber      // to the right, digit for digit
-	isTime        // an instant, to the second; the CSV has every digit
-	isStatus      // a word with a mark of its own
-	isCode        // as somebody wrote it
-	isNote        // a sentence, which may be long
-	isSpark       // a small drawing of the columns spark and mark
+	isText     kind = iota
+	isNumber        // to the right, digit for digit
+	isQuantity      // the same, with decimals that nobody reads out of sight: see split
+	isTime          // an instant, to the second; the CSV has every digit
+	isStatus        // a word with a mark of its own
+	isCode          // as somebody wrote it
+	isNote          // a sentence, which may be long
+	isSpark         // a small drawing of the columns spark and mark
 )
 
 // filter is a field above the table.
@@ -118,6 +121,7 @@ type shown struct {
 	Note    bool
 	Spark   template.HTML
 	Short   string
+	Rest    string // decimals that follow Short
 }
 
 // HasFields tells whether there is something to search by.
@@ -256,7 +260,7 @@ func (v *view) list(t *table) (*listing, error) {
 	}
 	l.CSV = strings.Replace(link(func(url.Values) {}), v.r.URL.Path, "/"+t.name+".csv", 1)
 	for _, c := range t.columns {
-		h := head{Title: c.title, Name: c.name, Numeric: c.kind == isNumber}
+		h := head{Title: c.title, Name: c.name, Numeric: c.kind == isNumber || c.kind == isQuantity}
 		if c.sort {
 			other := c.name
 			if c.name == sorted {
@@ -319,7 +323,7 @@ func (t *table) tie(isDown bool) string {
 
 // show is how the cell of a column looks.
 func (c column) show(r record) shown {
-	s := shown{cell: r[c.name], Numeric: c.kind == isNumber, Time: c.kind == isTime, Status: c.kind == isStatus, Code: c.kind == isCode, Note: c.kind == isNote}
+	s := shown{cell: r[c.name], Numeric: c.kind == isNumber || c.kind == isQuantity, Time: c.kind == isTime, Status: c.kind == isStatus, Code: c.kind == isCode, Note: c.kind == isNote}
 	if c.kind == isSpark {
 		s.Spark = spark(r)
 	}
@@ -327,10 +331,36 @@ func (c column) show(r record) shown {
 	if s.Time {
 		s.Short = shortTime(s.Text)
 	}
+	if c.kind == isQuantity {
+		s.Short, s.Rest = split(s.Text)
+	}
 	if c.link != "" && !s.Null {
 		s.Link = r.expand(c.link)
 	}
 	return s
+}
+
+// Decimals of a quantity that are seen: three, and of what is below one at least three that count.
+const (
+	seenDecimals = 3
+	fewDecimals  = seenDecimals + 2 // so many are shown whole: less is no shorter
+)
+
+// split cuts a number behind the decimals that are seen. Nothing is rounded: the rest is on the page too, for whoever
+// points at it, copies it, listens to it or prints it.
+func split(number string) (seen, rest string) {
+	whole, decimals, _ := strings.Cut(number, ".")
+	if len(decimals) <= fewDecimals {
+		return number, ""
+	}
+	n := seenDecimals
+	if strings.Trim(whole, "-0") == "" {
+		n += len(decimals) - len(strings.TrimLeft(decimals, "0"))
+	}
+	if n = min(n, len(decimals)); strings.Trim(decimals[n:], "0") == "" {
+		return number, ""
+	}
+	return whole + "." + decimals[:n], decimals[n:]
 }
 
 // shortTime is a time of the database to the second, in UTC.
@@ -344,6 +374,13 @@ func shortTime(text string) string {
 
 // each hands over all rows of the table.
 func (t *table) each(v *view, values []string, sorted string, isDown bool, columns func([]string, []bool) error, row func([]cell) error) error {
+	if t.rows != nil {
+		given := map[string]string{}
+		for i, f := range t.filters {
+			given[f.name] = values[i]
+		}
+		return t.rows(v, given, columns, row)
+	}
 	if t.sheet == nil {
 		direction := "asc nulls last"
 		if isDown {
@@ -406,14 +443,26 @@ func (s *Server) download(t *table) http.HandlerFunc {
 		}
 		err := read(r.Context(), csvWithin, s.downloads, func(_ context.Context, v *view) error {
 			out := csv.NewWriter(&patient{w})
+			var names []string
 			var numeric []bool
 			head := func(columns []string, isNumeric []bool) error {
-				begun, numeric = true, isNumeric
+				names, numeric = columns, isNumeric
+				return nil
+			}
+			// The columns are known before the database has found a row, or that it cannot.
+			begin := func() error {
+				if begun {
+					return nil
+				}
+				begun = true
 				w.Header().Set("Content-Type", "text/csv; charset=utf-8")
 				w.Header().Set("Content-Disposition", fmt.Sprintf("attachment; filename=%q", t.name+".csv"))
-				return out.Write(columns)
+				return out.Write(names)
 			}
 			line := func(row []cell) error {
+				if err := begin(); err != nil {
+					return err
+				}
 				cells := make([]string, len(row))
 				for i, c := range row {
 					cells[i] = c.Text
@@ -424,6 +473,9 @@ func (s *Server) download(t *table) http.HandlerFunc {
 				return out.Write(cells)
 			}
 			if err := t.each(v, values, sorted, isDown, head, line); err != nil {
+				return err
+			}
+			if err := begin(); err != nil {
 				return err
 			}
 			out.Flush()

@@ -101,6 +101,14 @@ func newDirectory(users map[string]User, key []byte) (*directory, error) {
 	return d, err
 }
 
+// named is a name as the log may have it. What is nobody's may be a password that was typed into the wrong field.
+func (d *directory) named(name string) string {
+	if _, exists := d.users[name]; exists {
+		return name
+	}
+	return "(nobody's name)"
+}
+
 // errTries means that a name was tried too often from an address.
 var errTries = errors.New("too many attempts")
 

@@ -205,7 +205,7 @@ func (a *Account) Extract(ctx context.Context, req etl.Request) (*etl.Answer, er
 	if reasonOf(err) == refusedConcurrency {
 		// One call at a time is what we make, so somebody else uses this token.
 		wait := max(30*time.Second+rand.N(30*time.Second), a.spacing())
-		if _, quiet := quietUntil(a.cfg.Now().Add(wait), a.cfg.Zone); quiet {
+		if _, quiet := QuietUntil(a.cfg.Now().Add(wait), a.cfg.Zone); quiet {
 			return ans, err
 		}
 		policy.OnRetry(1, wait, err)

@@ -99,14 +99,22 @@ func (a *Account) reserve(ctx context.Context, product string, may func(etl.Call
 		r.cancel()
 		wait := 200*time.Millisecond + rand.N(200*time.Millisecond)
 		var held *etl.HeldError
+		now, turning := r.log.Now, a.quiet()
+		isTurning := errors.As(err, &held) && turning != nil && held.Until.Equal(turning.Until)
+		if isTurning {
+			now = a.cfg.Now()
+		}
 		switch {
 		case errors.Is(err, errTurn):
-		case errors.As(err, &held) && held.Until.Sub(r.log.Now) <= patience:
-			wait = max(held.Until.Sub(r.log.Now), time.Millisecond)
+		case held != nil && held.Until.Sub(now) <= patience:
+			wait = max(held.Until.Sub(now), time.Millisecond)
 		default:
 			return nil, err
 		}
-		if err := a.cfg.Sleep(ctx, wait); err != nil {
+		if stopped := a.cfg.Sleep(ctx, wait); stopped != nil {
+			return nil, stopped
+		}
+		if isTurning && !a.cfg.Now().After(now) { // --now: the month never ends
 			return nil, err
 		}
 	}
@@ -198,10 +206,10 @@ func (a *Account) spacedAt(log etl.CallLog, product string) time.Time {
 	return last.Add(a.spacing())
 }
 
-// quiet objects while the vendor's month may turn between a question and its answer.
+// quiet objects while the vendor's month may turn between a question and its answer. Which month an answer is of is
+// told by the business clock, and so is this; all else here is told by the ledger's, which --now does not fix.
 func (a *Account) quiet() *etl.HeldError {
-	now := a.cfg.Now()
-	if until, quiet := quietUntil(now, a.cfg.Zone); quiet {
+	if until, quiet := QuietUntil(a.cfg.Now(), a.cfg.Zone); quiet {
 		return a.held(until, nil, "the month ends: nothing is asked from 10 minutes before to 10 minutes after")
 	}
 	return nil

@@ -402,6 +402,52 @@ func TestQuietTime(t *testing.T) {
 	b.obeyed(0)
 }
 
+// The last seconds of the quiet time are waited for by the clock that it is told by, whatever the ledger's says, and
+// not at all where that clock stands still.
+func TestQuietTimeByItsOwnClock(t *testing.T) {
+	end := moment(t, "2026-06-01T00:10:00-05:00")
+	last := end.Add(-15 * time.Second)
+	for name, c := range map[string]struct {
+		ledger   time.Time
+		isFixed  bool
+		isWaited bool
+	}{
+		"a business clock of long ago that stands still": {end.AddDate(0, 5, 20), true, false},
+		"a business clock of days to come that does":     {end.AddDate(0, -5, -20), true, false},
+		"this machine behind the database":               {last.Add(50 * time.Second), false, true},
+		"this machine ahead of the database":             {last.Add(-50 * time.Second), false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, c.ledger.Format(time.RFC3339), wolkvoxsim.Config{})
+			behind := c.ledger.Sub(last)
+			var waits []time.Duration
+			a := b.process(func(cfg *Config) {
+				cfg.Now = func() time.Time { return b.clock().Add(-behind) }
+				if cfg.RealNow = cfg.Now; c.isFixed {
+					cfg.Now, cfg.RealNow = func() time.Time { return last }, b.clock
+				}
+				cfg.Sleep = func(_ context.Context, d time.Duration) error {
+					b.pass(d)
+					if waits = append(waits, d); len(waits) > 3 {
+						return errors.New("asks the ledger again and again")
+					}
+					return nil
+				}
+			})
+			n, err := slot(t.Context(), a, "vision")
+			if want := []time.Duration{15 * time.Second}; !slices.Equal(waits, want) {
+				t.Errorf("waited %v, want %v", waits, want)
+			}
+			if c.isWaited && (n != 1 || err != nil) {
+				t.Errorf("%d readings, %v: want one", n, err)
+			}
+			if !c.isWaited {
+				wantHeld(t, err, end, nil, "the month ends")
+			}
+		})
+	}
+}
+
 func TestClocksThatDiffer(t *testing.T) {
 	b := newBench(t, may15, wolkvoxsim.Config{})
 	for _, skew := range []time.Duration{61 * time.Second, -61 * time.Second, 48 * time.Hour} {

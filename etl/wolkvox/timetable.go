@@ -34,7 +34,7 @@ func (tt timetable) Next(t time.Time) time.Time {
 		return next.UTC()
 	}
 	at := tt.base.Next(t)
-	if until, quiet := quietUntil(at, tt.zone); quiet && !at.IsZero() {
+	if until, quiet := QuietUntil(at, tt.zone); quiet && !at.IsZero() {
 		at = tt.base.Next(until.Add(-time.Nanosecond))
 	}
 	if !at.IsZero() && at.Before(next) {
@@ -117,8 +117,9 @@ func extraSlot(t time.Time, zone *time.Location) (slot time.Time, ok bool) {
 	return slot, ok
 }
 
-// quietUntil is the end of the quiet time that t lies in.
-func quietUntil(t time.Time, zone *time.Location) (until time.Time, quiet bool) {
+// QuietUntil is the end of the quiet time that t lies in, in which the vendor is not asked: from 10 minutes before the
+// end of a local month to 10 minutes after it.
+func QuietUntil(t time.Time, zone *time.Location) (until time.Time, quiet bool) {
 	for _, turn := range turnsAbout(t, zone) {
 		if !t.Before(turn.first.Add(-quietFrom)) && t.Before(turn.last.Add(opening)) {
 			return turn.last.Add(opening), true

@@ -126,14 +126,14 @@ func TestTimetableInAllZones(t *testing.T) {
 			// Across the turn, minute by minute: quiet without a break, and in it the local month changes.
 			begin, quiet := slots[2].Add(5*time.Minute), 0
 			for q := begin; q.Before(slots[3]); q = q.Add(time.Minute) {
-				until, isQuiet := quietUntil(q, z)
+				until, isQuiet := QuietUntil(q, z)
 				if !isQuiet || !until.Equal(slots[3]) {
 					t.Fatalf("%s: %s is not quiet until %s: %v, %s", name, q.In(z), first, isQuiet, until.In(z))
 				}
 				quiet++
 			}
 			for _, loud := range []time.Time{begin.Add(-time.Nanosecond), slots[3]} {
-				if _, isQuiet := quietUntil(loud, z); isQuiet {
+				if _, isQuiet := QuietUntil(loud, z); isQuiet {
 					t.Fatalf("%s: %s is quiet", name, loud.In(z))
 				}
 			}

@@ -1,3 +1,4 @@
+-- The days of a time, series by series: the CSV of the page.
 select
     c.source,
     c.dataset,
@@ -13,7 +14,4 @@ select
     c.reason
 from mart.coverage as c
 where c.day >= $1::date and c.day < $2::date
-    and ($3 = '' or c.dataset = $3)
-    and ($4 = '' or c.account = $4)
-    and ($5 = '' or strpos(lower(concat_ws(' ', c.customer_id, c.subscription_number, c.discriminator, c.service_level, c.product)), lower($5)) > 0)
-    and ($6 = '' or c.status = $6)
+order by dataset, account, customer_id, subscription_number, discriminator, service_level, level_ordinal, product, day

@@ -18,22 +18,14 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// RequirePgBouncer is the environment variable that turns a missing PgBouncer from a skipped test into
-// a failed one, whatever its value.
-const RequirePgBouncer = "METERHOUSE_TEST_REQUIRE_PGBOUNCER"
-
 // PgBouncer starts the real one in front of the database at url, in transaction mode and with
-// poolSize sessions, and returns the URL of the way through it. Where the program is not installed
-// the test is skipped. It ends with the test, by kill -9 too.
+// poolSize sessions, and returns the URL of the way through it. It ends with the test, by kill -9 too. Where the
+// program is not installed, see Lacking.
 func PgBouncer(t testing.TB, url string, poolSize int) string {
 	t.Helper()
 	program, err := findPgBouncer()
 	if err != nil {
-		if os.Getenv(RequirePgBouncer) != "" {
-			t.Fatalf("%v, and %s is set", err, RequirePgBouncer)
-		}
-		fmt.Fprintf(os.Stderr, "\nSKIPPED %s: %v: apt-get install pgbouncer\n\n", t.Name(), err)
-		t.Skipf("%v: apt-get install pgbouncer", err)
+		Lacking(t, "PGBOUNCER", err.Error()+" (apt-get install pgbouncer)")
 	}
 	// A port may be taken between our look and its bind.
 	for attempt := 1; ; attempt++ {
