@@ -419,14 +419,14 @@ func TestCopies(t *testing.T) {
 		t.Errorf("after a new price:\n%s", a.text)
 	}
 	// A figure of a moment ago can be closed: the close compares. An old one cannot, and a form is not taken from under somebody's hands.
-	if got := b.get("/month/close?month=2026-10").text; strings.Contains(got, `method="post" action="/month/close"`) || !strings.Contains(got, `http-equiv="refresh"`) {
+	if got := b.get("/month/close?month=2026-10").text; strings.Contains(got, `method="post" action="/month/close"`) || !strings.Contains(got, `class="hint again"`) {
 		t.Errorf("a month can be closed before all is computed\n%s", got)
 	}
 	<-h.copies.maker
 	b.settled("/month/close?month=2026-10")
 	h.copies.maker <- struct{}{}
 	h.exec("update ops.watermark set settle = settle + '1 second' where scope = 'C-0001'")
-	if got := b.get("/month/close?month=2026-10").text; !strings.Contains(got, `method="post" action="/month/close"`) || strings.Contains(got, `http-equiv="refresh"`) || !strings.Contains(got, "<strong>Of ") {
+	if got := b.get("/month/close?month=2026-10").text; !strings.Contains(got, `method="post" action="/month/close"`) || strings.Contains(got, `class="hint again"`) || !strings.Contains(got, "<strong>Of ") {
 		t.Errorf("a month cannot be closed by figures of a moment ago\n%s", got)
 	}
 	h.copies.mu.Lock()
@@ -434,7 +434,7 @@ func TestCopies(t *testing.T) {
 		k.of = k.of.Add(-time.Hour)
 	}
 	h.copies.mu.Unlock()
-	if got := b.get("/month/close?month=2026-10").text; strings.Contains(got, `method="post" action="/month/close"`) || !strings.Contains(got, `http-equiv="refresh"`) {
+	if got := b.get("/month/close?month=2026-10").text; strings.Contains(got, `method="post" action="/month/close"`) || !strings.Contains(got, `class="hint again"`) {
 		t.Errorf("a month can be closed by figures of an hour ago\n%s", got)
 	}
 	<-h.copies.maker
@@ -610,7 +610,7 @@ func TestDecisionsThatTakeLong(t *testing.T) {
 	<-waits
 	leave()
 	<-left
-	if text := cora.get(path).text; !strings.Contains(text, "Closing this month, which cleo asked for") || !strings.Contains(text, "goes on") || !strings.Contains(text, `http-equiv="refresh"`) {
+	if text := cora.get(path).text; !strings.Contains(text, "Closing this month, which cleo asked for") || !strings.Contains(text, "goes on") || !strings.Contains(text, `class="hint again"`) {
 		t.Errorf("it is not told that it goes on:\n%s", text)
 	}
 	if text := cora.get("/month/close?month=2026-10").text; strings.Contains(text, `method="post" action="/month/close"`) {
