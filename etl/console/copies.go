@@ -39,7 +39,6 @@ type copied struct {
 	print   fingerprint
 	of      time.Time // when its snapshot was taken, by this machine's clock; zero: there is none yet
 	took    time.Duration
-	isOld   bool          // somebody has just done something about it
 	made    int           // how often it was tried
 	failed  bool          // the last time
 	running chan struct{} // closed when the one that is being made is there
@@ -126,7 +125,7 @@ func (c *copies) get(v *view, name string, wait time.Duration, compute makeCopy)
 	}
 	over := time.After(wait)
 	isCurrent := func() bool {
-		return !k.of.IsZero() && !k.isOld && (k.print.key == print.key || k.of.After(began)) && c.s.cfg.Now().Before(k.print.until)
+		return !k.of.IsZero() && (k.print.key == print.key || k.of.After(began)) && c.s.cfg.Now().Before(k.print.until)
 	}
 	for made, isOver := k.made, false; !isCurrent() && !isOver; {
 		// What was being made when it was asked for may be of an earlier moment; the next one is not.
@@ -138,7 +137,7 @@ func (c *copies) get(v *view, name string, wait time.Duration, compute makeCopy)
 		case k.running != nil:
 		case c.making() >= mostMaking:
 			next = c.any() // then there is a place
-		case mustBeCurrent || k.isOld || k.of.IsZero() || time.Since(k.of) > copyRest*k.took:
+		case mustBeCurrent || k.of.IsZero() || time.Since(k.of) > copyRest*k.took:
 			next = c.begin(k, name, compute)
 		}
 		if next == nil {
@@ -222,9 +221,6 @@ func (c *copies) begin(k *copied, name string, compute makeCopy) <-chan struct{}
 		defer close(done)
 		ctx, cancel := context.WithTimeout(ctx, copyWithin)
 		defer cancel()
-		c.mu.Lock()
-		k.isOld = false
-		c.mu.Unlock()
 		what, print, of, took, err := c.make(ctx, compute)
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -234,7 +230,6 @@ func (c *copies) begin(k *copied, name string, compute makeCopy) <-chan struct{}
 			if ctx.Err() == nil {
 				c.s.cfg.Log.Error("not computed", "copy", name, "error", err)
 			}
-			k.isOld = false
 			return
 		}
 		k.what, k.print, k.of, k.took = what, print, of, took
@@ -276,15 +271,6 @@ func (c *copies) now(ctx context.Context) (print fingerprint, err error) {
 		return err
 	})
 	return print, err
-}
-
-// forget makes the next look a fresh one: somebody has just done something about it.
-func (c *copies) forget() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, k := range c.known {
-		k.isOld = true
-	}
 }
 
 // sheet is a result that pages are cut from in memory.

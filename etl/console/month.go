@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -240,8 +241,9 @@ type monthDetail struct {
 
 	Closing      []record // what a close adjusts of earlier months, by currency
 	ClosingState copyState
-	Shown        Shown // to whoever closes
-	CanSend      bool  // the form: what it is about is of this moment or of a moment ago
+	Oldest       copyState // of what is shown to whoever closes
+	Shown        Shown
+	CanSend      bool // the form: what it is about is of this moment or of a moment ago
 	Decision     *decision
 
 	Adjustments      int
@@ -388,6 +390,13 @@ func refresh(states ...copyState) int {
 	return 0
 }
 
+// oldest is the state that says most about all: one that is not there, that failed, or is of the earliest moment.
+func oldest(states ...copyState) copyState {
+	return slices.MinFunc(states, func(a, b copyState) int {
+		return cmp.Or(btoi(b.At == "")-btoi(a.At == ""), btoi(b.Failed)-btoi(a.Failed), btoi(a.IsCurrent)-btoi(b.IsCurrent), strings.Compare(a.At, b.At))
+	})
+}
+
 func monthPage() page {
 	return page{path: "/month", nav: "Month", template: "month", load: func(v *view) (content, error) {
 		d, err := v.month()
@@ -457,6 +466,7 @@ func closePage() page {
 					return content{}, err
 				}
 			}
+			d.Oldest = oldest(d.State, d.ObstacleState, d.ClosingState)
 			if !d.CanSend { // else somebody may be typing a reason
 				c.Refresh = refresh(d.State, d.ObstacleState, d.ClosingState)
 			}
@@ -543,7 +553,6 @@ func (s *Server) decideMonth(r *http.Request, who visitor, what string, check fu
 		return to, "", Refused(fmt.Sprintf("%s of the month, which %s asked for at %s UTC, goes on: wait for what becomes of it.", other.What, other.By, other.At))
 	}
 	said, err = s.patiently(r, "month "+month, who, closeWithin, func(ctx context.Context) (string, error) {
-		defer s.copies.forget()
 		return do(ctx, month, reason)
 	}, func(said string, err error, isTold bool) { s.decisions.end(month, said, err, isTold) })
 	return to, said, err
