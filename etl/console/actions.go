@@ -127,7 +127,7 @@ func (s *Server) patiently(r *http.Request, what string, who visitor, within tim
 			s.cfg.Log.Warn("refused for the console", "what", what, "by", who.person(), "why", string(refused))
 		default:
 			s.cfg.Log.Error("not done", "what", what, "by", who.person(), "error", err)
-			err = Refused("It failed, and maybe it was not done: look whether it was. The log has the cause.")
+			err = Refused("It failed, and maybe it was not done: look whether it was; the log has the cause.")
 		}
 		s.advice.forget()
 		select {

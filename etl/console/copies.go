@@ -29,9 +29,13 @@ type copies struct {
 
 // fingerprint is what computed copies depend on.
 type fingerprint struct {
-	key   string
-	until time.Time // by the business clock: then something becomes due without anything being written
+	key string
+	// By the business clock: then something becomes due without anything being written. A demo takes its clock back.
+	from, until time.Time
 }
+
+// holds tells whether nothing else is due at an instant.
+func (f fingerprint) holds(now time.Time) bool { return !now.Before(f.from) && now.Before(f.until) }
 
 // copied is what is known of one copy.
 type copied struct {
@@ -78,7 +82,7 @@ func (v *view) fingerprint() (fingerprint, error) {
 	}
 	c, now := &v.s.copies, v.s.cfg.Now()
 	c.mu.Lock()
-	isSame := c.snapshot == snapshot["snapshot"].Text && now.Before(c.print.until)
+	isSame := c.snapshot == snapshot["snapshot"].Text && c.print.holds(now)
 	v.print = c.print
 	c.mu.Unlock()
 	if isSame {
@@ -92,7 +96,7 @@ func (v *view) fingerprint() (fingerprint, error) {
 	if err != nil {
 		return fingerprint{}, fmt.Errorf("fingerprint: until %q: want microseconds: %w", found["until"].Text, err)
 	}
-	v.print = fingerprint{key: found["key"].Text, until: time.UnixMicro(until)}
+	v.print = fingerprint{key: found["key"].Text, from: now, until: time.UnixMicro(until)}
 	c.mu.Lock()
 	c.snapshot, c.print = snapshot["snapshot"].Text, v.print
 	c.mu.Unlock()
@@ -125,7 +129,7 @@ func (c *copies) get(v *view, name string, wait time.Duration, compute makeCopy)
 	}
 	over := time.After(wait)
 	isCurrent := func() bool {
-		return !k.of.IsZero() && (k.print.key == print.key || k.of.After(began)) && c.s.cfg.Now().Before(k.print.until)
+		return !k.of.IsZero() && (k.print.key == print.key || k.of.After(began)) && k.print.holds(c.s.cfg.Now())
 	}
 	for made, isOver := k.made, false; !isCurrent() && !isOver; {
 		// What was being made when it was asked for may be of an earlier moment; the next one is not.
