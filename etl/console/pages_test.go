@@ -646,6 +646,11 @@ func TestRoles(t *testing.T) {
 			t.Errorf("%s without a login: %d, want %d", path, a.StatusCode, status)
 		}
 	}
+	for path, a := range map[string]answer{"login": h.browser().get("/login"), "form": h.browser().do("POST", "/loads", url.Values{})} {
+		if strings.Contains(a.text, "v1.2.3") || !strings.Contains(a.text, "/login") {
+			t.Errorf("%s: a stranger is told the version, or not where to log in: %s", path, a.text)
+		}
+	}
 	for _, a := range []answer{h.browser().get("/login"), at["otto"].get("/")} {
 		for _, problem := range flaws(a.text) {
 			t.Error(problem)

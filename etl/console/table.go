@@ -430,8 +430,8 @@ func (p *patient) Write(b []byte) (int, error) {
 
 // download writes all rows of the table, in its order, as CSV: every column of the query, digit for digit.
 // A text that a spreadsheet would take for a formula gets an apostrophe in front.
-func (s *Server) download(t *table) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+func (s *Server) download(t *table) func(http.ResponseWriter, *http.Request, visitor) {
+	return func(w http.ResponseWriter, r *http.Request, who visitor) {
 		values := t.values(r.URL.Query())
 		sorted, isDown := t.sorted(r.URL.Query().Get("sort"))
 		// The deadline of the server counts from the request, and the first row may take longer.
@@ -485,7 +485,7 @@ func (s *Server) download(t *table) http.HandlerFunc {
 			return
 		}
 		if !begun {
-			s.fail(w, r, err)
+			s.failAs(w, r, who, err)
 			return
 		}
 		s.cfg.Log.Warn("download cut off", "table", t.name, "error", err)
