@@ -103,7 +103,9 @@ func TestEveryCellIsTheMarts(t *testing.T) {
 	h.done.state = Progress{IsOver: true, State: "done"}
 	replay := h.mart(`select run_id from mart.run where replay_of is not null`)[0][0]
 	missing := h.mart(`select customer_id, subscription_number, discriminator, day::text from mart.coverage where status = 'missing' and subscription_number is not null and day < '2026-11-01' order by day limit 1`)[0]
-	seconds := func(column string) string { return "to_char(" + column + " at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')" }
+	seconds := func(column string) string {
+		return "to_char(" + column + " at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')"
+	}
 	const window = "coalesce(window_from || ' to ' || window_until, 'the present')"
 	const statement = `customer_id, account, subscription_number, item, description, charge, segment_from, segment_to, days_observed, days_expected, quantity, unit, unit_price, amount, currency, state, note
 		from mart.statement where period = '2026-%s' order by source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, segment_from, rate_id`
