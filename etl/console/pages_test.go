@@ -1101,7 +1101,7 @@ func TestAgo(t *testing.T) {
 	for _, c := range []struct {
 		age  time.Duration
 		want string
-	}{{59 * time.Second, "less than a minute ago"}, {time.Minute, "1 minute ago"}, {59 * time.Minute, "59 minutes ago"}, {61 * time.Minute, "1 hour ago"}, {23 * time.Hour, "23 hours ago"}, {25 * time.Hour, "1 day ago"}, {50 * time.Hour, "2 days ago"}} {
+	}{{59 * time.Second, "Less than a minute ago"}, {time.Minute, "1 minute ago"}, {59 * time.Minute, "59 minutes ago"}, {61 * time.Minute, "1 hour ago"}, {23 * time.Hour, "23 hours ago"}, {25 * time.Hour, "1 day ago"}, {50 * time.Hour, "2 days ago"}} {
 		if got := ago(c.age); got != c.want {
 			t.Errorf("%s: %q, want %q", c.age, got, c.want)
 		}

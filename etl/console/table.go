@@ -38,6 +38,7 @@ type column struct {
 	kind  kind
 	sort  bool   // rows may be put in its order: the query can do that without reading everything
 	link  string // where the cell leads: a path with columns in braces, as /runs/{run_id}
+	under string // another column, in small letters below
 }
 
 type kind int
@@ -51,6 +52,7 @@ const (
 	isCode          // as somebody wrote it
 	isNote          // a sentence, which may be long
 	isSpark         // a small drawing of the columns spark and mark
+	isLevel         // the name of a level; what tells several of a subscription apart is in the column level_ordinal
 )
 
 // filter is a field above the table.
@@ -122,6 +124,7 @@ type shown struct {
 	Spark   template.HTML
 	Short   string
 	Rest    string // decimals that follow Short
+	Under   string
 }
 
 // HasFields tells whether there is something to search by.
@@ -326,6 +329,12 @@ func (c column) show(r record) shown {
 	s := shown{cell: r[c.name], Numeric: c.kind == isNumber || c.kind == isQuantity, Time: c.kind == isTime, Status: c.kind == isStatus, Code: c.kind == isCode, Note: c.kind == isNote}
 	if c.kind == isSpark {
 		s.Spark = spark(r)
+	}
+	if c.kind == isLevel {
+		s.Text = instance(s.Text, r["level_ordinal"].Text)
+	}
+	if c.under != "" {
+		s.Under = r[c.under].Text
 	}
 	s.Short = s.Text
 	if s.Time {
