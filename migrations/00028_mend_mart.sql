@@ -93,9 +93,9 @@ join dw.dim_subscription as s using (subscription_key)
 join dw.dim_customer as c on c.customer_key = d.customer_key
 join waiver as w using (subscription_key)
 left join dw.accrued_reading as a on a.account = c.account and a.month = date_trunc('month', d.usage_date::timestamp)::date
-group by
-    c.customer_id, c.customer_name, s.subscription_number, s.discriminator, l.service_level_key, l.service_level, l.level_ordinal, l.level_class,
-    w.waived_before, date_trunc('month', d.usage_date::timestamp);
+group by -- what sorts fast first
+    l.service_level_key, date_trunc('month', d.usage_date::timestamp), w.waived_before, l.level_ordinal,
+    c.customer_id, c.customer_name, s.subscription_number, s.discriminator, l.service_level, l.level_class;
 
 create or replace view mart.month as
 select
@@ -145,9 +145,9 @@ join dw.dim_service_level as l using (service_level_key)
 join dw.dim_subscription as s using (subscription_key)
 join dw.dim_customer as c on c.customer_key = d.customer_key
 left join dw.accrued_reading as a on a.account = c.account and a.month = date_trunc('month', d.usage_date::timestamp)::date
-group by
-    c.customer_id, c.customer_name, s.subscription_number, s.discriminator, s.end_at,
-    l.customer_key, l.service_level_key, l.service_level, l.level_ordinal, l.level_class, date_trunc('month', d.usage_date::timestamp);
+group by -- what sorts fast first
+    l.service_level_key, date_trunc('month', d.usage_date::timestamp), l.customer_key, l.level_ordinal, s.end_at,
+    c.customer_id, c.customer_name, s.subscription_number, s.discriminator, l.service_level, l.level_class;
 
 -- +goose StatementBegin
 create or replace function mart.month_as_of(as_of timestamptz) returns setof mart.month
@@ -200,9 +200,9 @@ as $$
     join dw.dim_subscription as s using (subscription_key)
     join dw.dim_customer as c on c.customer_key = d.customer_key
     left join billing.accrued_reading_as_of(month_as_of.as_of) as a on a.account = c.account and a.month = date_trunc('month', d.usage_date::timestamp)::date
-    group by
-        c.customer_id, c.customer_name, s.subscription_number, s.discriminator, s.end_at,
-        l.customer_key, l.service_level_key, l.service_level, l.level_ordinal, l.level_class, date_trunc('month', d.usage_date::timestamp)
+    group by -- what sorts fast first
+        l.service_level_key, date_trunc('month', d.usage_date::timestamp), l.customer_key, l.level_ordinal, s.end_at,
+        c.customer_id, c.customer_name, s.subscription_number, s.discriminator, l.service_level, l.level_class
 $$;
 -- +goose StatementEnd
 

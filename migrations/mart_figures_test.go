@@ -522,3 +522,18 @@ func TestDeadlinesOfOneDay(t *testing.T) {
 	compareRows(t, conn, "mart.deadline", []string{"calendar_ends - burst", "calendar_ends - committed", "subscription_end  -", "subscription_end 2026-01-01 -"},
 		`select kind || ' ' || coalesce(discriminator, '-') || ' ' || coalesce(clock, '-') from mart.deadline`)
 }
+
+// The calendar is Go's calendar.
+func TestCalendar(t *testing.T) {
+	t.Parallel()
+	conn := warehousetest.Connect(t, warehousetest.New(t))
+	var want []string
+	for d := time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC); d.Year() < 2050; d = d.AddDate(0, 0, 1) {
+		isoYear, isoWeek := d.ISOWeek()
+		first := d.AddDate(0, 0, 1-d.Day())
+		last := first.AddDate(0, 1, -1)
+		want = append(want, fmt.Sprintf("%s %d %d %d %s %d %d %d %d %d %t", d.Format(time.DateOnly), d.Year(), (int(d.Month())+2)/3, d.Month(),
+			first.Format(time.DateOnly), last.Day(), d.Day(), isoYear, isoWeek, (int(d.Weekday())+6)%7+1, d.Equal(last)))
+	}
+	compareRows(t, conn, "mart.dim_date", want, `select concat_ws(' ', calendar_date, year, quarter, month, month_start, days_in_month, day_of_month, iso_year, iso_week, iso_weekday, is_month_end::text) from mart.dim_date`)
+}
