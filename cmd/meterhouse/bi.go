@@ -66,6 +66,17 @@ func (a *app) provision(ctx context.Context, o biOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if o.plan {
+		return a.keepMetabase(ctx, s, reach, tables, o)
+	}
+	err = s.wh.Alone(ctx, "bi provision", func() error { return a.keepMetabase(ctx, s, reach, tables, o) })
+	if errors.Is(err, warehouse.ErrTaken) { // two would make everything twice: Metabase takes any name again
+		return &exitError{exitBusy, fmt.Errorf("%w: want one at a time", err)}
+	}
+	return err
+}
+
+func (a *app) keepMetabase(ctx context.Context, s *session, reach metabase.Connection, tables []metabase.Table, o biOptions) error {
 	login, err := s.wh.KeepReader(ctx, reach.User, reach.Password, o.plan)
 	if err != nil {
 		return err
@@ -115,6 +126,9 @@ func (a *app) printVerified(r metabase.Report) error {
 	for _, v := range r.Verified {
 		if rows += v.Rows; v.Problem != "" {
 			failed = append(failed, fmt.Errorf("question %q: %s", v.Card, v.Problem))
+		}
+		if v.IsCut {
+			fmt.Fprintf(a.stdout, "question %q shows its first %d rows: for more raise MB_UNAGGREGATED_QUERY_ROW_LIMIT of Metabase, or download them\n", v.Card, v.Rows)
 		}
 	}
 	if len(r.Verified) > 0 {

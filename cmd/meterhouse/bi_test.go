@@ -497,6 +497,12 @@ func TestBIProvisionRefuses(t *testing.T) {
 	env["METERHOUSE_BI_DATABASE_URL"] = "postgres://nobody_" + owner.Database + ":x@h/d"
 	env["METERHOUSE_BI_URL"] = "http://127.0.0.1:1"
 	try(exitBusy, "metabase is not ready: no health within 1ms at http://127.0.0.1:1", "--wait", "1ms", "--plan")
+	other := warehousetest.Connect(t, database) // another one that is at work: two would make everything twice
+	if _, err := other.Exec(t.Context(), `select pg_advisory_lock(hashtextextended('meterhouse alone bi provision', 0))`); err != nil {
+		t.Fatal(err)
+	}
+	try(exitBusy, "bi provision: another process does this just now: want one at a time", "--wait", "1ms")
+	try(exitBusy, "metabase is not ready: no health within 1ms", "--wait", "1ms", "--plan")
 	env["METERHOUSE_BI_URL"] = "http://user:secret@127.0.0.1:1"
 	try(exitUsage, "bi.url: want https://host or http://host:port, without a login in it")
 }
