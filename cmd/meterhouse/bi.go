@@ -35,7 +35,8 @@ person adds stays; nothing is deleted. A run that broke off is completed by the 
 
 Who we are there is read from METERHOUSE_BI_EMAIL and METERHOUSE_BI_PASSWORD, or METERHOUSE_BI_API_KEY; how
 Metabase reaches the warehouse from METERHOUSE_BI_DATABASE_URL; each also as NAME_FILE, or in the
-configuration under bi. When Metabase does not come up in time, the exit code is 75.`,
+configuration under bi. When Metabase does not come up in time, or another run is at work, the exit
+code is 75.`,
 		Example: "  meterhouse bi provision --plan\n  meterhouse bi provision --verify",
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.provision(cmd.Context(), o) },

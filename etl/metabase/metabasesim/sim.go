@@ -1,7 +1,7 @@
 // Package metabasesim is a small Metabase that keeps its state in memory: as much of the HTTP API of v0.58
-// as its public description says and provisioning needs. It refuses what that does not describe (unknown
-// keys, wrong types, ids that are not there), as the newest releases do, and is stricter in one thing: a
-// filter has to be wired to a variable that the card has.
+// as its public description and its source say and provisioning needs. It refuses what they do not allow
+// (unknown keys, wrong types, ids that are not there), as the newest releases do, and is stricter in one
+// thing: a filter has to be wired to a variable that the card has.
 package metabasesim
 
 import (
