@@ -19,7 +19,7 @@ var drawn = []struct{ view, columns string }{
 	{"accrued_check", "recomputed_tib difference_tib"},
 	{"daily_utilisation", "status consumed_avg_tib utilisation_avg"},
 	{"daily_consumption", "consumed_avg_tib is_invoiced"},
-	{"restatement", "old_value new_value"},
+	{"restatement", "usage_date known_from old_value new_value"},
 	{"statement", "period quantity amount state"},
 	{"adjustment", "quantity amount"},
 	{"license_high_water", "items_max items_last"},
@@ -39,9 +39,9 @@ var met = []struct{ one, how, many, by string }{
 	{"month", "||--||", "accrued_check", levelKey + ", month"},
 	{"month", "|o--|{", "daily_utilisation", levelKey + ", month"},
 	{"daily_utilisation", "||--o|", "daily_consumption", levelKey + ", usage_date"},
-	{"daily_consumption", "||--o{", "restatement", levelKey + ", usage_date"},
+	{"daily_consumption", "|o--o{", "restatement", levelKey + ", usage_date"},
 	{"statement", "}o--o{", "adjustment", "period = adjusts_period, " + lineKey},
-	{"license_month", "||--|{", "license_high_water", "account, month"},
+	{"license_month", "|o--o{", "license_high_water", "account, month"},
 	{"license_high_water", "||--|{", "license_snapshot", licenseKey},
 	{"freshness", "||--o{", "run", "dataset, scope"},
 	{"run", "||--o{", "quarantine", "run_id"},
@@ -78,7 +78,9 @@ How they meet, and some of their columns; PK marks what a row is the only one by
 `+"`%s`"+`;
 `+"`subscription`"+` for the first three of these; `+"`licence`"+` for `+"`%s`"+`; and `+"`line`"+` for
 `+"`%s`"+`.
-Of a view with versions, join the row with `+"`is_current`"+`. Days of a licence meet their month by its first day.
+Of a view with versions, join the row with `+"`is_current`"+`, of readings that with `+"`is_latest`"+`, or rows are counted once for each version. Days of a
+licence meet their month by its first day. Lines of a statement have one row per price and adjustments one per day: add up each before they
+are joined. The contract, the present and the history number instances of one name each on their own: join their sums.
 
 `+"```mermaid\nerDiagram\n", levelKey, licenseKey, lineKey)
 	for _, m := range met {

@@ -30,7 +30,7 @@ summed as (
     select
         source,
         coalesce(nullif(customer_id, ''), account) as customer_or_account,
-        concat_ws(' ', subscription_number, nullif(discriminator, '')) as subscription,
+        concat_ws(' ', nullif(subscription_number, ''), nullif(discriminator, '')) as subscription,
         item,
         nullif(description, '') as description,
         charge,
@@ -42,7 +42,7 @@ summed as (
         case when count(amount) = count(*) then sum(amount) end as amount,
         count(*) filter (where state = 'provisional') as provisional
     from told
-    group by source, account, customer_id, subscription_number, discriminator, item, description, charge, unit, told_in, is_now
+    group by source, customer_or_account, subscription, item, told.description, charge, unit, told_in, is_now
 ),
 compared as (
     select

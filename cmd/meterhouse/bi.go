@@ -35,7 +35,8 @@ person adds stays; nothing is deleted. A run that broke off is completed by the 
 
 Who we are there is read from METERHOUSE_BI_EMAIL and METERHOUSE_BI_PASSWORD, or METERHOUSE_BI_API_KEY; how
 Metabase reaches the warehouse from METERHOUSE_BI_DATABASE_URL; each also as NAME_FILE, or in the
-configuration under bi. When Metabase does not come up in time, the exit code is 75.`,
+configuration under bi. When Metabase does not come up in time, or another run is at work, the exit
+code is 75.`,
 		Example: "  meterhouse bi provision --plan\n  meterhouse bi provision --verify",
 		Args:    noArguments,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return a.provision(cmd.Context(), o) },
@@ -66,6 +67,17 @@ func (a *app) provision(ctx context.Context, o biOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	if o.plan {
+		return a.keepMetabase(ctx, s, reach, tables, o)
+	}
+	err = s.wh.Alone(ctx, "bi provision", func() error { return a.keepMetabase(ctx, s, reach, tables, o) })
+	if errors.Is(err, warehouse.ErrTaken) { // two would make everything twice: Metabase takes any name again
+		return &exitError{exitBusy, fmt.Errorf("%w: want one at a time", err)}
+	}
+	return err
+}
+
+func (a *app) keepMetabase(ctx context.Context, s *session, reach metabase.Connection, tables []metabase.Table, o biOptions) error {
 	login, err := s.wh.KeepReader(ctx, reach.User, reach.Password, o.plan)
 	if err != nil {
 		return err
@@ -115,6 +127,9 @@ func (a *app) printVerified(r metabase.Report) error {
 	for _, v := range r.Verified {
 		if rows += v.Rows; v.Problem != "" {
 			failed = append(failed, fmt.Errorf("question %q: %s", v.Card, v.Problem))
+		}
+		if v.IsCut {
+			fmt.Fprintf(a.stdout, "question %q shows its first %d rows: for more raise MB_UNAGGREGATED_QUERY_ROW_LIMIT of Metabase, or download them\n", v.Card, v.Rows)
 		}
 	}
 	if len(r.Verified) > 0 {

@@ -272,6 +272,54 @@ func TestBIProvision(t *testing.T) {
 	d.questionsSayTheSame(items)
 	d.dashboardsAnswer(items)
 	d.figuresAreTheMarts(items)
+	d.lostMonthShows(items)
+}
+
+// lostMonthShows loses a whole month of one base level: no card adds up the others as if it were all.
+func (d *desk) lostMonthShows(items map[[2]string]int) {
+	d.t.Helper()
+	d.exec(`
+		delete from dw.fact_daily_consumption
+		where usage_date >= '2026-06-01' and usage_date < '2026-07-01' and service_level_key = (
+			select f.service_level_key
+			from dw.fact_daily_consumption as f
+			join dw.dim_service_level as l using (service_level_key)
+			where l.level_class = 'base'
+			group by f.service_level_key
+			having min(f.usage_date) < '2026-06-01' and max(f.usage_date) >= '2026-07-01'
+			order by f.service_level_key
+			limit 1)`)
+	june := map[string]any{"parameters": []any{map[string]any{"type": "string/=", "target": []any{"variable", []any{"template-tag", "month"}}, "value": "2026-06"}}}
+	run := func(name string, body map[string]any) (rows []map[string]any) {
+		a := d.answered(name, d.ask("POST", fmt.Sprintf("/card/%d/query", items[[2]string{"card", name}]), body))
+		for _, r := range a.rows {
+			row := map[string]any{}
+			for i, column := range a.columns {
+				row[column] = r[i]
+			}
+			rows = append(rows, row)
+		}
+		return rows
+	}
+	days := run("Committed and consumed by day", june)
+	for _, day := range days {
+		if day["committed_tib"] != nil || day["consumed_tib"] != nil || day["over_committed_tib"] != nil {
+			d.t.Errorf("a level is lost for all of June, and %v is told as if it were not", day)
+		}
+	}
+	if len(days) != 30 {
+		d.t.Errorf("%d days of June", len(days))
+	}
+	burst := run("Burst by month", map[string]any{})
+	i := slices.IndexFunc(burst, func(row map[string]any) bool { return row["month"] == "2026-06-01" })
+	if i < 0 || burst[i]["accrued_burst_tib"] != nil || burst[i]["not_whole_tib"] == nil {
+		d.t.Errorf("June is told as a whole month: %v", burst)
+	}
+	if levels := run("Levels of the month", june); !slices.ContainsFunc(levels, func(row map[string]any) bool {
+		return row["days_observed"] == "0" && row["days_expected"] == "30" && row["consumed_avg_tib"] == nil
+	}) {
+		d.t.Errorf("the level without a day is not listed: %v", levels)
+	}
 }
 
 // keysAreTrue holds that what is called a key identifies a row, and that what is linked is there.
@@ -425,8 +473,9 @@ func (d *desk) figuresAreTheMarts(items map[[2]string]int) {
 	holes, daily := 0, run("Committed and consumed by day").rows
 	for _, row := range daily {
 		day := fmt.Sprint(row[0])
-		want := d.value(`select case when exists (select from mart.coverage as c where c.dataset = 'keystone.history' and c.day = $1::date and c.status in ('missing', 'lost')
-			and (c.service_level is null or c.service_level in (select service_level from mart.daily_consumption where level_class = 'base')))
+		want := d.value(`select case when exists (select from mart.coverage as c where c.dataset = 'keystone.history' and c.day = $1::date and c.status in ('missing', 'lost', 'partial')
+			and (c.service_level is null or (c.customer_id, c.subscription_number, c.discriminator, c.service_level, c.level_ordinal) in
+				(select customer_id, subscription_number, discriminator, service_level, level_ordinal from mart.daily_consumption where level_class = 'base')))
 			then 'hole' else (select sum(consumed_avg_tib)::text from mart.daily_consumption where level_class = 'base' and usage_date = $1::date) end`, day)
 		got := "hole"
 		if row[2] != nil {
@@ -497,6 +546,12 @@ func TestBIProvisionRefuses(t *testing.T) {
 	env["METERHOUSE_BI_DATABASE_URL"] = "postgres://nobody_" + owner.Database + ":x@h/d"
 	env["METERHOUSE_BI_URL"] = "http://127.0.0.1:1"
 	try(exitBusy, "metabase is not ready: no health within 1ms at http://127.0.0.1:1", "--wait", "1ms", "--plan")
+	other := warehousetest.Connect(t, database) // another one that is at work: two would make everything twice
+	if _, err := other.Exec(t.Context(), `select pg_advisory_lock(hashtextextended('meterhouse alone bi provision', 0))`); err != nil {
+		t.Fatal(err)
+	}
+	try(exitBusy, "bi provision: another process does this just now: want one at a time", "--wait", "1ms")
+	try(exitBusy, "metabase is not ready: no health within 1ms", "--wait", "1ms", "--plan")
 	env["METERHOUSE_BI_URL"] = "http://user:secret@127.0.0.1:1"
 	try(exitUsage, "bi.url: want https://host or http://host:port, without a login in it")
 }

@@ -306,6 +306,22 @@ func TestMonthInABrowser(t *testing.T) {
 		settled(path)
 		b.keyboard(path)
 	}
+
+	// On paper, A4 in landscape, no column is cut off, and it is not dark.
+	b.do("paper", chromedp.EmulateViewport(1047, 720))
+	paper := emulation.SetEmulatedMediaParams{Media: "print", Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "dark"}}}
+	if _, err := chromedp.Call(b, emulation.SetEmulatedMedia, paper); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/", "/coverage?detail=levels&months=3&month=" + before, "/consumption?month=" + month, "/month?month=" + month, "/month/statement?month=" + month, "/month/match?month=" + month, "/runs"} {
+		settled(path)
+		if got := ask(b, path, chromedp.Evaluate[string](`[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.getAttribute('aria-label') + ' ' + e.scrollWidth).join(', ')`)); got != "" {
+			t.Errorf("%s on paper is cut off: %s", path, got)
+		}
+		if got := ask(b, path, chromedp.Evaluate[string](`getComputedStyle(document.body).color + ' ' + getComputedStyle(document.documentElement).getPropertyValue('--paper')`)); got != "rgb(0, 0, 0) #ffffff" {
+			t.Errorf("%s on paper has the colours %s", path, got)
+		}
+	}
 	if text := b.complained(); len(text) > 0 {
 		t.Errorf("the browser complains: %s", text)
 	}

@@ -785,6 +785,10 @@ func TestFingerprint(t *testing.T) {
 	o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values
 		('C-1', 'A-1', 'burst', '2026-01-16', '2026-02-15', 'monthly', 'test', '2026-01-01'), ('C-1', 'A-1', 'burst', '2026-02-16', '2026-03-15', 'monthly', 'test', '2026-01-01'),
 		('C-1', 'A-1', 'burst', '2026-03-16', '2026-04-15', 'monthly', 'test', '2026-01-01'), ('C-1', 'A-1', 'burst', '2026-04-16', '2026-05-15', 'monthly', 'test', '2026-01-01')`)
+	rate := func(from, to string) string {
+		return fmt.Sprintf(`insert into billing.rate (vendor, charge, item, unit_price, currency, valid_from, valid_to, source, known_since)
+			values ('keystone', 'committed', 'Extreme', 9, 'USD', '%s', nullif('%s', '')::date, 'x', now())`, from, to)
+	}
 	daily := func(level int, day string) string {
 		return fmt.Sprintf(`insert into dw.fact_daily_consumption (customer_key, service_level_key, usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
 			over_committed_avg_tib, accrued_sum_tib, invoiced_samples, uninvoiced_samples, known_since, payload_id, run_id) values (1, %d, '%s', 1, 9, 9, 9, 9, 0, 1, 0, 0, now(), 1, 1)`, level, day)
@@ -792,6 +796,8 @@ func TestFingerprint(t *testing.T) {
 	const level2 = `insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 1, 'Value', 'base'); `
 	const subscription2 = `insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, first_seen_at, start_at) overriding system value values (2, 1, 'A-2', now(), '2026-05-01');
 		insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 2, 'Value', 'base'); `
+	o.exec(daily(1, "2026-01-24"))
+	o.exec(daily(1, "2026-01-25"))
 	superseded := func(table, where string) string {
 		return `update billing.` + table + ` set superseded_at = '2026-04-02T11:30:00Z' where superseded_at is null and ` + where
 	}
@@ -807,6 +813,7 @@ func TestFingerprint(t *testing.T) {
 		{`delete from dw.fact_daily_consumption where usage_date = '2026-03-10'`, true},
 		{`delete from dw.fact_daily_consumption where usage_date < '2026-03-01'`, true},
 		{daily(1, "2026-01-31"), true},
+		{`update dw.fact_daily_consumption set committed_tib = 99 where usage_date = '2026-01-25'`, true}, // holds until a day is there
 		{level2 + daily(2, "2026-03-31"), true},
 		{level2, true},
 		{`update dw.dim_service_level set level_class = 'unclassified'`, true},
@@ -819,6 +826,8 @@ func TestFingerprint(t *testing.T) {
 		{`update ops.watermark set expected_from = '2026-03-02'`, true},
 		{`update ops.watermark set settle = '9999h'`, true},
 		{superseded("rate", `charge = 'committed'`), true},
+		{rate("2025-01-01", "2026-02-01"), true}, // the month of the first day of a period that ends in the month
+		{rate("2026-03-31", ""), true},
 		{superseded("period", `period_end = '2026-03-15'`), true},
 		{superseded("period", `period_start = '2026-03-16'`), true},
 		{`insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-1', 'A-1', 'Extreme', '2026-03-31', '2026-04-30', 'drop', 'x', now())`, true},
@@ -833,14 +842,15 @@ func TestFingerprint(t *testing.T) {
 
 		{daily(1, "2026-04-01"), false},
 		{`update dw.fact_daily_consumption set digest = 'e', known_since = now(), run_id = 2, consumed_avg_tib = 7`, false},
-		{`update dw.fact_daily_consumption set committed_tib = 99, accrued_sum_tib = 9 where usage_date = '2026-02-15'::date - 20`, false}, // no such day
+		{`update dw.fact_daily_consumption set committed_tib = 99, accrued_sum_tib = 9 where usage_date = '2026-01-24'`, false}, // another day holds after it
 		{`update ops.watermark set watermark = '2026-04-09', last_success_at = now()`, false},
 		{`update dw.dim_customer set seen_at = now()`, false},
 		{subscription2, false},
 		{subscription2 + daily(2, "2026-05-01"), false},
 		{`update dw.fact_commitment set valid_to = '2026-04-20'; insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (1, 1, '2026-04-20', 101, 1)`, false},
 		{superseded("period", `period_end = '2026-05-15'`), false},
-		{`insert into billing.rate (vendor, charge, item, unit_price, currency, valid_from, source, known_since) values ('keystone', 'committed', 'Extreme', 9, 'USD', '2026-04-01', 'x', now())`, false},
+		{rate("2025-01-01", "2026-01-31"), false},
+		{rate("2026-04-01", ""), false},
 		{`insert into billing.accrued_decision (account, month, reading, decided_by, reason, known_since) values ('acme', '2026-04-01', 'running', 'x', 'x', now())`, false},
 		{`insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-1', 'A-1', 'Extreme', '2026-04-01', '2026-04-30', 'drop', 'x', now())`, false},
 		{`insert into ops.run (source, dataset, scope, account, status, owner, fence, business_at, started_at, finished_at) values ('keystone', 'keystone.history', 'C-1', 'acme', 'ok', 'o', 1, now(), now(), now())`, false},

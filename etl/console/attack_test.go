@@ -301,7 +301,7 @@ func TestStuckDownloads(t *testing.T) {
 	for range 2 * mostReaders {
 		wg.Go(func() {
 			defer func() { _ = recover() }() // [http.ErrAbortHandler]
-			h.download(runsTable)(stuck{httptest.NewRecorder(), entered, leave}, httptest.NewRequest("GET", "/runs.csv", nil).WithContext(ctx))
+			h.download(runsTable)(stuck{httptest.NewRecorder(), entered, leave}, httptest.NewRequest("GET", "/runs.csv", nil).WithContext(ctx), visitor{})
 		})
 	}
 	<-entered

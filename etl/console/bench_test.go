@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"meterhouse/etl/billing"
 	"meterhouse/etl/warehouse/warehousetest"
 )
 
@@ -46,13 +50,22 @@ insert into ops.quarantine (run_id, payload_id, source, dataset, scope, path, re
 select 7 * n, n, 'keystone', 'keystone.history', 'C-' || (1 + n % 1000), '/results/' || n, (array['number_form', 'number_range', 'time_form'])[1 + n % 3], repeat('x', 200), sha256(n::text::bytea),
     '2026-03-01Z'::timestamptz + n * interval '1 minute', case when n % 10 > 0 then '2026-05-01Z'::timestamptz end, case when n % 10 > 0 then 'read again' end
 from generate_series(1, 30000) as n;
+insert into ops.run_warning select 150003, 'warning_' || n, n, '/results/' || n from generate_series(1, 200) as n;
+insert into ops.quarantine (run_id, payload_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at)
+select 150003, 1, 'keystone', 'keystone.history', 'C-1', '/results/' || n, 'number_form', repeat('x', 200), sha256((n || ' more')::bytea), '2026-03-01Z' from generate_series(1, 500) as n;
+insert into billing.rate (vendor, item, charge, is_waiver, unit_price, currency, valid_from, source, known_since)
+values ('keystone', '', 'committed', false, 12.3456, 'EUR', '2024-01-01', 'grown', '2024-01-01'), ('keystone', '', 'burst', false, 7, 'EUR', '2024-01-01', 'grown', '2024-01-01');
 insert into ops.alert (alert_key, kind, severity, account, subject, detail, since, heals, opened_at, seen_at)
 select 'late ' || n, 'late', 'warn', 'acme', 'C-' || n || ' is late', 'look', '2026-05-21Z', true, '2026-05-21Z', '2026-05-21Z' from generate_series(1, 100) as n;
 `
 
-// BenchmarkPages tells how long each page takes at 10,000 series, from the request to the last byte:
+// BenchmarkPages tells how long each page takes at 10,000 series, from the request to the last byte: the median, and
+// the longest of nine in ten. In April 2026, which is closed, and of which a thousand days were restated since.
 //
 //	go test -bench Pages -run '^$' ./etl/console
+//
+// first is the first look after something was loaded, when computed copies are those of before; computed says how long it
+// takes until a page shows figures of now; csv is the first byte of a file, fingerprint what tells whether copies are of now.
 func BenchmarkPages(b *testing.B) {
 	url := warehousetest.New(b)
 	pool := connect(b, url)
@@ -61,65 +74,180 @@ func BenchmarkPages(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	april, err := billing.ParsePeriod("2026-04")
+	if err != nil {
+		b.Fatal(err)
+	}
 	began := time.Now()
-	s := started(b, pool)
-	<-s.advice.refresh() // what the overview says first is worked out in the background
-	b.Logf("the deadlines of the overview took %s, in the background", time.Since(began).Round(time.Millisecond))
-	last := ""
+	if _, err := billing.New(pool, func() time.Time { return testNow.Add(-time.Hour) }).Close(b.Context(), april, billing.CloseOptions{By: "jane", Reason: "bench"}); err != nil {
+		b.Fatal(err)
+	}
+	b.Logf("a close of 10,000 levels took %s", time.Since(began).Round(time.Millisecond))
+	for _, sql := range []string{restated, "vacuum analyze"} {
+		if _, err := pool.Exec(b.Context(), sql); err != nil {
+			b.Fatal(err)
+		}
+	}
+	s := started(b, pool, nil)
+	jar, _ := cookiejar.New(nil)
+	browser := &http.Client{Jar: jar}
+	get := func(b *testing.B, path string) string {
+		b.Helper()
+		res, err := browser.Get("http://" + s.Addr() + path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != http.StatusOK {
+			b.Fatalf("%s: %d %v %s", path, res.StatusCode, err, text)
+		}
+		return string(text)
+	}
+	// measure runs something often enough and reports its median and its longest of nine in ten.
+	measure := func(name string, each func(b *testing.B) time.Duration) {
+		b.Run(name, func(b *testing.B) {
+			var all []time.Duration
+			for b.Loop() {
+				all = append(all, each(b))
+			}
+			slices.Sort(all)
+			b.ReportMetric(float64(all[len(all)/2].Microseconds())/1000, "ms/median")
+			b.ReportMetric(float64(all[min(len(all)*9/10, len(all)-1)].Microseconds())/1000, "ms/90%")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+	page := func(path string) func(*testing.B) time.Duration {
+		return func(b *testing.B) time.Duration {
+			began := time.Now()
+			get(b, path)
+			return time.Since(began)
+		}
+	}
+	settle := func(b *testing.B, path string) time.Duration {
+		for began := time.Now(); ; {
+			if text := get(b, path); !strings.Contains(text, `http-equiv="refresh"`) {
+				return time.Since(began)
+			}
+			time.Sleep(20 * time.Millisecond) // or asking would take the time of computing
+		}
+	}
+	copied := []string{
+		"/coverage?month=2026-04", "/coverage?month=2026-04&detail=levels&page=100", "/coverage?month=2026-03&months=3&detail=levels&status=missing", "/coverage?month=2026-04&q=C-77",
+		"/consumption?month=2026-04", "/consumption?month=2026-04&q=c-77&sort=-consumed_max_tib",
+		"/month?month=2026-04", "/month?month=2026-05", "/month/statement?month=2026-04", "/month/statement?month=2026-04&sort=-quantity&page=150",
+		"/month/adjustments?month=2026-05", "/month/adjustments?month=2026-05&sort=-amount&page=20", "/month/match?month=2026-04", "/month/match?month=2026-04&sort=-difference&cause=price",
+		"/month/close?month=2026-05", "/month/close?month=2026-04",
+	}
 	for _, path := range []string{
 		"/", "/freshness", "/freshness?q=c-77&status=ok", "/freshness?sort=-next_due_at", "/freshness?page=60", "/runs", "/runs?status=failed",
-		"/runs?q=C-77&dataset=keystone.history", "/runs?status=partial&q=9", "/runs?page=200", "/runs?sort=run_id", "/runs?q=nobody", "/runs/150001",
-		"/payloads/1000", "/quarantine", "/quarantine?state=", "/quarantine?state=&q=C-500&reason=time_form", "/quarantine?state=resolved&page=99", "/quarantine/3000",
-		"/coverage?month=2026-04", "/coverage?month=2026-04&detail=levels&page=100", "/coverage?month=2026-03&months=3&detail=levels&status=missing", "/coverage?month=2026-04&q=C-77",
-		"/coverage/day?dataset=keystone.history&account=acme&customer=C-77&subscription=S-77&day=2026-04-15", "/consumption?month=2026-04", "/consumption?month=2026-04&q=c-77&sort=-consumed_max_tib",
+		"/runs?q=C-77&dataset=keystone.history", "/runs?status=partial&q=9", "/runs?page=200", "/runs?sort=run_id", "/runs?q=nobody", "/runs/150001", "/runs/150003",
+		"/loads/7?dataset=keystone.history&scope=C-77&after=299000", "/payloads/1000", "/quarantine", "/quarantine?state=", "/quarantine?state=&q=C-500&reason=time_form", "/quarantine?state=resolved&page=99", "/quarantine/3000",
+		"/coverage/day?dataset=keystone.history&account=acme&customer=C-77&subscription=S-77&day=2026-04-15",
 		"/consumption/level?customer=C-77&subscription=S-77&level=Level+7&ordinal=0&span=90d", "/consumption/level?customer=C-77&subscription=S-77&level=Level+7&ordinal=0&span=12m",
-		"/month?month=2026-04", "/month/statement?month=2026-04", "/month/statement?month=2026-04&sort=-quantity&page=150", "/month/adjustments?month=2026-04",
 	} {
-		// What is computed in the background is there: how long that took is told.
-		for began := time.Now(); ; {
-			res, err := http.Get("http://" + s.Addr() + path)
+		if path == "/" {
+			b.Logf("the verdict of the overview took %s, in the background", settle(b, path).Round(time.Millisecond))
+		}
+		measure(path, page(path))
+	}
+	locked := started(b, pool, map[string]User{"vera": {Hash: "x", Role: Viewer}})
+	measure("/login", func(b *testing.B) time.Duration {
+		began := time.Now()
+		res, err := browser.Get("http://" + locked.Addr() + "/runs") // leads there
+		if err != nil || res.Request.URL.Path != "/login" {
+			b.Fatal(res, err)
+		}
+		defer res.Body.Close()
+		_, _ = io.Copy(io.Discard, res.Body)
+		return time.Since(began)
+	})
+	for _, path := range copied {
+		if took := settle(b, path); took > 100*time.Millisecond {
+			b.Logf("%s was computed within %s", path, took.Round(time.Millisecond))
+		}
+		measure(path, page(path))
+	}
+	load := func(b *testing.B) {
+		if _, err := pool.Exec(b.Context(), `update ops.watermark set watermark = watermark + interval '1 second' where scope = 'C-77'`); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, path := range []string{"/", "/coverage?month=2026-04", "/consumption?month=2026-04", "/month?month=2026-05", "/month/statement?month=2026-04", "/month/adjustments?month=2026-05", "/month/match?month=2026-04", "/month/close?month=2026-05"} {
+		measure("first"+path, func(b *testing.B) time.Duration {
+			load(b)
+			s.advice.forget()
+			return page(path)(b)
+		})
+	}
+	measure("fingerprint", func(b *testing.B) time.Duration {
+		load(b)
+		began := time.Now()
+		if _, err := s.copies.now(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		return time.Since(began)
+	})
+	for _, path := range copied {
+		settle(b, path)
+	}
+	for _, path := range []string{
+		"/freshness.csv", "/runs.csv?dataset=keystone.history", "/quarantine.csv?state=", "/coverage.csv?from=2026-04-01&until=2026-05-01&status=missing", "/consumption.csv?month=2026-04",
+		"/level_days.csv?customer=C-77&subscription=S-77&level=Level+7&ordinal=0&from=2026-03-22&until=2026-05-21", "/statement.csv?month=2026-04", "/adjustments.csv?month=2026-05", "/match.csv?month=2026-04",
+	} {
+		measure("csv"+path, func(b *testing.B) time.Duration {
+			ctx, stop := context.WithCancel(b.Context())
+			defer stop() // the rest is not wanted
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Addr()+path, nil)
 			if err != nil {
 				b.Fatal(err)
 			}
-			text, err := io.ReadAll(res.Body)
-			res.Body.Close()
-			if err != nil || res.StatusCode != http.StatusOK {
-				b.Fatalf("%s: %d %v %s", path, res.StatusCode, err, text)
+			began := time.Now()
+			res, err := browser.Do(req)
+			if err != nil {
+				b.Fatal(err)
 			}
-			if !strings.Contains(string(text), "It is being computed") {
-				if took := time.Since(began); took > time.Second {
-					b.Logf("%s was computed in the background within %s", path, took.Round(time.Millisecond))
-				}
-				break
+			defer res.Body.Close()
+			if _, err := res.Body.Read(make([]byte, 1)); err != nil || res.StatusCode != http.StatusOK {
+				b.Fatalf("%s: %d %v", path, res.StatusCode, err)
 			}
-		}
-		b.Run(path, func(b *testing.B) {
-			for b.Loop() {
-				res, err := http.Get("http://" + s.Addr() + path)
-				if err != nil {
-					b.Fatal(err)
-				}
-				text, err := io.ReadAll(res.Body)
-				res.Body.Close()
-				if err != nil || res.StatusCode != http.StatusOK {
-					b.Fatalf("%d %v", res.StatusCode, err)
-				}
-				last = string(text)
-			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/1000/float64(b.N), "ms/page")
-			b.ReportMetric(0, "ns/op")
-			if strings.Contains(last, "took too long") {
-				b.Error("it took too long")
-			}
+			return time.Since(began)
 		})
 	}
 }
 
+// restated are other figures of a thousand days of a closed April.
+const restated = `
+insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib, over_committed_avg_tib, digest,
+    known_from, known_until, payload_id, run_id)
+select customer_key, service_level_key, usage_date, 'restated', sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib, over_committed_avg_tib, digest,
+    known_since, '2026-05-21T11:30:00Z', payload_id, run_id
+from dw.fact_daily_consumption where usage_date = '2026-04-15' and service_level_key % 10 = 1;
+update dw.fact_daily_consumption set committed_tib = 120, known_since = '2026-05-21T11:30:00Z' where usage_date = '2026-04-15' and service_level_key % 10 = 1;
+`
+
+// invoiced is a finance in which 2,000 lines were compared; how long comparing takes is etl/billing's affair.
+func invoiced() Match {
+	m := Match{Lines: Grid{
+		Columns: []string{"customer_id", "account", "subscription_number", "item", "charge", "invoices", "invoice_amount", "statement_amount", "recomputed_amount", "difference", "currency", "cause", "detail"},
+		Numeric: []bool{false, false, false, false, false, false, true, true, true, true, false, false, false},
+	}}
+	for n := range 2000 {
+		m.Lines.Rows = append(m.Lines.Rows, []string{fmt.Sprint("C-", n), "acme", fmt.Sprint("S-", n), "Level 1", "burst", "I-1", fmt.Sprint(n, ".25"), fmt.Sprint(n, ".00"), "", "0.25", "EUR", "price", strings.Repeat("x", 100)})
+	}
+	return m
+}
+
 // started is a server over a warehouse, until the benchmark ends.
-func started(b *testing.B, pool *pgxpool.Pool) *Server {
+func started(b *testing.B, pool *pgxpool.Pool, users map[string]User) *Server {
 	b.Helper()
 	s, err := New(Config{
-		Listen: "127.0.0.1:0", Pool: pool, Now: func() time.Time { return testNow }, Anybody: Closer, Loads: &deeds{},
+		Users: users,
+		Status: func(context.Context) (Status, error) { // as long as the command takes
+			time.Sleep(time.Second)
+			return Status{Verdict: "1 thing needs you.", NeedsYou: []string{"look"}}, nil
+		},
+		Listen: "127.0.0.1:0", Pool: pool, Now: func() time.Time { return testNow }, Anybody: Closer, Loads: &deeds{state: Progress{IsOver: true}}, Finance: ledger{deeds: &deeds{}, match: sync.OnceValue(invoiced)},
 		Body: func(context.Context, int64) (io.ReadCloser, error) {
 			return io.NopCloser(strings.NewReader(testBody)), nil
 		},

@@ -28,10 +28,9 @@ var consumptionTable = &table{
 	caption: "Levels with figures in the month, in TiB: the last commitment, the average and the maximum of what was consumed, the burst that was accrued. The drawing is the average of each day and the commitment; a gap is a day without figures. Where … ends a figure, more decimals follow: point at it, copy it, or take the CSV.",
 	sheet:   first(consumptionOf),
 	columns: []column{
-		{name: "customer_id", title: "Customer", sort: true},
-		{name: "subscription_number", title: "Subscription", sort: true},
-		{name: "service_level", title: "Level", sort: true, link: "/consumption/level?customer={customer_id}&subscription={subscription_number}&discriminator={discriminator}&level={service_level}&ordinal={level_ordinal}"},
-		{name: "level_ordinal", title: "Ordinal", kind: isNumber},
+		{name: "customer_id", title: "Customer", sort: true, under: "customer_name"},
+		{name: "subscription_number", title: "Subscription", sort: true, under: "discriminator"},
+		{name: "service_level", title: "Level", kind: isLevel, sort: true, link: "/consumption/level?customer={customer_id}&subscription={subscription_number}&discriminator={discriminator}&level={service_level}&ordinal={level_ordinal}"},
 		{name: "spark", title: "Days of the month", kind: isSpark},
 		{name: "level_class", title: "Class"},
 		{name: "days_observed", title: "Days", kind: isNumber, sort: true},
@@ -41,7 +40,6 @@ var consumptionTable = &table{
 		{name: "consumed_max_tib", title: "Maximum", kind: isQuantity, sort: true},
 		{name: "accrued_burst_tib", title: "Accrued burst", kind: isQuantity, sort: true},
 		{name: "days_over_commitment", title: "Days over", kind: isNumber, sort: true},
-		{name: "customer_name", title: "Name"},
 	},
 	filters: []filter{
 		monthFilter,

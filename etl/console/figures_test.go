@@ -139,10 +139,10 @@ func TestEveryCellIsTheMarts(t *testing.T) {
 		{"/coverage/day?dataset=keystone.history&account=acme&customer=" + missing[0] + "&subscription=" + missing[1] + "&discriminator=" + missing[2] + "&day=" + missing[3], 1,
 			`select run_id, ` + window + `, status, ` + seconds("finished_at") + `, inserted, coalesce(error, '') from mart.run
 			where dataset = 'keystone.history' and scope = '` + missing[0] + `' and window_from <= '` + missing[3] + `' and window_until > '` + missing[3] + `' order by run_id desc limit 20`},
-		{"/consumption?month=2026-10", -1, `select customer_id, subscription_number, service_level, level_ordinal, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
-			accrued_burst_tib, days_over_commitment, customer_name from mart.month where month = '2026-10-01' order by customer_id, subscription_number, discriminator, service_level, level_ordinal`},
-		{"/consumption?month=2026-10&sort=-consumed_max_tib&level=Extreme", -1, `select customer_id, subscription_number, service_level, level_ordinal, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
-			accrued_burst_tib, days_over_commitment, customer_name from mart.month where month = '2026-10-01' and service_level = 'Extreme'
+		{"/consumption?month=2026-10", -1, `select concat_ws(' ', customer_id, customer_name), concat_ws(' ', subscription_number, nullif(discriminator, '')), service_level || case when level_ordinal > 0 then ' #' || level_ordinal + 1 else '' end, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
+			accrued_burst_tib, days_over_commitment from mart.month where month = '2026-10-01' order by customer_id, subscription_number, discriminator, service_level, level_ordinal`},
+		{"/consumption?month=2026-10&sort=-consumed_max_tib&level=Extreme", -1, `select concat_ws(' ', customer_id, customer_name), concat_ws(' ', subscription_number, nullif(discriminator, '')), service_level || case when level_ordinal > 0 then ' #' || level_ordinal + 1 else '' end, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
+			accrued_burst_tib, days_over_commitment from mart.month where month = '2026-10-01' and service_level = 'Extreme'
 			order by consumed_max_tib desc nulls last, customer_id, subscription_number, discriminator, service_level, level_ordinal`},
 		{"/consumption/level?customer=C-0001&subscription=A-000010&level=Extreme&span=90d", -1, `select u.usage_date, u.status, u.committed_tib, u.consumed_avg_tib, u.consumed_max_tib, d.consumed_last_tib, u.burst_avg_tib, d.accrued_burst_tib,
 			d.is_invoiced::text, d.restatement_count

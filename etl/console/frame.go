@@ -175,8 +175,7 @@ func (s *Server) routes(mux *http.ServeMux) {
 	for _, p := range pages() {
 		mux.Handle("GET "+p.path, s.visit(p.role, func(w http.ResponseWriter, r *http.Request, who visitor) { s.show(w, r, who, p) }))
 		for _, t := range p.tables {
-			download := s.download(t)
-			mux.Handle("GET /"+t.name+".csv", s.visit(p.role, func(w http.ResponseWriter, r *http.Request, _ visitor) { download(w, r) }))
+			mux.Handle("GET /"+t.name+".csv", s.visit(p.role, s.download(t)))
 		}
 	}
 	mux.Handle("GET /payloads/{id}/body", s.visit(Viewer, s.body))
@@ -345,11 +344,6 @@ func (s *Server) render(w http.ResponseWriter, r *http.Request, who visitor, sta
 // trouble answers with a page that says what is wrong.
 func (s *Server) trouble(w http.ResponseWriter, r *http.Request, who visitor, status int, title, text string) {
 	s.render(w, r, who, status, "trouble", content{Title: title, Data: text})
-}
-
-// fail is failAs for those who do not know who asks.
-func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	s.failAs(w, r, visitor{users: s.users != nil}, err)
 }
 
 // failAs answers with why something could not be shown or done. What the cause is goes to the log.

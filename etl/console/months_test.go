@@ -308,8 +308,8 @@ func TestFiguresAreTheMarts(t *testing.T) {
 	h := grownHouse(t, nil)
 	b := h.browser()
 	for _, c := range []struct{ path, sql string }{
-		{"/consumption?month=2026-10", `select customer_id, subscription_number, service_level, level_ordinal, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
-			accrued_burst_tib, days_over_commitment, customer_name from mart.month where month = '2026-10-01' order by customer_id, subscription_number, discriminator, service_level, level_ordinal`},
+		{"/consumption?month=2026-10", `select concat_ws(' ', customer_id, customer_name), concat_ws(' ', subscription_number, nullif(discriminator, '')), service_level || case when level_ordinal > 0 then ' #' || level_ordinal + 1 else '' end, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
+			accrued_burst_tib, days_over_commitment from mart.month where month = '2026-10-01' order by customer_id, subscription_number, discriminator, service_level, level_ordinal`},
 		{"/month/statement?month=2026-10", `select customer_id, account, subscription_number, item, description, charge, amount, currency, quantity, unit, unit_price, state, segment_from, segment_to, days_observed, days_expected, note
 			from mart.statement where period = '2026-10'
 			order by source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, segment_from, rate_id`},

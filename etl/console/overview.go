@@ -95,7 +95,7 @@ func ago(age time.Duration) string {
 			return "1 " + unit.name + " ago"
 		}
 	}
-	return "less than a minute ago"
+	return "Less than a minute ago"
 }
 
 var freshnessTable = &table{

@@ -646,6 +646,11 @@ func TestRoles(t *testing.T) {
 			t.Errorf("%s without a login: %d, want %d", path, a.StatusCode, status)
 		}
 	}
+	for path, a := range map[string]answer{"login": h.browser().get("/login"), "form": h.browser().do("POST", "/loads", url.Values{})} {
+		if strings.Contains(a.text, "v1.2.3") || !strings.Contains(a.text, "/login") {
+			t.Errorf("%s: a stranger is told the version, or not where to log in: %s", path, a.text)
+		}
+	}
 	for _, a := range []answer{h.browser().get("/login"), at["otto"].get("/")} {
 		for _, problem := range flaws(a.text) {
 			t.Error(problem)
@@ -1096,7 +1101,7 @@ func TestAgo(t *testing.T) {
 	for _, c := range []struct {
 		age  time.Duration
 		want string
-	}{{59 * time.Second, "less than a minute ago"}, {time.Minute, "1 minute ago"}, {59 * time.Minute, "59 minutes ago"}, {61 * time.Minute, "1 hour ago"}, {23 * time.Hour, "23 hours ago"}, {25 * time.Hour, "1 day ago"}, {50 * time.Hour, "2 days ago"}} {
+	}{{59 * time.Second, "Less than a minute ago"}, {time.Minute, "1 minute ago"}, {59 * time.Minute, "59 minutes ago"}, {61 * time.Minute, "1 hour ago"}, {23 * time.Hour, "23 hours ago"}, {25 * time.Hour, "1 day ago"}, {50 * time.Hour, "2 days ago"}} {
 		if got := ago(c.age); got != c.want {
 			t.Errorf("%s: %q, want %q", c.age, got, c.want)
 		}

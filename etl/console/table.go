@@ -38,6 +38,7 @@ type column struct {
 	kind  kind
 	sort  bool   // rows may be put in its order: the query can do that without reading everything
 	link  string // where the cell leads: a path with columns in braces, as /runs/{run_id}
+	under string // another column, in small letters below
 }
 
 type kind int
@@ -51,6 +52,7 @@ const (
 	isCode          // as somebody wrote it
 	isNote          // a sentence, which may be long
 	isSpark         // a small drawing of the columns spark and mark
+	isLevel         // the name of a level; what tells several of a subscription apart is in the column level_ordinal
 )
 
 // filter is a field above the table.
@@ -122,6 +124,7 @@ type shown struct {
 	Spark   template.HTML
 	Short   string
 	Rest    string // decimals that follow Short
+	Under   string
 }
 
 // HasFields tells whether there is something to search by.
@@ -327,6 +330,12 @@ func (c column) show(r record) shown {
 	if c.kind == isSpark {
 		s.Spark = spark(r)
 	}
+	if c.kind == isLevel {
+		s.Text = instance(s.Text, r["level_ordinal"].Text)
+	}
+	if c.under != "" {
+		s.Under = r[c.under].Text
+	}
 	s.Short = s.Text
 	if s.Time {
 		s.Short = shortTime(s.Text)
@@ -430,8 +439,8 @@ func (p *patient) Write(b []byte) (int, error) {
 
 // download writes all rows of the table, in its order, as CSV: every column of the query, digit for digit.
 // A text that a spreadsheet would take for a formula gets an apostrophe in front.
-func (s *Server) download(t *table) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
+func (s *Server) download(t *table) func(http.ResponseWriter, *http.Request, visitor) {
+	return func(w http.ResponseWriter, r *http.Request, who visitor) {
 		values := t.values(r.URL.Query())
 		sorted, isDown := t.sorted(r.URL.Query().Get("sort"))
 		// The deadline of the server counts from the request, and the first row may take longer.
@@ -485,7 +494,7 @@ func (s *Server) download(t *table) http.HandlerFunc {
 			return
 		}
 		if !begun {
-			s.fail(w, r, err)
+			s.failAs(w, r, who, err)
 			return
 		}
 		s.cfg.Log.Warn("download cut off", "table", t.name, "error", err)

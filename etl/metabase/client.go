@@ -138,22 +138,32 @@ func (c *client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
-// excerpt is the beginning of an answer on one line. Metabase repeats what it refuses, so our secrets are
-// taken out.
+// excerpt is the beginning of an answer on one line. Metabase repeats what it refuses, once as a text in JSON
+// and once quoted within such a text, so our secrets are taken out in each of these forms.
 func (c *client) excerpt(answer []byte) string {
-	text := strings.Join(strings.Fields(strings.ToValidUTF8(string(answer), "?")), " ")
+	text := string(answer)
 	for _, secret := range append(c.secrets, c.session) {
 		if secret == "" {
 			continue
 		}
-		quoted, _ := json.Marshal(secret)
-		text = strings.ReplaceAll(text, strings.Trim(string(quoted), `"`), "********")
-		text = strings.ReplaceAll(text, secret, "********")
+		for _, form := range []string{quoted(quoted(secret)), quoted(secret), secret} {
+			text = strings.ReplaceAll(text, form, "********")
+		}
 	}
+	text = strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
 	if len(text) > maxExcerpt {
 		text = strings.ToValidUTF8(text[:maxExcerpt], "") + "…"
 	}
 	return text
+}
+
+// quoted is a text as it stands between the quotes of JSON.
+func quoted(text string) string {
+	var out strings.Builder
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(text) // a text always can be
+	return strings.TrimSuffix(strings.TrimPrefix(out.String(), `"`), "\"\n")
 }
 
 // instance is what Metabase tells everybody about itself.

@@ -91,10 +91,27 @@ func gaps(series ...string) settings {
 	return settings{"series_settings": all}
 }
 
+// axis names the unit of a chart.
+func axis(unit string, chart settings) settings {
+	return with(chart, settings{"graph.y_axis.title_text": unit})
+}
+
 // suffix shows a unit behind a figure.
 func suffix(column, unit string) settings {
-	return settings{"column_settings": settings{fmt.Sprintf("[%q,%q]", "name", column): settings{"suffix": " " + unit}}}
+	return settings{"column_settings": settings{named(column): settings{"suffix": " " + unit}}}
 }
+
+// decimals shows so many of each figure: by itself Metabase rounds a price to two.
+func decimals(n int, columns ...string) settings {
+	each := settings{}
+	for _, column := range columns {
+		each[named(column)] = settings{"decimals": n}
+	}
+	return settings{"column_settings": each}
+}
+
+// named is the key by which settings speak of a column.
+func named(column string) string { return fmt.Sprintf("[%q,%q]", "name", column) }
 
 const (
 	monthsCard    = "Months"
@@ -112,12 +129,15 @@ func Cards() []Card {
 		card("Used now", "used_now", "scalar", "Consumed of committed capacity of base levels at their newest readings.", suffix("used_percent", "%")),
 		card("Newest reading", "newest_reading", "scalar", "When the vendor was last asked for the present, of the customer that was asked longest ago, UTC.", nil),
 		card("Committed and consumed by day", "consumption_by_day", "line",
-			"TiB of base levels, added up per UTC day; without a month the last three. A day on which any level is missing has no figure: the line is open there. Above the commitment is our own subtraction.",
-			with(chart([]string{"day"}, "committed_tib", "consumed_tib", "over_committed_tib"), gaps("committed_tib", "consumed_tib", "over_committed_tib"))),
+			"TiB of base levels, added up per UTC day; without a month the last three. A day on which any level is missing or not whole has no figure: the line is open there. Above the commitment is our own subtraction.",
+			with(axis("TiB", chart([]string{"day"}, "committed_tib", "consumed_tib", "over_committed_tib")), gaps("committed_tib", "consumed_tib", "over_committed_tib"))),
 		card("Used of committed by level", "used_by_level", "row",
 			"Mean consumption in percent of the commitment, the twenty base levels that used most; without a month the last whole one.", chart([]string{"level"}, "used_percent")),
 		card("Burst by month", "burst_by_month", "bar",
-			"The vendor's accrued burst of base levels (TiB for a month). A month has none when a day of any level lacks it, and still grows while days are lacking.", chart([]string{"month"}, "accrued_burst_tib")),
+			"The vendor's accrued burst of base levels (TiB for a month), thirteen months. Not whole: the month still runs, or a day of a level is missing, so the figure is too low. A month has none when an observed day of any level lacks it.",
+			with(axis("TiB-months", chart([]string{"month"}, "accrued_burst_tib", "not_whole_tib")), settings{"stackable.stack_type": "stacked", "series_settings": settings{
+				"accrued_burst_tib": settings{"title": "Accrued burst"}, "not_whole_tib": settings{"title": "Not whole"},
+			}})),
 		card("Levels of the month", "levels_of_month", "table",
 			"Every level of one month, without a filter the last whole one. Add-on levels mirror base capacity: never add classes up. A month with fewer days observed than expected is not whole.", nil),
 		card("Licences and usage of the month", "licences_of_month", "table",
@@ -126,10 +146,10 @@ func Cards() []Card {
 		card("State of the statement", "statement_state", "scalar", "closed, final or provisional: the least sure of the month's lines. Without a month the last whole one.", nil),
 		card("Statement by charge", "statement_amounts", "table",
 			"The month's statement per currency and charge. Lines without a price are counted and have no amount. Never add currencies up.", nil),
-		card("Statement lines", "statement_lines", "table", "Every line of the month's statement, in the unit and currency of the line.", nil),
-		card("Lines in doubt", "statement_doubts", "table", "Lines to look at before the month is closed: provisional, days lacking, without a price, or with a note.", nil),
-		card("Adjustments", "adjustments", "table", "What changed of closed months: adjusted in the month, or changing the month.", nil),
-		card("Invoice lines", "invoice_lines", "table", "What was imported of the vendors' invoices for the month. `meterhouse match` compares them with the statement.", nil),
+		card("Statement lines", "statement_lines", "table", "Every line of the month's statement, in the unit and currency of the line.", decimals(6, "quantity", "unit_price")),
+		card("Lines in doubt", "statement_doubts", "table", "Lines to look at before the month is closed, in this order: provisional, days lacking, without a price, with a note.", decimals(6, "quantity")),
+		card("Adjustments", "adjustments", "table", "What changed of closed months: adjusted in the month, or changing the month.", decimals(6, "quantity")),
+		card("Invoice lines", "invoice_lines", "table", "What was imported of the vendors' invoices for the month. `meterhouse match` compares them with the statement.", decimals(6, "quantity", "unit_price")),
 		card("Accrued burst check", "burst_check", "table", "The vendor's accrued burst of the month beside the one that its own samples give, the greatest difference first.", nil),
 
 		card("Not fresh", "not_fresh", "scalar", "Datasets of a customer or account that are late, failing or never loaded.", nil),

@@ -99,28 +99,41 @@ func (p *provisioner) parameters(d Dashboard, now []map[string]any) (all []any, 
 // dashcardKeys are what Metabase takes of a card on a dashboard.
 var dashcardKeys = []string{"id", "card_id", "action_id", "dashboard_tab_id", "row", "col", "size_x", "size_y", "parameter_mappings", "visualization_settings", "inline_parameters", "series"}
 
-// dashcards are the cards on a dashboard: ours at their places, and what a person added as it is.
+// dashcards are the cards on a dashboard: ours at their places, and what a person added as it is. A card of
+// ours that was exchanged or renamed is put back where it stood, so that no place is taken twice.
 func (p *provisioner) dashcards(d Dashboard, now page) (all []any, same bool) {
 	same = true
 	taken := map[int]bool{}
-	for i, t := range d.Tiles {
-		wanted := p.dashcard(d, t)
-		at := -1
+	find := func(is func(dashcard map[string]any) bool) int {
 		for j, theirs := range now.Dashcards {
-			if !taken[j] && p.shows(theirs, t) {
-				at = j
-				break
+			if !taken[j] && is(theirs) {
+				taken[j] = true
+				return j
 			}
 		}
+		return -1
+	}
+	places := make([]int, len(d.Tiles)) // of the tiles in now.Dashcards
+	for i, t := range d.Tiles {
+		places[i] = find(func(theirs map[string]any) bool { return p.shows(theirs, t) })
+	}
+	for i, t := range d.Tiles {
+		wanted := p.dashcard(d, t)
+		at := places[i]
 		if at < 0 {
+			same = false
 			wanted["id"] = -1 - i // Metabase gives it a number
 			if len(now.Tabs) > 0 {
 				wanted["dashboard_tab_id"] = now.Tabs[0]["id"]
 			}
-			all, same = append(all, wanted), false
+			if stray := find(func(theirs map[string]any) bool {
+				return covers(theirs, pick(wanted, "col", "row", "size_x", "size_y", "dashboard_tab_id"))
+			}); stray >= 0 {
+				wanted["id"], wanted["series"] = now.Dashcards[stray]["id"], []any{}
+			}
+			all = append(all, wanted)
 			continue
 		}
-		taken[at] = true
 		theirs := now.Dashcards[at]
 		mappings, _ := theirs["parameter_mappings"].([]any)
 		if !covers(theirs, place(wanted)) || !sameMappings(mappings, wanted["parameter_mappings"].([]any)) ||

@@ -41,7 +41,7 @@ type Config struct {
 type Connection struct {
 	Host, Database, User, Password string
 	Port                           int
-	SSLMode                        string // libpq's word; empty or disable: no TLS
+	SSLMode                        string // libpq's word; empty: TLS if Metabase finds that it works
 }
 
 // Report is what was done, or would be.
@@ -62,6 +62,7 @@ type Change struct {
 type Verified struct {
 	Card    string
 	Rows    int
+	IsCut   bool   // Metabase showed the first Rows only: there are more
 	Problem string // empty: it answered
 }
 
@@ -265,16 +266,19 @@ func (p *provisioner) keepDatabase(ctx context.Context) error {
 	if err := p.call(ctx, http.MethodGet, "/database", nil, &all); err != nil {
 		return err
 	}
-	w, ssl := p.cfg.Warehouse, p.cfg.Warehouse.SSLMode
-	if ssl == "disable" {
-		ssl = ""
-	}
+	w := p.cfg.Warehouse
 	details := map[string]any{
-		"host": w.Host, "port": w.Port, "dbname": w.Database, "user": w.User, "password": w.Password, "ssl": ssl != "", "tunnel-enabled": false,
+		"host": w.Host, "port": w.Port, "dbname": w.Database, "user": w.User, "password": w.Password, "tunnel-enabled": false,
 		"schema-filters-type": "inclusion", "schema-filters-patterns": strings.Join(p.schemas(), ","),
 	}
-	if ssl != "" {
-		details["ssl-mode"] = ssl
+	// A new database that is not asked for TLS is tried with it first, and keeps it when that works. So only
+	// what was asked for is compared, and no correction takes TLS away that nobody forbade.
+	switch w.SSLMode {
+	case "":
+	case "disable":
+		details["ssl"] = false
+	default:
+		details["ssl"], details["ssl-mode"] = true, w.SSLMode
 	}
 	wanted := map[string]any{
 		"name": Name, "engine": "postgres", "details": details,
@@ -300,7 +304,8 @@ func (p *provisioner) keepDatabase(ctx context.Context) error {
 	}
 	var differs []string
 	for _, key := range slices.Sorted(maps.Keys(details)) {
-		if key != "password" && !covers(now.Details[key], plain(details[key])) && !(details[key] == false && now.Details[key] == nil) {
+		secret, untaken := key == "password", key == "ssl" && details[key] == false
+		if !secret && !untaken && !covers(now.Details[key], plain(details[key])) && !(details[key] == false && now.Details[key] == nil) {
 			differs = append(differs, key)
 		}
 	}
@@ -319,6 +324,11 @@ func (p *provisioner) keepDatabase(ctx context.Context) error {
 	if len(differs) == 0 {
 		p.report.Unchanged++
 		return nil
+	}
+	for key, value := range now.Details { // what is not ours stays, where a release takes the details as a whole
+		if _, ours := details[key]; !ours {
+			details[key] = value
+		}
 	}
 	return p.write(ctx, false, "database "+strconv.Quote(Name)+": "+strings.Join(differs, ", "), http.MethodPut, path("/database", found.ID), wanted, nil)
 }
@@ -473,13 +483,15 @@ func (p *provisioner) keepCollection(ctx context.Context) error {
 		return err
 	}
 	p.items = map[[2]string]int{}
+	isTaken := false
 	for _, c := range all {
 		id, isNumber := c.ID.(float64)
 		if c.Name != Name || !isNumber || c.Archived || c.Owner != nil || text(c.Location) != "/" {
 			continue
 		}
 		if !strings.Contains(text(c.Description), "meterhouse bi provision") {
-			return errors.New("there is one that is not ours, since its description does not name `meterhouse bi provision`: want it renamed, or that put into its description")
+			isTaken = true
+			continue
 		}
 		p.collection = int(id)
 		if text(c.Description) == kept {
@@ -488,6 +500,9 @@ func (p *provisioner) keepCollection(ctx context.Context) error {
 			return err
 		}
 		return p.listItems(ctx)
+	}
+	if isTaken {
+		return errors.New("there is one that is not ours, since its description does not name `meterhouse bi provision`: want it renamed, or that put into its description")
 	}
 	var made struct{ ID int }
 	err := p.write(ctx, true, "collection "+strconv.Quote(Name), http.MethodPost, "/collection", map[string]any{"name": Name, "description": kept, "parent_id": nil}, &made)
@@ -643,12 +658,15 @@ func (p *provisioner) verify(ctx context.Context) error {
 		var answer struct {
 			Status string
 			Error  any
-			Data   struct{ Rows []json.RawMessage }
+			Data   struct {
+				Rows []json.RawMessage
+				Cut  int `json:"rows_truncated"` // the limit that it met; 0: none
+			}
 		}
 		if err := p.call(ctx, http.MethodPost, path("/card", p.cards[c.Name])+"/query", map[string]any{}, &answer); err != nil {
 			return fmt.Errorf("card %q: %w", c.Name, err)
 		}
-		v := Verified{Card: c.Name, Rows: len(answer.Data.Rows)}
+		v := Verified{Card: c.Name, Rows: len(answer.Data.Rows), IsCut: answer.Data.Cut > 0}
 		if answer.Status != "completed" {
 			v.Problem = cmp.Or(p.excerpt(fmt.Append(nil, answer.Error)), "status "+answer.Status)
 		}

@@ -2,6 +2,7 @@ package metabase_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -122,6 +123,17 @@ func (h *house) settled() {
 	if n := h.sim.Sessions(); n > 1 { // one is the person's
 		h.t.Errorf("%d sessions are left open", n)
 	}
+}
+
+// settledBut provisions once more, which must write so many things, and then none.
+func (h *house) settledBut(writes int) {
+	h.t.Helper()
+	before := h.sim.Writes()
+	h.must()
+	if wrote := h.sim.Writes() - before; wrote != writes {
+		h.t.Errorf("%d writes, want %d", wrote, writes)
+	}
+	h.settled()
 }
 
 // changes are what a run wrote, as it says.
@@ -324,7 +336,7 @@ func TestWrongLogin(t *testing.T) {
 		"password":         {func(h *house) { h.sim.SetUp(email, "another 1") }, `sign in to Metabase: POST /api/session: got 401 {"errors":{"password":"did not match stored password"}}: want an administrator's login or API key`},
 		"no administrator": {func(h *house) { h.sim.SetUp("boss@example.com", "boss 123"); h.sim.SetUp(email, password) }, "sign in to Metabase: this login or API key is not of the group Administrators: want one that is"},
 		"API key":          {func(h *house) { h.sim.SetUp(email, password); h.cfg.APIKey = "mb_wrong" }, "GET /api/user/current: got 401 Unauthenticated: want an administrator's login or API key"},
-		"weak password":    {func(h *house) { h.cfg.Password = "weakest" }, `the first administrator: POST /api/setup: got 400 {"errors":{"password":"password is too common."},"received":"********"}`},
+		"weak password":    {func(h *house) { h.cfg.Password = "weakest" }, `the first administrator: POST /api/setup: got 400 {"errors":{"user":{"password":"password is too common."}},"specific-errors":{"user":{"password":["password is too common., received: \"********\""]}}}`},
 		"nothing":          {func(h *house) { h.cfg.Password = "" }, "no e-mail and password, and no API key: want one of them"},
 	} {
 		h := newHouse(t, nil)
@@ -392,6 +404,120 @@ func TestDatabasePasswordChanged(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "password authentication failed") || strings.Contains(err.Error(), "new-secret") {
 		t.Errorf("%v", err)
 	}
+}
+
+// A new database is tried with TLS first, whatever was asked for, and keeps it: that is no difference to
+// correct, and a correction of something else must not take it away.
+func TestTLSThatMetabaseFound(t *testing.T) {
+	t.Parallel()
+	for mode, afterwards := range map[string]string{"": `"ssl":true`, "disable": `"ssl":false`, "require": `"ssl":true,"ssl-mode":"require"`} {
+		accepted := "read-only-secret"
+		h := newHouse(t, func(c *metabasesim.Config) {
+			c.TLS = true
+			c.Connect = func(details map[string]any) error {
+				if details["password"] != accepted {
+					return errors.New("password authentication failed")
+				}
+				return nil
+			}
+		})
+		h.cfg.Warehouse.SSLMode = mode
+		h.must()
+		h.settled()
+		if state := h.sim.State(); !strings.Contains(state, `"ssl":true`) {
+			t.Errorf("sslmode %q: no TLS in\n%s", mode, state)
+		}
+		accepted, h.cfg.Warehouse.Password = "new-secret", "new-secret"
+		h.must()
+		h.settled()
+		if state := h.sim.State(); !strings.Contains(state, afterwards) {
+			t.Errorf("sslmode %q: want %s in\n%s", mode, afterwards, state)
+		}
+	}
+}
+
+// What Metabase repeats of what it refuses, it repeats quoted, and quoted twice.
+func TestSecretsInAnswers(t *testing.T) {
+	t.Parallel()
+	secret := "a\"b  c\\d\te <&>é"
+	h := newHouse(t, func(c *metabasesim.Config) {
+		c.Connect = func(details map[string]any) error {
+			return fmt.Errorf("cannot log in with %v, that is %q", details["password"], details["password"])
+		}
+	})
+	h.cfg.Warehouse.Password = secret
+	_, err := h.provision()
+	if err == nil || !strings.Contains(err.Error(), "cannot log in with ********") || strings.Contains(err.Error(), "b  c") || strings.Contains(err.Error(), "b c") {
+		t.Errorf("%v", err)
+	}
+}
+
+// Asked for a reading of the schema, Metabase analyses every column too, which takes the whole mart: so it is
+// asked only when there is a column that it does not know.
+func TestAnalysis(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, func(c *metabasesim.Config) { c.SyncsIn = 3 })
+	h.must()
+	h.tables[0].Comment = "Another."
+	h.settledBut(1)
+	if n := h.sim.Analyses(); n > 0 {
+		t.Errorf("%d analyses", n)
+	}
+	h.tables[0].Columns = append(h.tables[0].Columns, metabase.Column{Name: "scope", Type: "text", Comment: "New."})
+	h.must()
+	if n := h.sim.Analyses(); n != 1 {
+		t.Errorf("%d analyses for a new column, want 1", n)
+	}
+	h.settled()
+}
+
+// What a person renames or exchanges is theirs; ours is made again and stands where it stood, so that nothing
+// lies on top of it.
+func TestRenamedAndExchanged(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, nil)
+	h.must()
+	before := withoutIDs(h.sim.State())
+	me := h.sim.SetUp("ann@example.com", "ann 123456")
+	page := h.idOf(me, "dashboard", "Data health")
+	renamed, binned, other := h.idOf(me, "card", "Freshness"), h.idOf(me, "card", "Deadlines"), h.idOf(me, "card", "Months")
+	h.person(me, "PUT", fmt.Sprintf("/card/%d", renamed), map[string]any{"name": "Ann's freshness"})
+	h.person(me, "PUT", fmt.Sprintf("/card/%d", binned), map[string]any{"archived": true})
+	now := h.person(me, "GET", fmt.Sprintf("/dashboard/%d", page), nil)
+	cards := now["dashcards"].([]any)
+	for _, c := range cards {
+		m := c.(map[string]any)
+		for _, key := range []string{"dashboard_id", "entity_id", "card"} {
+			delete(m, key)
+		}
+		if m["col"] == 6.0 && m["row"] == 0.0 { // "Days lacking", exchanged for another card of the same size
+			m["card_id"] = other
+		}
+	}
+	h.person(me, "PUT", fmt.Sprintf("/dashboard/%d", page), map[string]any{"dashcards": cards, "tabs": []any{}})
+	want := []string{`created card "Freshness"`, `created card "Deadlines"`, `changed dashboard "Data health": cards`}
+	if diff := cmp.Diff(want, changes(h.must())); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	taken := map[string]any{}
+	for _, c := range h.person(me, "GET", fmt.Sprintf("/dashboard/%d", page), nil)["dashcards"].([]any) {
+		m := c.(map[string]any)
+		place := fmt.Sprint(m["row"], "/", m["col"])
+		if taken[place] != nil {
+			t.Errorf("%v and %v both stand at %s", taken[place], m["card_id"], place)
+		}
+		taken[place] = m["card_id"]
+	}
+	after := h.sim.State()
+	for _, line := range before {
+		if strings.HasPrefix(line, "dashcard") && !slices.Contains(withoutIDs(after), line) {
+			t.Errorf("gone: %s", line)
+		}
+	}
+	if !strings.Contains(after, `card "Ann's freshness" "Meterhouse"`) {
+		t.Error("what Ann renamed is gone")
+	}
+	h.settled()
 }
 
 // What a person does to what is ours is undone, and said; what is theirs stays.
@@ -532,6 +658,11 @@ func TestNotOurs(t *testing.T) {
 	if !strings.Contains(h.sim.State(), `collection "Meterhouse" "Ann's"`) || !strings.Contains(before, `"Ann's"`) {
 		t.Error("somebody's collection was touched")
 	}
+	second := newHouse(t, nil) // somebody makes one of that name beside ours
+	second.must()
+	me = second.sim.SetUp("ann@example.com", "ann 123456")
+	second.person(me, "POST", "/collection", map[string]any{"name": "Meterhouse", "description": "Ann's"})
+	second.settled()
 	other := newHouse(t, nil)
 	me = other.sim.SetUp(email, password)
 	other.person(me, "POST", "/database", map[string]any{"name": "Meterhouse", "engine": "h2", "details": map[string]any{"db": "x"}})
@@ -608,6 +739,21 @@ func TestVerify(t *testing.T) {
 	report := h.must()
 	if len(report.Verified) != len(h.cfg.Cards) || report.Verified[0].Problem != "" {
 		t.Errorf("%+v", report.Verified)
+	}
+	cut := newHouse(t, func(c *metabasesim.Config) {
+		c.RowLimit = 3
+		c.Run = func(_ context.Context, sql string) ([]string, [][]any, error) {
+			if strings.Contains(sql, "mart.statement ") {
+				return []string{"n"}, [][]any{{1}, {2}, {3}, {4}}, nil
+			}
+			return []string{"n"}, [][]any{{1}, {2}}, nil
+		}
+	})
+	cut.cfg.Verify = true
+	for _, v := range cut.must().Verified {
+		if v.Card == "Statement lines" && (!v.IsCut || v.Rows != 3) || v.Card == "Freshness" && v.IsCut || v.Problem != "" {
+			t.Errorf("%+v", v)
+		}
 	}
 	h.cfg.Cards = append(h.cfg.Cards, metabase.Card{Name: "Wants a value", Description: "x", SQL: "select {{n}}", Variables: []metabase.Variable{{"n", "N", "number"}}})
 	report = h.must()

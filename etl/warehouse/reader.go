@@ -54,6 +54,26 @@ func (w *Warehouse) Relations(ctx context.Context, schema string) (all []Relatio
 	return all, nil
 }
 
+// ErrTaken is that another process does the same thing just now. Trying again later is safe.
+var ErrTaken = errors.New("another process does this just now")
+
+// Alone runs do while no other process of this warehouse runs what the same words name; it is [ErrTaken] when
+// one does. It holds a connection, and a transaction in which nothing is read, until do returns.
+func (w *Warehouse) Alone(ctx context.Context, what string, do func() error) error {
+	return pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		var isOurs bool
+		if err := tx.QueryRow(ctx, `
+			select pg_try_advisory_xact_lock(hashtextextended($1, 0))
+			from (select set_config('idle_in_transaction_session_timeout', '0', true)) as patient`, "meterhouse alone "+what).Scan(&isOurs); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if !isOurs {
+			return fmt.Errorf("%s: %w", what, ErrTaken)
+		}
+		return do()
+	})
+}
+
 // KeepReader sees to it that a login exists which may read what bi_reader may and nothing else, with this
 // password. It says what it changed, or with plan what it would; "" is nothing. A login that may do more is
 // refused, whoever made it. Where we may not make roles, the error holds the SQL for an administrator.

@@ -2,6 +2,7 @@ package warehouse
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -86,6 +87,23 @@ func TestKeepReader(t *testing.T) {
 	var logged int
 	if err := admin.QueryRow(t.Context(), `select count(*) from pg_stat_activity where query like '%another%' and pid <> pg_backend_pid()`).Scan(&logged); err != nil || logged > 0 {
 		t.Errorf("the password stands in %d statements, %v", logged, err)
+	}
+}
+
+func TestAlone(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	inner, other := errors.New("never run"), errors.New("never run")
+	err := h.Alone(t.Context(), "bi", func() error {
+		inner = h.Alone(t.Context(), "bi", func() error { t.Error("two at once"); return nil })
+		other = h.Alone(t.Context(), "another", func() error { return nil })
+		return errors.New("its own")
+	})
+	if err == nil || err.Error() != "its own" || !errors.Is(inner, ErrTaken) || other != nil {
+		t.Errorf("%v, %v, %v", err, inner, other)
+	}
+	if err := h.Alone(t.Context(), "bi", func() error { return nil }); err != nil {
+		t.Errorf("afterwards: %v", err)
 	}
 }
 

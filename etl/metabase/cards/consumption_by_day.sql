@@ -1,35 +1,32 @@
--- Base levels, added up per UTC day. A day on which any of them is missing has no total: it would be too low.
-with span as (
+-- Base levels, added up per UTC day. A day on which any of them is not whole has no total: it would be too low.
+with clock as (
+    select coalesce(max(watermark at time zone 'UTC' + lag), now() at time zone 'UTC') as now_at
+    from mart.freshness
+),
+span as (
     select
         coalesce([[to_date({{month}}, 'YYYY-MM'), ]](date_trunc('month', now_at) - interval '2 months')::date) as from_day,
-        coalesce([[(to_date({{month}}, 'YYYY-MM') + interval '1 month')::date, ]]now_at::date) as until_day
-    from (select coalesce(max(watermark at time zone 'UTC' + lag), now() at time zone 'UTC') as now_at from mart.freshness) as clock
+        least([[(to_date({{month}}, 'YYYY-MM') + interval '1 month')::date, ]]now_at::date) as until_day
+    from clock
 ),
-level_day as (
-    select d.usage_date, d.service_level, d.committed_tib, d.consumed_avg_tib, d.over_committed_avg_tib
-    from mart.daily_consumption as d
+level_day as (   -- every level that is expected, also where its day is missing
+    select u.usage_date as day, u.status = 'observed' as is_whole, u.committed_tib, u.consumed_avg_tib, u.over_committed_avg_tib
+    from mart.daily_utilisation as u
     cross join span
-    where d.level_class = 'base' and d.usage_date >= span.from_day and d.usage_date < span.until_day
-        [[and d.customer_id = {{customer}}]]
-),
-total as (
-    select usage_date as day, sum(committed_tib) as committed_tib, sum(consumed_avg_tib) as consumed_tib, sum(over_committed_avg_tib) as over_committed_tib
-    from level_day
-    group by usage_date
-),
-hole as (
-    select distinct c.day
+    where u.level_class = 'base' and u.usage_date >= span.from_day and u.usage_date < span.until_day
+        [[and u.customer_id = {{customer}}]]
+    union all   -- and a customer who was not answered for at all: perhaps no level is known yet
+    select c.day, false, null, null, null
     from mart.coverage as c
     cross join span
-    where c.dataset = 'keystone.history' and c.status in ('missing', 'lost') and c.day >= span.from_day and c.day < span.until_day
-        and (c.service_level is null or c.service_level in (select service_level from level_day))
+    where c.dataset = 'keystone.history' and c.service_level is null and c.status in ('missing', 'lost') and c.day >= span.from_day and c.day < span.until_day
         [[and c.customer_id = {{customer}}]]
 )
 select
-    coalesce(total.day, hole.day) as day,
-    case when hole.day is null then total.committed_tib end as committed_tib,
-    case when hole.day is null then total.consumed_tib end as consumed_tib,
-    case when hole.day is null then total.over_committed_tib end as over_committed_tib
-from total
-full join hole on hole.day = total.day
-order by 1
+    day,
+    case when bool_and(is_whole) then sum(committed_tib) end as committed_tib,
+    case when bool_and(is_whole and consumed_avg_tib is not null) then sum(consumed_avg_tib) end as consumed_tib,
+    case when bool_and(is_whole and over_committed_avg_tib is not null) then sum(over_committed_avg_tib) end as over_committed_tib
+from level_day
+group by day
+order by day

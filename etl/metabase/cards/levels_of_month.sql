@@ -2,23 +2,37 @@
 with params as (
     select coalesce([[to_date({{month}}, 'YYYY-MM'), ]](date_trunc('month', now_at) - interval '1 month')::date) as month
     from (select coalesce(max(watermark at time zone 'UTC' + lag), now() at time zone 'UTC') as now_at from mart.freshness) as clock
+),
+expected as (   -- also levels of which no day was observed
+    select u.customer_id, u.customer_name, u.subscription_number, u.discriminator, u.service_level, u.level_ordinal, u.level_class, count(*) as days
+    from mart.daily_utilisation as u
+    cross join params
+    where u.usage_date >= params.month and u.usage_date < (params.month + interval '1 month')::date [[and u.customer_id = {{customer}}]]
+    group by u.customer_id, u.customer_name, u.subscription_number, u.discriminator, u.service_level, u.level_ordinal, u.level_class
+),
+observed as (
+    select m.*
+    from mart.month as m
+    cross join params
+    where m.month = params.month [[and m.customer_id = {{customer}}]]
 )
 select
-    m.customer_id,
-    m.customer_name,
-    concat_ws(' ', m.subscription_number, nullif(m.discriminator, '')) as subscription,
-    m.service_level || case when m.level_ordinal > 0 then ' #' || (m.level_ordinal + 1) else '' end as level,
-    m.level_class,
+    e.customer_id,
+    e.customer_name,
+    concat_ws(' ', e.subscription_number, nullif(e.discriminator, '')) as subscription,
+    e.service_level || case when e.level_ordinal > 0 then ' #' || (e.level_ordinal + 1) else '' end as level,
+    e.level_class,
     m.committed_tib,
     m.consumed_avg_tib,
     m.consumed_max_tib,
     round(100 * m.consumed_avg_tib / nullif(m.committed_tib, 0), 1) as used_percent,
     m.accrued_burst_tib,
     m.days_over_commitment,
-    m.days_observed,
-    m.days_expected,
+    coalesce(m.days_observed, 0) as days_observed,
+    coalesce(m.days_expected, e.days) as days_expected,
+    coalesce(m.days_partial, 0) as days_partial,
     m.all_invoiced
-from mart.month as m
-cross join params
-where m.month = params.month [[and m.customer_id = {{customer}}]]
-order by case m.level_class when 'base' then 1 when 'add_on' then 2 else 3 end, m.consumed_avg_tib desc, m.customer_id, subscription, level
+from expected as e
+left join observed as m on m.customer_id = e.customer_id and m.subscription_number = e.subscription_number and m.discriminator = e.discriminator
+    and m.service_level = e.service_level and m.level_ordinal = e.level_ordinal
+order by case e.level_class when 'base' then 1 when 'add_on' then 2 else 3 end, m.consumed_avg_tib desc nulls first, e.customer_id, subscription, level

@@ -1,5 +1,6 @@
--- When the vendor was last asked for the present, of the customer that was asked longest ago.
-select min(newest) as read_at
+-- When the vendor was last asked for the present, of the customer that was asked longest ago; by the wall clock in
+-- UTC, which no report time zone moves.
+select min(newest) at time zone 'UTC' as read_at
 from (
     select max(s.fetched_at) as newest
     from mart.service_level as s

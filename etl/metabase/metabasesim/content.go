@@ -13,7 +13,7 @@ import (
 )
 
 var cardShape = shape{
-	"name": nonBlank, "description": maybe(str), "display": nonBlank, "dataset_query": object, "visualization_settings": object, "collection_id": maybe(positive),
+	"name": nonBlank, "description": maybe(nonBlank), "display": nonBlank, "dataset_query": object, "visualization_settings": object, "collection_id": maybe(positive),
 	"collection_position": maybe(positive), "type": maybe(nonBlank), "parameters": maybe(list), "parameter_mappings": maybe(list), "cache_ttl": maybe(positive), "result_metadata": maybe(list),
 }
 
@@ -134,7 +134,7 @@ func (s *Sim) putCard(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := read(r, cardShape.with(shape{"name": maybe(nonBlank), "display": maybe(nonBlank), "visualization_settings": maybe(object), "archived": maybe(boolean), "enable_embedding": maybe(boolean), "collection_preview": maybe(boolean)}))
+	body, err := read(r, cardShape.with(shape{"name": maybe(nonBlank), "description": maybe(str), "display": maybe(nonBlank), "visualization_settings": maybe(object), "archived": maybe(boolean), "enable_embedding": maybe(boolean), "collection_preview": maybe(boolean)}))
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +213,12 @@ func (s *Sim) answer(ctx context.Context, c *card, values map[string]any) map[st
 	for _, name := range columns {
 		cols = append(cols, map[string]any{"name": name})
 	}
-	return map[string]any{"status": "completed", "row_count": len(rows), "data": map[string]any{"rows": rows, "cols": cols}}
+	data := map[string]any{"cols": cols}
+	if len(rows) >= s.cfg.RowLimit { // of exactly so many it does not know either
+		rows, data["rows_truncated"] = rows[:s.cfg.RowLimit], s.cfg.RowLimit
+	}
+	data["rows"] = rows
+	return map[string]any{"status": "completed", "row_count": len(rows), "data": data}
 }
 
 var optional = regexp.MustCompile(`(?s)\[\[(.*?)\]\]`)
@@ -300,6 +305,9 @@ func (s *Sim) addDashboard(r *http.Request) (any, error) {
 func (s *Sim) dashboardJSON(d *dashboard) map[string]any {
 	dashcards := []any{}
 	for _, dc := range d.dashcards {
+		if c := s.cards[number(dc["card_id"])]; c != nil && c.archived {
+			continue // it is in the trash, and comes back with it
+		}
 		out := maps.Clone(dc)
 		out["dashboard_id"], out["entity_id"], out["series"] = d.id, "entity", []any{}
 		if c := s.cards[number(dc["card_id"])]; c != nil {
@@ -467,7 +475,11 @@ func (s *Sim) setDashcards(d *dashboard, dashcards []any, tabs any) error {
 	return nil
 }
 
-// paramValues are what a filter offers: the values of a column of a card.
+// maxValues is how many values a filter offers.
+const maxValues = 1000
+
+// paramValues are what a filter offers: the values of a column of a card, each once, in ascending order
+// whatever the order of the card, without empty ones. The card's query is a table to another one for that.
 func (s *Sim) paramValues(r *http.Request) (any, error) {
 	d, err := find(s.pages, r)
 	if err != nil {
@@ -479,22 +491,24 @@ func (s *Sim) paramValues(r *http.Request) (any, error) {
 			continue
 		}
 		source := m["values_source_config"].(map[string]any)
-		answer := s.answer(r.Context(), s.cards[number(source["card_id"])], nil)
-		if answer["status"] != "completed" {
-			return nil, errors.New(fmt.Sprint(answer["error"]))
+		c := s.cards[number(source["card_id"])]
+		sql, err := expand(c.query["stages"].([]any)[0].(map[string]any)["native"].(string), nil, nil)
+		if err != nil {
+			return nil, err
 		}
-		data := answer["data"].(map[string]any)
-		column := slices.IndexFunc(data["cols"].([]any), func(c any) bool {
-			return c.(map[string]any)["name"] == source["value_field"].([]any)[1]
-		})
-		if column < 0 {
-			return nil, bad("the card has no column %v", source["value_field"])
-		}
+		column := fmt.Sprintf("source.%q", source["value_field"].([]any)[1])
+		sql = fmt.Sprintf("select %[1]s from (\n%[2]s\n) as source where %[1]s is not null and %[1]s <> '' group by %[1]s order by %[1]s limit %[3]d", column, sql, maxValues)
 		values := []any{}
-		for _, row := range data["rows"].([][]any) {
-			values = append(values, []any{row[column]})
+		if s.cfg.Run != nil {
+			_, rows, err := s.cfg.Run(r.Context(), sql)
+			if err != nil {
+				return nil, err
+			}
+			for _, row := range rows {
+				values = append(values, row)
+			}
 		}
-		return map[string]any{"values": values, "has_more_values": false}, nil
+		return map[string]any{"values": values, "has_more_values": len(values) == maxValues}, nil
 	}
 	return nil, notFound
 }

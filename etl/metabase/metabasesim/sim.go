@@ -1,7 +1,7 @@
 // Package metabasesim is a small Metabase that keeps its state in memory: as much of the HTTP API of v0.58
-// as its public description says and provisioning needs. It refuses what that does not describe (unknown
-// keys, wrong types, ids that are not there), as the newest releases do, and is stricter in one thing: a
-// filter has to be wired to a variable that the card has.
+// as its public description and its source say and provisioning needs. It refuses what they do not allow
+// (unknown keys, wrong types, ids that are not there), as the newest releases do, and is stricter in one
+// thing: a filter has to be wired to a variable that the card has.
 package metabasesim
 
 import (
@@ -23,12 +23,14 @@ import (
 type Config struct {
 	Catalogue func() []Table                                                                    // what reading the schema of a database finds
 	Connect   func(details map[string]any) error                                                // whether a login works; nil: always
+	TLS       bool                                                                              // the databases answer with TLS too
 	Run       func(ctx context.Context, sql string) (columns []string, rows [][]any, err error) // nil: no rows
 	StartsIn  int                                                                               // looks at its health until it is up
 	SyncsIn   int                                                                               // looks at the metadata until a reading of the schema is through
 	Legacy    bool                                                                              // hands out queries in the form of former releases
 	APIKey    string                                                                            // of the group Administrators; empty: none
 	Version   string                                                                            // default v0.58.34
+	RowLimit  int                                                                               // rows that a question shows at most; default 2000
 }
 
 // Table is a table of the catalogue.
@@ -66,6 +68,7 @@ type Sim struct {
 	pages    map[int]*dashboard
 	requests []string
 	writes   int
+	analyses int
 	starts   int
 	failAt   int // requests until one fails; below 0: none
 	failure  Failure
@@ -132,7 +135,7 @@ func New(cfg Config) *Sim {
 		users: map[string]user{}, sessions: map[string]string{}, dbs: map[int]*database{}, tables: map[int]*table{}, fields: map[int]*field{},
 		shelves: map[int]*collection{}, cards: map[int]*card{}, pages: map[int]*dashboard{},
 	}
-	s.cfg.Version = cmp.Or(cfg.Version, "v0.58.34")
+	s.cfg.Version, s.cfg.RowLimit = cmp.Or(cfg.Version, "v0.58.34"), cmp.Or(cfg.RowLimit, 2000)
 	for pattern, handle := range map[string]handler{
 		"GET /api/health":                                          s.health,
 		"GET /api/session/properties":                              s.properties,
@@ -230,7 +233,9 @@ func (s *Sim) serve(w http.ResponseWriter, r *http.Request, handle handler) {
 	}
 	w.Header().Set("Content-Type", "application/json;charset=utf-8")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(answer)
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	_ = encoder.Encode(answer)
 }
 
 func (s *Sim) isKnown(r *http.Request) bool {
@@ -260,6 +265,13 @@ func (s *Sim) Sessions() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.sessions)
+}
+
+// Analyses is how often every column that was not yet analysed was.
+func (s *Sim) Analyses() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.analyses
 }
 
 // FailAt makes one request fail, counted from the next one, which is 0. Below 0: none.
@@ -322,7 +334,10 @@ func (s *Sim) setup(r *http.Request) (any, error) {
 	case !strings.Contains(email, "@"):
 		return nil, bad("email: must be a valid email address")
 	case len(password) < 6 || !strings.ContainsAny(password, "0123456789"):
-		return nil, &refusal{http.StatusBadRequest, map[string]any{"errors": map[string]any{"password": "password is too common."}, "received": password}}
+		return nil, &refusal{http.StatusBadRequest, map[string]any{
+			"errors":          map[string]any{"user": map[string]any{"password": "password is too common."}},
+			"specific-errors": map[string]any{"user": map[string]any{"password": []string{fmt.Sprintf("password is too common., received: %q", password)}}},
+		}}
 	}
 	s.users[email] = user{password, true}
 	return map[string]any{"id": s.open(email)}, nil
@@ -409,6 +424,9 @@ func (s *Sim) addDatabase(r *http.Request) (any, error) {
 	if err := s.connect(d.engine, d.details); err != nil {
 		return nil, err
 	}
+	if s.cfg.TLS && d.engine == "postgres" { // it is tried first, asked for or not
+		d.details["ssl"] = true
+	}
 	s.dbs[d.id] = d
 	s.begin(d)
 	return d.json(), nil
@@ -431,15 +449,14 @@ func (s *Sim) putDatabase(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	engine, details := d.engine, maps.Clone(d.details)
+	engine, details := d.engine, d.details
 	if e, is := body["engine"].(string); is {
 		engine = e
 	}
-	if given, is := body["details"].(map[string]any); is {
-		for key, value := range given {
-			if value != hidden {
-				details[key] = value
-			}
+	if given, is := body["details"].(map[string]any); is { // as a whole, where newer releases lay it over what is there
+		details = given
+		if details["password"] == hidden {
+			details["password"] = d.details["password"]
 		}
 	}
 	if err := s.connect(engine, details); err != nil {
@@ -477,6 +494,7 @@ func (s *Sim) syncSchema(r *http.Request) (any, error) {
 		return nil, &refusal{http.StatusUnprocessableEntity, err.Error()}
 	}
 	s.begin(d)
+	s.analyses++ // asked for, it analyses even a database that is not to be
 	return map[string]any{"status": "ok"}, nil
 }
 
@@ -630,8 +648,11 @@ func (s *Sim) putField(r *http.Request) (any, error) {
 }
 
 func (s *Sim) listCollections(*http.Request) (any, error) {
-	all := []any{map[string]any{"id": "root", "name": "Our analytics", "can_write": true}}
-	for _, id := range slices.Sorted(maps.Keys(s.shelves)) {
+	all := []any{
+		map[string]any{"id": "root", "name": "Our analytics", "can_write": true},
+		map[string]any{"id": 1 << 20, "name": "Trash", "type": "trash", "location": "/", "description": nil, "archived": false},
+	}
+	for _, id := range slices.Backward(slices.Sorted(maps.Keys(s.shelves))) { // of one name in no order
 		if c := s.shelves[id]; !c.archived {
 			all = append(all, c.json())
 		}
