@@ -8,7 +8,6 @@ import (
 	"net/http/cookiejar"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -247,7 +246,7 @@ func started(b *testing.B, pool *pgxpool.Pool, users map[string]User) *Server {
 			time.Sleep(time.Second)
 			return Status{Verdict: "1 thing needs you.", NeedsYou: []string{"look"}}, nil
 		},
-		Listen: "127.0.0.1:0", Pool: pool, Now: func() time.Time { return testNow }, Anybody: Closer, Loads: &deeds{state: Progress{IsOver: true}}, Finance: ledger{deeds: &deeds{}, match: sync.OnceValue(invoiced)},
+		Listen: "127.0.0.1:0", Pool: pool, Now: func() time.Time { return testNow }, Anybody: Closer, Loads: &deeds{state: Progress{IsOver: true}}, Finance: ledger{deeds: &deeds{}, match: invoiced},
 		Body: func(context.Context, int64) (io.ReadCloser, error) {
 			return io.NopCloser(strings.NewReader(testBody)), nil
 		},
