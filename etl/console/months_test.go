@@ -415,7 +415,7 @@ func TestCopies(t *testing.T) {
 	// While it cannot be computed, it is told as old.
 	h.copies.maker <- struct{}{}
 	a := b.get(path)
-	if strings.Contains(a.text, "Current: computed") || !strings.Contains(a.text, "It is being computed anew") || !strings.Contains(a.text, first) {
+	if strings.Contains(a.text, "Current: computed") || !strings.Contains(a.text, "computed anew") || !strings.Contains(a.text, first) {
 		t.Errorf("after a new price:\n%s", a.text)
 	}
 	// A figure of a moment ago can be closed: the close compares. An old one cannot, and a form is not taken from under somebody's hands.
