@@ -14,7 +14,8 @@
 // A page reads the schema mart in one transaction that cannot write, and shows what the database writes: no figure is
 // computed or rounded here. What takes long, such as what status says, is worked out in the background and told with
 // its age; what a month comes to is kept with a fingerprint of what it depends on, and shown as current only
-// while that is the same (see copies). Pages are made here, whole, and need no script; the browser is told to run and to load nothing that is not ours. What a
+// while that is the same (see copies). Pages are made here, whole, and need no script; one that is under way says so,
+// and loads itself again only for who asks for that. The browser is told to run and to load nothing that is not ours. What a
 // person may change goes through functions in [Config], behind a role and a token in the form, and the page that follows
 // is a new one, so that loading it again changes nothing.
 //
