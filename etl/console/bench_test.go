@@ -150,7 +150,11 @@ func BenchmarkPages(b *testing.B) {
 		}
 		measure(path, page(path))
 	}
-	locked := started(b, pool, map[string]User{"vera": {Hash: "x", Role: Viewer}})
+	hash, err := HashPassword("of nobody who is here")
+	if err != nil {
+		b.Fatal(err)
+	}
+	locked := started(b, pool, map[string]User{"vera": {Hash: hash, Role: Viewer}})
 	measure("/login", func(b *testing.B) time.Duration {
 		began := time.Now()
 		res, err := browser.Get("http://" + locked.Addr() + "/runs") // leads there

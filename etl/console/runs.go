@@ -34,7 +34,7 @@ var runsTable = &table{
 		{name: "dataset", label: "Dataset", query: "select distinct dataset from mart.freshness order by dataset"},
 		{name: "status", label: "Status", choices: []string{"running", "ok", "partial", "failed"}},
 	},
-	order: "run_id desc", key: "run_id",
+	order: "run_id desc", key: "run_id", isKeyFirst: true,
 	empty: "There is no such run.",
 }
 

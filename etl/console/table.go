@@ -23,6 +23,9 @@ type table struct {
 	order   string // a column, or a column and desc: unless somebody chose another
 	key     string // what tells rows that are equal by the order, as SQL
 	empty   string // is said when there are no rows
+	// isKeyFirst: the rows of a page are found by their key before they are made, since making one takes longer than
+	// finding it, and those of the pages before would be made too.
+	isKeyFirst bool
 	// actions is the template of a last column with buttons; empty: none.
 	actions string
 	// sheet is where the rows are when a query would take too long. It is waited for when wait is set.
@@ -172,7 +175,14 @@ func (a asked) page(values []string, sorted string, isDown bool, limit, offset i
 	if a.key == sorted { // an index has it in this order
 		direction = strings.TrimSuffix(direction, " nulls last")
 	}
-	sql := fmt.Sprintf("select * from (%s) as r order by %s %s, %s limit %d offset %d", a.s.sql(a.table.name), sorted, direction, a.tie(isDown), limit, offset)
+	sql := a.s.sql(a.table.name)
+	order := fmt.Sprintf("order by %s %s, %s", sorted, direction, a.tie(isDown))
+	part := fmt.Sprintf("limit %d offset %d", limit, offset)
+	if a.isKeyFirst {
+		sql = fmt.Sprintf("select * from (%s) as r where %s in (select %s from (%s) as k %s %s) %s", sql, a.key, a.key, sql, order, part, order)
+	} else {
+		sql = fmt.Sprintf("select * from (%s) as r %s %s", sql, order, part)
+	}
 	return a.query(sql, arguments(values)...)
 }
 
@@ -228,9 +238,11 @@ func (v *view) list(t *table) (*listing, error) {
 	last := max(1, (total+pageRows-1)/pageRows)
 	l.Cut = last > mostPages
 	page = min(page, last, mostPages)
-	rows, err := from.page(values, sorted, isDown, pageRows, (page-1)*pageRows)
-	if err != nil {
-		return nil, err
+	rows := &rows{}
+	if total > 0 { // or it would be looked for twice
+		if rows, err = from.page(values, sorted, isDown, pageRows, (page-1)*pageRows); err != nil {
+			return nil, err
+		}
 	}
 	if len(rows.Rows) > 0 {
 		l.From, l.To = (page-1)*pageRows+1, (page-1)*pageRows+len(rows.Rows)
