@@ -117,14 +117,19 @@ func growOdd(t *testing.T, conn *pgx.Conn, seed uint64) *odd {
 			}
 		}
 		fill("ops.coverage", told)
+		var ended *time.Time // the subscription before
 		for s, name := range []string{"A-1", "A-1 ", "A-2", "A-3"} {
 			number1, discriminator := strings.TrimSpace(name), ""
 			start, end := day(r.IntN(200)-100), (*time.Time)(nil)
+			if s == 1 && ended != nil && chance(70) { // it goes on where the first one of its number ends
+				start = ended.AddDate(0, 0, r.IntN(4)-2)
+			}
 			if chance(60) {
 				e := start.AddDate(0, 1+r.IntN(14), r.IntN(3)-1)
 				end = &e
 			}
-			if s == 1 { // the same number: a second site, or one that goes on where the first ends
+			ended = end
+			if s == 1 { // the same number: a second site, or one that goes on
 				discriminator = start.Format(time.DateOnly)
 			}
 			told := &start
@@ -231,6 +236,9 @@ func (o *odd) growLicenses(t *testing.T, r *rand.Rand, base, now time.Time, exec
 				status := []string{"answered", "answered", "answered", "partial", "empty", "imported", ""}[r.IntN(7)]
 				if n < first+20 && status != "" {
 					status = "imported"
+				}
+				if date == local { // not read yet
+					status = ""
 				}
 				if status != "" {
 					told = append(told, map[string]any{"source": "wolkvox", "dataset": "wolkvox.billing", "scope": account, "product": product, "day": date, "status": status, "run_id": 1})
