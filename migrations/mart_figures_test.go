@@ -117,14 +117,19 @@ func growOdd(t *testing.T, conn *pgx.Conn, seed uint64) *odd {
 			}
 		}
 		fill("ops.coverage", told)
+		var ended *time.Time // the subscription before
 		for s, name := range []string{"A-1", "A-1 ", "A-2", "A-3"} {
 			number1, discriminator := strings.TrimSpace(name), ""
 			start, end := day(r.IntN(200)-100), (*time.Time)(nil)
+			if s == 1 && ended != nil && chance(70) { // it goes on where the first one of its number ends
+				start = ended.AddDate(0, 0, r.IntN(4)-2)
+			}
 			if chance(60) {
 				e := start.AddDate(0, 1+r.IntN(14), r.IntN(3)-1)
 				end = &e
 			}
-			if s == 1 { // the same number: a second site, or one that goes on where the first ends
+			ended = end
+			if s == 1 { // the same number: a second site, or one that goes on
 				discriminator = start.Format(time.DateOnly)
 			}
 			told := &start
@@ -231,6 +236,9 @@ func (o *odd) growLicenses(t *testing.T, r *rand.Rand, base, now time.Time, exec
 				status := []string{"answered", "answered", "answered", "partial", "empty", "imported", ""}[r.IntN(7)]
 				if n < first+20 && status != "" {
 					status = "imported"
+				}
+				if date == local { // not read yet
+					status = ""
 				}
 				if status != "" {
 					told = append(told, map[string]any{"source": "wolkvox", "dataset": "wolkvox.billing", "scope": account, "product": product, "day": date, "status": status, "run_id": 1})
@@ -536,4 +544,24 @@ func TestCalendar(t *testing.T) {
 			first.Format(time.DateOnly), last.Day(), d.Day(), isoYear, isoWeek, (int(d.Weekday())+6)%7+1, d.Equal(last)))
 	}
 	compareRows(t, conn, "mart.dim_date", want, `select concat_ws(' ', calendar_date, year, quarter, month, month_start, days_in_month, day_of_month, iso_year, iso_week, iso_weekday, is_month_end::text) from mart.dim_date`)
+}
+
+// A subscription that goes on where another of its number ends has no waiver of its own.
+func TestNoSecondWaiver(t *testing.T) {
+	t.Parallel()
+	conn := warehousetest.Connect(t, warehousetest.New(t))
+	for _, sql := range []string{
+		`insert into dw.dim_customer (customer_id, account, first_seen_at, seen_at) values ('C-1', 'acme', now(), now())`,
+		`insert into dw.dim_subscription (customer_key, subscription_number, discriminator, start_at, end_at, first_seen_at)
+			values (1, 'A-1', '', '2026-01-01Z', '2026-10-01Z', now()), (1, 'A-1', '2026-10-01', '2026-10-01Z', null, now())`,
+		`insert into dw.dim_service_level (customer_key, subscription_key, service_level, level_class) values (1, 1, 'Standard', 'base'), (1, 2, 'Standard', 'base')`,
+		`insert into dw.fact_daily_consumption (customer_key, service_level_key, usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+			over_committed_avg_tib, accrued_sum_tib, invoiced_samples, uninvoiced_samples, known_since, payload_id, run_id)
+			values (1, 1, '2026-02-05', 1, 1, 1, 1, 1, 0, 3, 0, 0, now(), 1, 1), (1, 2, '2026-10-05', 1, 1, 1, 1, 1, 0, 3, 0, 0, now(), 1, 1)`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compareRows(t, conn, "mart.monthly_burst", []string{" 3 3", "2026-10-01 3 0"}, `select discriminator || ' ' || accrued_burst_tib || ' ' || waiver_burst_tib from mart.monthly_burst`)
 }
