@@ -445,8 +445,14 @@ func TestSecretsInAnswers(t *testing.T) {
 			return fmt.Errorf("cannot log in with %v, that is %q", details["password"], details["password"])
 		}
 	})
+	weak := newHouse(t, nil)
+	weak.cfg.Password = "a\"b  \\"
+	_, err := weak.provision()
+	if err == nil || !strings.Contains(err.Error(), `received: \"********\"`) {
+		t.Errorf("%v", err)
+	}
 	h.cfg.Warehouse.Password = secret
-	_, err := h.provision()
+	_, err = h.provision()
 	if err == nil || !strings.Contains(err.Error(), "cannot log in with ********") || strings.Contains(err.Error(), "b  c") || strings.Contains(err.Error(), "b c") {
 		t.Errorf("%v", err)
 	}

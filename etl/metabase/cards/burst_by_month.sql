@@ -1,4 +1,4 @@
--- The vendor's accrued burst of base levels, thirteen months. NULL when any day of a level lacks it; beside the
+-- The vendor's accrued burst of base levels, thirteen months. NULL when any day of a level lacks it. Beside the
 -- whole months are those that still run, or of which a day of any level is missing: their figure is too low.
 with params as (
     select (date_trunc('month', now_at) - interval '12 months')::date as from_month

@@ -17,6 +17,7 @@ observed as (
     where m.month = params.month [[and m.customer_id = {{customer}}]]
 )
 select
+    (select month from params) as month,
     e.customer_id,
     e.customer_name,
     concat_ws(' ', e.subscription_number, nullif(e.discriminator, '')) as subscription,

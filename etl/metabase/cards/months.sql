@@ -1,4 +1,4 @@
--- Months from the first day with figures to the newest, newest first; a filter offers them oldest first, whatever
+-- Months from the first day with figures to the newest, newest first. A filter offers them oldest first, whatever
 -- stands here.
 with known as (
     select min(usage_date) as first_day, max(usage_date) as last_day from mart.daily_consumption

@@ -1,4 +1,4 @@
--- When the vendor was last asked for the present, of the customer that was asked longest ago; by the wall clock in
+-- When the vendor was last asked for the present, of the customer that was asked longest ago, by the wall clock in
 -- UTC, which no report time zone moves.
 select min(newest) at time zone 'UTC' as read_at
 from (

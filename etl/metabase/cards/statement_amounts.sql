@@ -4,6 +4,7 @@ with params as (
     from (select coalesce(max(watermark at time zone 'UTC' + lag), now() at time zone 'UTC') as now_at from mart.freshness) as clock
 )
 select
+    s.period,
     s.source,
     s.currency,
     s.charge,
@@ -13,5 +14,5 @@ select
     count(*) filter (where s.state = 'provisional') as lines_provisional
 from mart.statement as s
 where s.period = (select period from params) [[and s.customer_id = {{customer}}]]
-group by s.source, s.currency, s.charge
+group by s.period, s.source, s.currency, s.charge
 order by s.source, s.currency nulls last, s.charge
