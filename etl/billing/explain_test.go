@@ -103,6 +103,10 @@ func TestExplain(t *testing.T) {
 		{name: "rounded, with a price that does not make it", charge: "burst", days: "1.23456@1000", invoice: []string{"1.23 1100 1230"}, want: "unexplained (1.23 × 1100 on the invoice is not its amount, but 1353.00 USD)"},
 		{name: "rounded at a price of its own", charge: "burst", days: "1.23456@1000", invoice: []string{"1.23 1100 1353"}, want: "unexplained ()"},
 
+		{name: "our quantity with two decimals, rounded up", charge: "burst", days: "1.236@1000", invoice: []string{"1.24 1000 1240"}, want: "rounding (quantity 1.24 on the invoice, 1.236 in the statement)"},
+		{name: "a day left out that has no figures", charge: "committed", days: "100@10x29 ~100@10", invoice: []string{"966.67"}, want: "missing_days (1 day without figures: with them 966.67 USD to 1000.00 USD)"},
+		{name: "another quantity where only some days are known", charge: "burst", days: "w1@10 ?@10", invoice: []string{"5 10 50"}, want: "quantity_differs (quantity 5 on the invoice, 1 in the statement)"},
+
 		// No invoice has it.
 		{name: "a waiver that costs nothing needs no line", charge: "burst", days: "w2@0x30", want: "equal ()"},
 		{name: "nor does what was not used", charge: "burst", days: "0@-x30", want: "equal ()"},
@@ -208,7 +212,8 @@ func TestExplain(t *testing.T) {
 			want: "quantity_differs (quantity 70 on the invoice, 60 in the statement)"},
 		{name: "charged twice", charge: "burst", days: "2@10x30", invoice: []string{"60 10 600", "60 10 600"},
 			want: "quantity_differs (quantity 120 on the invoice, 60 in the statement; charged by equal lines: april.csv:2, april.csv:3)"},
-		{name: "charged twice, amounts only", charge: "burst", days: "2@10x30", invoice: []string{"600", "600"}, want: "unexplained (charged by equal lines: april.csv:2, april.csv:3)"},
+		{name: "charged twice, amounts only", charge: "burst", days: "2@10x30", invoice: []string{"600", "600"},
+			change: func(c *comparison) { c.invoice[0].Number, c.invoice[1].Number, c.invoice[1].Text = 1, 2, "again" }, want: "unexplained (charged by equal lines: april.csv:2, april.csv:3)"},
 		{name: "one line tells no quantity", charge: "burst", days: "2@10x30", invoice: []string{"60 10 600", "100"}, want: "unexplained ()"},
 		{name: "other days", charge: "burst", days: "2@10x30", invoice: []string{"180 10 1800"}, change: func(c *comparison) { c.invoice[0].PeriodStart = day("2026-02-01") },
 			want: "quantity_differs (quantity 180 on the invoice, 60 in the statement; the invoice is for 2026-02-01 to 2026-04-30, the statement for 2026-04-01 to 2026-04-30)"},
