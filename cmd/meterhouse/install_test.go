@@ -148,6 +148,7 @@ func holdsSecret(variable, value string) bool {
 }
 
 type composeFile struct {
+	Name     string                    `yaml:"name"`
 	Services map[string]composeService `yaml:"services"`
 	Configs  map[string]composeSource  `yaml:"configs"`
 	Secrets  map[string]composeSource  `yaml:"secrets"`
@@ -176,6 +177,7 @@ type composeService struct {
 		Target string `yaml:"target"`
 	} `yaml:"configs"`
 	Volumes     []string `yaml:"volumes"`
+	Tmpfs       []string `yaml:"tmpfs"`
 	Networks    []string `yaml:"networks"`
 	NetworkMode string   `yaml:"network_mode"`
 	Restart     string   `yaml:"restart"`
@@ -224,21 +226,23 @@ func atLeast(t *testing.T, what, text string, least time.Duration) {
 // pinned is a reference to an image by its version in full, to the patch.
 var pinned = regexp.MustCompile(`^[a-z0-9./-]+:v?(\d+\.)+\d+(-[a-z0-9.]+)?$`)
 
-func readCompose(t *testing.T) (compose composeFile) {
+const composeOfAll, composeOfFakes = "docker-compose.yml", "docs/install/docker-compose.fake-vendors.yml"
+
+func readCompose(t *testing.T, name string) (compose composeFile) {
 	t.Helper()
-	text := readRepository(t, "docker-compose.yml")
+	text := readRepository(t, name)
 	if err := yaml.Unmarshal([]byte(text), &compose); err != nil {
 		t.Fatal(err)
 	}
 	if strings.Contains(text, "${") {
-		t.Error("docker-compose.yml takes values from the environment, where others can read them: want files")
+		t.Error(name + " takes values from the environment, where others can read them: want files")
 	}
 	return compose
 }
 
 func TestCompose(t *testing.T) {
 	t.Parallel()
-	compose := readCompose(t)
+	compose := readCompose(t, composeOfAll)
 	handed := map[string]bool{}
 	serves := 0
 	for name, s := range compose.Services {
@@ -337,7 +341,7 @@ func TestCompose(t *testing.T) {
 // Prometheus, which logs in and has the rules that are shipped.
 func TestComposeProfiles(t *testing.T) {
 	t.Parallel()
-	compose := readCompose(t)
+	compose := readCompose(t, composeOfAll)
 	for profile, want := range map[string][]string{
 		"": {"meterhouse", "migrate", "postgres"}, "bi": {"bi-provision", "metabase", "metabase-postgres"}, "prometheus": {"prometheus"},
 		"demo": {"demo"},
@@ -426,7 +430,7 @@ func TestComposeProfiles(t *testing.T) {
 // TestComposeDemo holds what keeps made-up figures away from real ones, and that one command shows them.
 func TestComposeDemo(t *testing.T) {
 	t.Parallel()
-	compose := readCompose(t)
+	compose := readCompose(t, composeOfAll)
 	s := compose.Services["demo"]
 	if !slices.Equal(s.Networks, []string{"demo"}) || len(s.Secrets)+len(s.Configs)+len(s.Volumes)+len(s.Environment)+len(s.DependsOn) > 0 {
 		t.Errorf("the demo %+v: want its own network, and nothing of the others", s)
@@ -435,6 +439,9 @@ func TestComposeDemo(t *testing.T) {
 		if _, needs := other.DependsOn["demo"]; needs || name != "demo" && slices.Contains(other.Networks, "demo") {
 			t.Errorf("%s meets the demo", name)
 		}
+	}
+	if !slices.Contains(s.Tmpfs, "/var/lib/postgresql/data") {
+		t.Errorf("tmpfs %q: want the volume of the image of Postgres among them, or each demo leaves one behind", s.Tmpfs)
 	}
 	a, cmd, err := parse(s.Command)
 	if err != nil {
@@ -455,6 +462,43 @@ func TestComposeDemo(t *testing.T) {
 	image := "\nFROM " + compose.Services["postgres"].Image + " AS demo\n"
 	if build, _ := s.Build.(map[string]any); build["target"] != "demo" || !strings.Contains(dockerfile, image) || !strings.Contains(dockerfile, "\nUSER "+s.User+"\n") {
 		t.Errorf("build %v: want the stage demo of the Dockerfile, which has the Postgres of the others and the user %s", s.Build, s.User)
+	}
+}
+
+// TestComposeRehearsal holds that fake vendors are a project of their own, whose figures meet no real ones, and that
+// its configuration uses what they hand out.
+func TestComposeRehearsal(t *testing.T) {
+	t.Parallel()
+	compose, all := readCompose(t, composeOfFakes), readCompose(t, composeOfAll)
+	if compose.Name == "" || compose.Name == all.Name {
+		t.Errorf("the project is %q: want another name than %q, or both have the same volumes", compose.Name, all.Name)
+	}
+	s := compose.Services["fake-vendors"]
+	if len(compose.Services) != 1 || len(compose.Secrets)+len(compose.Volumes)+len(s.Secrets)+len(s.Volumes) > 0 {
+		t.Errorf("%+v: want the fake vendors on top of the others, with nothing of theirs", compose)
+	}
+	serve := all.Services["meterhouse"]
+	if s.Image != serve.Image || s.User != serve.User || !s.ReadOnly || !slices.Equal(s.CapDrop, serve.CapDrop) || !slices.Equal(s.SecurityOpt, serve.SecurityOpt) || s.Logging != serve.Logging {
+		t.Errorf("%+v: want the image, the user and the limits of %+v", s, serve)
+	}
+	_, cmd, err := parse(s.Command)
+	if err != nil || cmd.Name() != "simulate" || s.NetworkMode != "service:meterhouse" {
+		t.Fatalf("%q in the network %s: want simulate on the machine of meterhouse: %v", s.Command, s.NetworkMode, err)
+	}
+	file := path.Clean(compose.Configs["meterhouse"].File)
+	env, secrets := maps.Clone(serve.Environment), []string{}
+	for _, secret := range serve.Secrets {
+		if !strings.Contains(secret, "token") { // of the real vendors
+			secrets = append(secrets, "/run/secrets/"+secret)
+		}
+	}
+	maps.DeleteFunc(env, func(name, _ string) bool { return strings.HasSuffix(name, "_TOKEN_FILE") })
+	program{"rehearsal", serve.Command, env, file, secrets, false}.check(t)
+	sims := newSims(time.Now, 1, 1)
+	for _, want := range []string{"base_url: http://" + cmd.Flag("listen").Value.String() + "\n", "refresh_token: " + sims.keystone.RefreshToken() + "\n", "token: " + sims.wolkvox.Token() + "\n"} {
+		if !strings.Contains(readRepository(t, file), want) {
+			t.Errorf("%s does not say %s", file, want)
+		}
 	}
 }
 
