@@ -46,6 +46,7 @@ func TestCoverageMeansOneThing(t *testing.T) {
 		{"status=lost&dataset=wolkvox.billing", "dataset = 'wolkvox.billing'", "status = 'lost'"},
 		{"q=ACME", "strpos(lower(" + name + "), 'acme') > 0", "true"}, // an account
 		{"q=" + url.QueryEscape("a-000010  extreme"), "strpos(lower(" + name + "), 'a-000010 extreme') > 0", "true"},
+		{"account=calls", "account = 'calls'", "true"},
 		{"account=acme&q=c-0002&status=missing", "account = 'acme' and strpos(lower(" + name + "), 'c-0002') > 0", "status = 'missing'"},
 		{"q=nobody", "false", "true"},
 		{"status=unheard-of", "false", "true"},
