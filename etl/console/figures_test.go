@@ -109,7 +109,7 @@ func TestEveryCellIsTheMarts(t *testing.T) {
 		return "to_char(" + column + " at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')"
 	}
 	const window = "coalesce(window_from || ' to ' || window_until, 'the present')"
-	const statement = `customer_id, account, subscription_number, item, description, charge, segment_from, segment_to, days_observed, days_expected, quantity, unit, unit_price, amount, currency, state, note
+	const statement = `customer_id, account, subscription_number, item, description, charge, amount, currency, quantity, unit, unit_price, state, segment_from, segment_to, days_observed, days_expected, note
 		from mart.statement where period = '2026-%s' order by source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, segment_from, rate_id`
 	const level = `where u.customer_id = 'C-0001' and u.subscription_number = 'A-000010' and u.discriminator = '' and u.service_level = 'Extreme' and u.level_ordinal = 0 and u.usage_date > '2026-08-04' order by u.usage_date desc`
 	for _, c := range []struct {
@@ -120,7 +120,7 @@ func TestEveryCellIsTheMarts(t *testing.T) {
 		{"/", 0, `select dataset, account, case when bool_or(status = 'failing') then 'failing' when bool_or(status in ('late', 'never')) then 'late' else 'ok' end, count(*),
 			sum((status = 'ok')::int), sum((status in ('late', 'never'))::int), sum((status = 'failing')::int), ` + seconds("min(watermark)") + `, ` + seconds("min(next_due_at)") + `
 			from mart.freshness group by 1, 2 order by 1, 2`},
-		{"/", 1, `select kind, concat_ws(' ', account, customer_id, subscription_number), ` + seconds("due_at") + `, days_left, replace(action, '` + "`" + `', '') from mart.deadline where days_left < 31 or kind like 'token%' order by due_at`},
+		{"/", 1, `select replace(kind, '_', ' '), concat_ws(' ', account, customer_id, subscription_number), ` + seconds("due_at") + `, days_left, replace(action, '` + "`" + `', '') from mart.deadline where days_left < 31 or kind like 'token%' order by due_at`},
 		{"/", 2, `select run_id, dataset, scope, ` + window + `, status, ` + seconds("finished_at") + `, inserted, restated, quarantined from mart.run order by run_id desc limit 10`},
 		{"/freshness", -1, `select dataset, scope, account, status, ` + seconds("watermark") + `, ` + seconds("last_success_at") + `, ` + seconds("next_due_at") + `, last_run_id,
 			'Load now: ' || dataset || ' ' || scope from mart.freshness order by dataset, scope`},
@@ -144,7 +144,7 @@ func TestEveryCellIsTheMarts(t *testing.T) {
 		{"/consumption?month=2026-10&sort=-consumed_max_tib&level=Extreme", -1, `select concat_ws(' ', customer_id, customer_name), concat_ws(' ', subscription_number, nullif(discriminator, '')), service_level || case when level_ordinal > 0 then ' #' || level_ordinal + 1 else '' end, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
 			accrued_burst_tib, days_over_commitment from mart.month where month = '2026-10-01' and service_level = 'Extreme'
 			order by consumed_max_tib desc nulls last, customer_id, subscription_number, discriminator, service_level, level_ordinal`},
-		{"/consumption/level?customer=C-0001&subscription=A-000010&level=Extreme&span=90d", -1, `select u.usage_date, u.status, u.committed_tib, u.consumed_avg_tib, u.consumed_max_tib, d.consumed_last_tib, u.burst_avg_tib, d.accrued_burst_tib,
+		{"/consumption/level?customer=C-0001&subscription=A-000010&level=Extreme&span=90d", -1, `select u.usage_date, replace(u.status, '_', ' '), u.committed_tib, u.consumed_avg_tib, u.consumed_max_tib, d.consumed_last_tib, u.burst_avg_tib, d.accrued_burst_tib,
 			d.is_invoiced::text, d.restatement_count
 			from mart.daily_utilisation as u left join mart.daily_consumption as d using (customer_id, subscription_number, discriminator, service_level, level_ordinal, usage_date) ` + level},
 		{"/month?month=2026-09", 0, `select currency, sum(amount), count(*), 0 from mart.statement where period = '2026-09' and amount is not null group by 1 order by 1`},

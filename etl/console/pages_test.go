@@ -1059,7 +1059,7 @@ func TestOverviewAfterANight(t *testing.T) {
 	})
 	b := h.browser()
 	<-begun // at the start
-	if text := b.get("/").text; !strings.Contains(text, "What to do is being worked out.") || !strings.Contains(text, `http-equiv="refresh"`) {
+	if text := b.get("/").text; !strings.Contains(text, "What to do is being worked out.") || !strings.Contains(text, `class="hint again"`) {
 		t.Errorf("before anything is known:\n%s", text)
 	}
 	done := h.advice.refresh()
@@ -1070,7 +1070,7 @@ func TestOverviewAfterANight(t *testing.T) {
 	at := h.advice.at
 	h.advice.mu.Unlock()
 	fresh := b.get("/").text
-	if !strings.Contains(fresh, `<p class="verdict well">All is well.</p>`) || !strings.Contains(fresh, "Worked out at "+at.UTC().Format("2006-01-02 15:04:05")+" UTC.") || strings.Contains(fresh, `http-equiv="refresh"`) {
+	if !strings.Contains(fresh, `<p class="verdict well">All is well.</p>`) || !strings.Contains(fresh, "Worked out at "+at.UTC().Format("2006-01-02 15:04:05")+" UTC.") || strings.Contains(fresh, `class="hint again"`) {
 		t.Errorf("of this moment:\n%s", fresh)
 	}
 	h.advice.mu.Lock()
@@ -1079,7 +1079,7 @@ func TestOverviewAfterANight(t *testing.T) {
 	old := b.get("/").text
 	<-begun
 	for _, want := range []string{
-		`<p class="verdict old"><strong>9 hours ago:</strong> All is well.</p>`, "Worked out at " + at.UTC().Add(-9*time.Hour-time.Minute).Format("2006-01-02 15:04:05") + " UTC. It is being worked out anew.", `http-equiv="refresh"`,
+		`<p class="verdict old"><strong>9 hours ago:</strong> All is well.</p>`, "Worked out at " + at.UTC().Add(-9*time.Hour-time.Minute).Format("2006-01-02 15:04:05") + " UTC. It is being worked out anew.", `class="hint again"`,
 	} {
 		if !strings.Contains(old, want) {
 			t.Errorf("after a night, lacks %q:\n%s", want, old)
