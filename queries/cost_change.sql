@@ -1,12 +1,14 @@
 -- Question: What costs more or less than in the month before, and is it the quantity or the price?
--- Grain: one row per subscription or operation, item, description, charge and currency whose quantity, price or
---   amount differs between the two months or is unknown; in each currency the greatest change first.
--- Caveats: a line belongs to the month in which its billing period ends: a quarterly one comes and goes. Where
---   a month has no line of it, nothing is charged then. Where a line has no price, amount and change are
---   NULL: unknown. A price is NULL, too, where several were in force. provisional counts lines of both months
---   that may still change. A closed month is told as it was frozen; what changed since is not in it, see
---   adjustments_by_reason. Of a month in which the history begins only the days from then on are known: what
---   comes after costs more. Never sum across currencies, and quantities not across items.
+-- Grain: one row per subscription or operation, item, description, charge and currency whose quantity,
+--   price or amount differs between the two months or is unknown; in each currency the greatest change
+--   first.
+-- Caveats: a line belongs to the month in which its billing period ends: a quarterly one comes and
+--   goes. Where a month has no line of it, nothing is charged then. Where a line has no price, amount
+--   and change are NULL: unknown. A price is NULL, too, where several were in force. provisional
+--   counts lines of both months that may still change. A closed month is told as it was frozen; what
+--   changed since is not in it, see adjustments_by_reason. Of a month in which the history begins only
+--   the days from then on are known: what comes after costs more. Never sum across currencies, and
+--   quantities not across items.
 with params as (
     select
         (date_trunc('month', now_at) - interval '1 month')::date as month  -- which month, compared with the one before

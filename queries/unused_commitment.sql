@@ -1,5 +1,6 @@
 -- Question: How much of what is committed was not used?
--- Grain: one row per level instance that was observed in the span with a commitment, the most unused first.
+-- Grain: one row per level instance that was observed in the span with a commitment, the most unused
+--   first.
 -- Caveats: TiB, means over the observed days, each weighing the same; a day's commitment is that of its
 --   last sample. unused_avg_tib is negative where more was used than committed. never_used_tib was free
 --   at every sample of every day: what could have been left out without any burst, as far as the span
