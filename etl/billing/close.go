@@ -49,7 +49,9 @@ func (e *RefusedError) Error() string {
 
 // Obstacle is what stands against closing a month.
 type Obstacle struct {
-	Kind         string // closed, not_over, order, empty, missing, partial, absent, quarantine, fell, not_closed, not_loaded or license_month
+	// closed, not_over, order, empty, missing, partial, absent, quarantine, fell, not_closed, not_loaded, begins or
+	// license_month
+	Kind         string
 	About        string
 	Remedy       string
 	IsAcceptable bool // with a reason

@@ -362,6 +362,48 @@ func TestCloseRefuses(t *testing.T) {
 	}
 }
 
+// A month in which what is loaded begins is not closed as if it were all of it: nobody asked for the days before.
+func TestHistoryThatBeginsWithinAMonth(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	begins := func(what, period string, want ...string) {
+		t.Helper()
+		wantLines(t, what, o.rows(`select kind || ': ' || about || ': ' || remedy from billing.close_obstacle('`+period+`') where kind in ('begins', 'missing') order by 1`), want...)
+	}
+	const beginning = "begins: the history of acme begins on 2026-02-10: 2026-02-01 to 2026-02-09 are in no line of C-1 A-1 Extreme: set `history.start` to 2026-02-01 or before; `meterhouse run keystone.history` loads the days then"
+	begins("whole", "2026-02")
+	o.exec(`delete from dw.fact_daily_consumption where usage_date < '2026-02-10'`)
+	o.exec(`update ops.watermark set expected_from = '2026-02-10'`)
+	o.exec(`update dw.dim_subscription set start_at = null`)
+	begins("nobody knows since when it runs", "2026-02", beginning)
+	o.exec(`update dw.dim_subscription set start_at = '2025-01-01Z'`)
+	begins("it was there before", "2026-02", beginning)
+	begins("the month after", "2026-03")
+	var refused *RefusedError
+	if _, err := o.Close(t.Context(), month("2026-02"), CloseOptions{By: "jane"}); !errors.As(err, &refused) || len(refused.Obstacles) != 1 || !refused.Obstacles[0].IsAcceptable {
+		t.Errorf("closing it: got %v", err)
+	}
+	o.exec(`update dw.dim_subscription set start_at = '2026-02-10Z'`)
+	begins("it began with the history", "2026-02")
+	o.exec(`update dw.dim_subscription set start_at = '2025-01-01Z'`)
+	o.exec(`update ops.watermark set expected_from = '2026-02-01'`)
+	begins("the days are asked for", "2026-02", "missing: 9 days of levels without figures, 2026-02-01 to 2026-02-09, such as of C-1 A-1 Extreme: see `meterhouse report missing_days`, then `meterhouse backfill`; days that never come are dropped with `meterhouse levels absent drop`")
+
+	read := o.calls("America/Bogota")
+	o.exec(`update dw.dim_subscription set start_at = '2026-02-10Z'`)
+	o.exec(`update ops.watermark set expected_from = '2026-02-10' where dataset = 'keystone.history'`)
+	for day := 12; day <= 28; day++ {
+		read(1, "Chat", fmt.Sprintf("2026-02-%02dT15:00:00Z", day), "10")
+		read(2, "IVR", fmt.Sprintf("2026-02-%02dT15:00:00Z", day), fmt.Sprint(day)) // it counts from the 1st, whoever reads it
+	}
+	first := "begins: the first reading of calls is of 2026-02-12: what was in use from 2026-02-01 to 2026-02-11 is not known, such as of calls chat_licenses Chat: ask wolkvox for the figures of these days, and load them with `meterhouse readings import FILE`"
+	begins("the first month of an account", "2026-02", first)
+	read(1, "Chat", "2026-01-31T15:00:00Z", "10")
+	if got := o.rows(`select about from billing.close_obstacle('2026-02') where kind = 'begins'`); len(got) > 0 {
+		t.Errorf("an account that was read before: %q", got)
+	}
+}
+
 // Whatever keeps a line from being final stands against the close, in words of its own and with what helps.
 func TestEveryDoubtIsAnObstacle(t *testing.T) {
 	t.Parallel()
