@@ -260,6 +260,9 @@ func TestCloseOfWhatWasSeen(t *testing.T) {
 	nothing := *seen
 	nothing.Obstacles = nil
 	differs("2026-02", "nothing was shown", &nothing, "stands against it now: "+one)
+	fewer := *seen // lines that come to the same
+	fewer.Lines, fewer.Provisional = 1, 0
+	differs("2026-02", "other lines", &fewer, "lines: 2 instead of 1", "provisional lines: 2 instead of 0")
 	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-02-20'`)
 	differs("2026-02", "another day is lost since", seen,
 		"stands against it now: missing: 2 days of levels without figures, 2026-02-10 to 2026-02-20, such as of C-1 A-1 Extreme", "stands against it no more: "+one,

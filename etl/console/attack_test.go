@@ -220,20 +220,24 @@ func TestSessionIsNew(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, func(cfg *Config) { cfg.Users = users(t, map[string]Role{"otto": Operator, "anna": Viewer}) })
 	site := must(url.Parse("http://" + h.Addr()))
-	id := func(b *browser) (value string) {
+	cookie := func(b *browser, name string) (value string) {
 		for _, c := range b.http.Jar.Cookies(site) {
-			if c.Name == sessionCookie {
+			if c.Name == name {
 				value = c.Value
 			}
 		}
 		return value
 	}
+	id := func(b *browser) string { return cookie(b, sessionCookie) }
 	b := h.browser()
 	b.http.Jar.SetCookies(site, []*http.Cookie{{Name: sessionCookie, Value: strings.Repeat("A", 52), Path: "/"}})
 	b.login("otto")
 	first := id(b)
 	if first == "" || first == strings.Repeat("A", 52) {
 		t.Fatalf("session %q", first)
+	}
+	if visit := cookie(b, visitCookie); visit != "" {
+		t.Errorf("what the browser was known by before goes on: %q", visit)
 	}
 	b.login("anna")
 	if second := id(b); second == first {

@@ -223,6 +223,17 @@ func TestFingerprintKnowsTheClock(t *testing.T) {
 		}
 		t.Logf("from %s: %d steps, changes at %v", c.from, steps, slices.Sorted(maps.Keys(changes)))
 	}
+	// Zones that differ, and three days before the end of a month that has an hour more than its days.
+	for _, c := range []struct{ given, at, until string }{
+		{"update dw.dim_operation set zone = 'Asia/Kolkata'", "2026-11-10T18:29:00Z", "2026-11-10T18:30:00Z"},
+		{"update ops.watermark set zone = 'Asia/Kathmandu' where source = 'wolkvox'", "2026-11-10T18:14:00Z", "2026-11-10T18:15:00Z"},
+		{"update ops.watermark set zone = 'Europe/Madrid' where source = 'wolkvox'", "2027-10-28T22:31:00Z", "2027-10-28T23:00:00Z"},
+	} {
+		h.exec(c.given)
+		if _, until := at(moment(t, c.at)); !until.Equal(moment(t, c.until)) {
+			t.Errorf("%s: at %s it holds until %s, want %s", c.given, c.at, until, c.until)
+		}
+	}
 }
 
 func moment(t *testing.T, text string) time.Time {

@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"meterhouse/etl/billing"
 	"meterhouse/etl/warehouse/warehousetest"
 )
 
@@ -442,6 +443,20 @@ func TestCopies(t *testing.T) {
 	if got := total(); got != want || got == first {
 		t.Errorf("USD: %s, want %s, before %s", got, want, first)
 	}
+	september, err := billing.ParsePeriod("2026-09")
+	if err != nil {
+		t.Fatal(err)
+	}
+	open, err := h.copies.now(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := billing.New(h.pool, func() time.Time { return grownNow }).Close(t.Context(), september, billing.CloseOptions{By: "jane", Reason: "a test"}); err != nil {
+		t.Fatal(err)
+	}
+	if closed, err := h.copies.now(t.Context()); err != nil || closed.key == open.key {
+		t.Errorf("a close is not seen: %s, %v", closed.key, err)
+	}
 	for _, change := range []struct {
 		sql    string
 		isSeen bool
@@ -450,27 +465,46 @@ func TestCopies(t *testing.T) {
 		{"insert into ops.run (source, dataset, scope, account, owner, fence, business_at) values ('wolkvox', 'wolkvox.billing', 'calls', 'calls', 'test', 1, '2026-11-02 12:00Z')", false},
 		{"update ops.run set status = 'ok', finished_at = now(), fetched_at = now() where status = 'running' and source = 'keystone'", true},
 		{"update ops.run set status = 'ok', finished_at = now(), fetched_at = now() where status = 'running'", true},
+		// The one that began first ends last.
+		{"insert into ops.run (source, dataset, scope, account, owner, fence, business_at) select 'keystone', 'keystone.history', scope, 'acme', 'test', 1, now() from unnest(array['C-0001', 'C-0002']) as scope", false},
+		{"update ops.run set status = 'ok', finished_at = now() where status = 'running' and scope = 'C-0002'", true},
+		{"update ops.run set status = 'ok', finished_at = now() where status = 'running' and scope = 'C-0001'", true},
+		{"insert into ops.run (source, dataset, scope, account, owner, fence, business_at) values ('keystone', 'keystone.history', 'C-0001', 'acme', 'test', 1, now())", false},
 		// It reads the end of a month: while it does, the month is not at risk.
 		{"insert into ops.run (source, dataset, scope, account, owner, fence, business_at) select 'wolkvox', 'wolkvox.billing', scope, scope, 'test', 1, '2026-12-01 04:05Z' from ops.watermark where source = 'wolkvox' limit 1", true},
 		// One that began long ago ends.
 		{`insert into ops.run (source, dataset, scope, account, owner, fence, business_at, status, finished_at)
 			select 'keystone', 'keystone.history', 'C-0001', 'acme', 'test', 1, now(), 'ok', now() from generate_series(1, 10001)`, true},
+		{`insert into ops.run (source, dataset, scope, account, owner, fence, business_at, status, finished_at)
+			values ('keystone', 'keystone.history', 'C-0001', 'acme', 'test', 1, now(), 'ok', now())`, true},
+		{"update ops.run set status = 'ok', finished_at = now() where status = 'running' and source = 'keystone'", true},
 		{"update ops.run set status = 'ok', finished_at = now() where status = 'running'", true},
 		{"update ops.watermark set settle = '3 hours' where dataset = 'keystone.history' and scope = 'C-0001'", true},
 		{"insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-0001', 'A-000010', 'Extreme', '2026-10-01', '2026-10-31', 'keep', 'test', '2026-11-02')", true},
 		{"update billing.absence set superseded_at = '2026-11-02'", true},
+		{"insert into billing.rate (vendor, item, charge, is_waiver, unit_price, currency, valid_from, source, known_since) values ('keystone', 'Object', 'committed', false, 9, 'CHF', '2024-01-01', 'test', '2026-11-02')", true},
+		{"update billing.rate set superseded_at = '2026-11-02' where currency = 'CHF'", true},
+		{"insert into billing.accrued_decision (account, month, reading, decided_by, reason, known_since) values ('acme', '2026-01-01', 'running', 'jane', 'test', '2026-11-02')", true},
+		{"update billing.accrued_decision set superseded_at = '2026-11-02'", true},
+		{"insert into dw.accrued_reading (account, month, reading, decided_by, reason) values ('acme', '2026-01-01', 'running', 'jane', 'test')", true},
+		{"update dw.accrued_reading set reading = 'increment'", true},
+		{"update ops.clock set fixed_at = '2026-11-02 12:00Z'", true},
 		{"insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-0001', 'A-000010', 'burst', '2026-10-01', '2026-10-31', 'monthly', 'test', '2026-11-02')", true},
+		{"update billing.period set superseded_at = '2026-11-02' where source = 'test'", true},
 		{"insert into billing.product_rule (product, rule, reason, known_since) values ('product_1', 'last', 'test', '2026-11-02')", true},
+		{"update billing.product_rule set superseded_at = '2026-11-02' where reason = 'test'", true},
 		{"insert into dw.level_class_map values ('Extreme', 'add_on') on conflict (pattern) do update set level_class = 'add_on'", true},
 		{"update dw.dim_product set unit = 'seats' where api = 'product_1'", true},
 		{"update dw.dim_operation set zone = 'America/Lima'", true},
 		{"insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at) values (1, 'keystone', 'keystone.history', 'C-0001', '', 'x', 'x', 'x', '2026-11-02')", true},
 		{"update ops.quarantine set resolved_at = '2026-11-02', resolution = 'test'", true},
 		{"insert into billing.invoice (vendor, number, invoice_date, currency, known_since) values ('keystone', 'I-1', '2026-11-01', 'EUR', '2026-11-02')", true},
+		{"update billing.invoice set superseded_at = '2026-11-02'", true},
 		// What prune does to a month of samples, step by step.
 		{"create table dw.fact_consumption_sample_2020_01 partition of dw.fact_consumption_sample for values from ('2020-01-01 00:00Z') to ('2020-02-01 00:00Z')", true},
 		{"truncate dw.fact_consumption_sample_2020_01", true},
-		{"alter table dw.fact_consumption_sample detach partition dw.fact_consumption_sample_2020_01 concurrently", true},
+		{"update pg_inherits set inhdetachpending = true where inhrelid = 'dw.fact_consumption_sample_2020_01'::regclass", true}, // the first half of it, concurrently
+		{"alter table dw.fact_consumption_sample detach partition dw.fact_consumption_sample_2020_01 finalize", true},
 		{"drop table dw.fact_consumption_sample_2020_01", false},
 		// What an upgrade does.
 		{"create or replace function billing.exact_scale() returns numeric language sql immutable as 'select 1.0'", true},
@@ -740,7 +774,11 @@ func TestFilesUnderLoad(t *testing.T) {
 	}
 	load()
 	goOn <- struct{}{}
-	<-began // the first is too old
+	select {
+	case <-began: // the first is too old
+	case a := <-file:
+		t.Fatalf("the file is of before it was asked for: %d: %s", a.StatusCode, a.text)
+	}
 	load()
 	goOn <- struct{}{}
 	if a := <-file; a.StatusCode != http.StatusOK || !strings.Contains(a.text, "comparison 2") {
