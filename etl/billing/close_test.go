@@ -747,6 +747,47 @@ func TestDecisionsOfClosedMonths(t *testing.T) {
 	o.whole("calendar")
 }
 
+// What an open month would have adjusted is told again when that month is opened, though nothing else changed: else
+// nobody is ever charged for it.
+func TestAdjustmentsOfAReopenedMonth(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.close("2026-02", "")
+	o.clock("2026-04-03T09:00:00Z")
+	o.change("restated", "2026-02-10", "committed_tib = 128")
+	const open = "2026-03 2026-02 2026-02-10 Extreme committed 1 10.01 USD restated 04-03 09:00 open"
+	wantLines(t, "restated", o.adjustments(), open)
+	o.close("2026-03", "")
+	wantLines(t, "frozen", o.adjustments(), strings.Replace(open, " open", " closed", 1))
+	o.wantSettled("2026-02 2026-03")
+
+	o.clock("2026-04-04T09:00:00Z")
+	o.reopen("2026-03")
+	o.wantSettled("")
+	wantLines(t, "reopened", o.adjustments(), open)
+	o.whole("reopened")
+	if c := o.close("2026-03", ""); c.Version != 2 || c.Adjustments != 1 || c.AdjustmentTotals != "USD 10.01" {
+		t.Errorf("closed again: got %+v", c)
+	}
+	o.whole("closed again")
+}
+
+// A line that is cut in two at one price is rounded twice: the cent is adjusted though no day has another figure.
+func TestRoundingAloneIsAdjusted(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	o.close("2026-02", "")
+	o.clock("2026-04-03T09:00:00Z")
+	o.price("keystone/////committed 10.01 USD 2026-01-01", "keystone/////burst 3.333 USD 2026-01-01 2026-02-01", "keystone/////burst 3.333 USD 2026-02-02")
+	wantLines(t, "cut", o.rows(`select format('%s %s', segment_from, amount) from billing.computed_statement('2026-02', 'infinity') where charge = 'burst' order by 1`),
+		"2026-02-01 1.67", "2026-02-02 45.00") // 1.6665 and 44.9955; together 46.662
+	wantLines(t, "closed at 46.66", o.adjustments(), "2026-03 2026-02 2026-02-28 Extreme burst 0 0.01 USD rate_changed 04-03 09:00 open")
+	o.whole("cut")
+	o.close("2026-03", "")
+	o.whole("frozen")
+	o.wantSettled("2026-02 2026-03")
+}
+
 // readings is an account of wolkvox with March 2026 whole and priced.
 func (o *office) readings() {
 	o.t.Helper()
@@ -870,6 +911,7 @@ func TestFingerprint(t *testing.T) {
 		{`update dw.dim_customer set account = 'other'`, true},
 		{`update ops.watermark set expected_from = '2026-03-02'`, true},
 		{`update ops.watermark set settle = '9999h'`, true},
+		{`update ops.clock set fixed_at = '2026-04-01T01:59:59Z'`, true}, // the last day is not due
 		{superseded("rate", `charge = 'committed'`), true},
 		{rate("2025-01-01", "2026-02-01"), true}, // the month of the first day of a period that ends in the month
 		{rate("2026-03-31", ""), true},
@@ -885,6 +927,7 @@ func TestFingerprint(t *testing.T) {
 		{`update dw.dim_product set kind = 'counter'`, true},
 		{`create or replace function billing.exact_scale() returns numeric language sql as 'select 1.0'`, true},
 
+		{`update ops.clock set fixed_at = '2026-04-01T02:00:00Z'`, false},
 		{daily(1, "2026-04-01"), false},
 		{`update dw.fact_daily_consumption set digest = 'e', known_since = now(), run_id = 2, consumed_avg_tib = 7`, false},
 		{`update dw.fact_daily_consumption set committed_tib = 99, accrued_sum_tib = 9 where usage_date = '2026-01-24'`, false}, // another day holds after it
