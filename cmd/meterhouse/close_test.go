@@ -17,10 +17,10 @@ func TestClose(t *testing.T) {
 		return w.must(code, append([]string{"--now", later}, args...)...)
 	}
 	wantContains(t, "gaps", at(exitDifference, "close", "2026-05").stderr, "missing: 132 days of levels without figures", "missing: 11 days of products that nobody read", "see `meterhouse report missing_days`", "; --accept-gaps accepts it",
-		"license_month: the licence month of calls is lost", "not_loaded: 3 customers have no complete history up to the end of the month")
+		"license_month: the licence month of calls is lost", "begins: the history of acme begins on ", "begins: the first reading of calls is of ", "not_loaded: 3 customers have no complete history up to the end of the month")
 	plan := at(exitDifference, "close", "2026-05", "--plan")
 	wantContains(t, "plan", plan.stdout, "against it: missing: ", "would close 2026-05, version 1: 22 lines, 420 days, 0 adjustments")
-	wantContains(t, "plan", plan.stderr, "close 2026-05 would be refused: 4 obstacles")
+	wantContains(t, "plan", plan.stderr, "close 2026-05 would be refused: 6 obstacles")
 	wantContains(t, "nothing closed", at(exitDone, "close", "verify").stdout, "nothing was closed\n")
 	wantContains(t, "a month not closed", at(exitDone, "close", "verify", "2026-05").stdout, "2026-05 was not closed\n")
 	wantContains(t, "reopen an open month", at(exitDifference, "reopen", "2026-05", "--reason", "x").stderr, "the month is not closed")

@@ -908,7 +908,12 @@ func (o *oracle) statementOf(from, until, burstPrice string) (lines []line) {
 	var names []levelDays // levels of one name are one line
 	for _, l := range levels(o.days, from, until) {
 		name := strings.TrimRight(l.key, "0123456789")
-		part := new(big.Rat).Mul(rational(l.last().CommittedLast), big.NewRat(int64(owed), int64(day(until).Sub(day(from)))))
+		// Where a day is lacking, no level's commitment changes.
+		part := new(big.Rat).Mul(rational(l.last().CommittedLast), big.NewRat(int64(owed/(24*time.Hour))-int64(len(l.days)), 1))
+		for _, d := range l.days {
+			part.Add(part, rational(d.CommittedLast))
+		}
+		part.Quo(part, big.NewRat(int64(day(until).Sub(day(from))/(24*time.Hour)), 1))
 		committed[name] = plus(cmp.Or(committed[name], "0"), part.RatString())
 		burst[name] = plus(cmp.Or(burst[name], "0"), l.accrued())
 		if l.last().Ordinal == 0 {
