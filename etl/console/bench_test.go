@@ -125,7 +125,7 @@ func BenchmarkPages(b *testing.B) {
 	}
 	settle := func(b *testing.B, path string) time.Duration {
 		for began := time.Now(); ; {
-			if text := get(b, path); !strings.Contains(text, `http-equiv="refresh"`) {
+			if text := get(b, path); !strings.Contains(text, `class="hint again"`) {
 				return time.Since(began)
 			}
 			time.Sleep(20 * time.Millisecond) // or asking would take the time of computing
