@@ -629,6 +629,12 @@ func TestDecisionsThatTakeLong(t *testing.T) {
 	viewer.login("vera")
 	cleo.login("cleo")
 	cora.login("cora")
+	if text := cora.settled("/month/close?month=2026-10").text; !strings.Contains(text, `method="post" action="/month/close"`) {
+		t.Fatalf("no form:\n%s", text)
+	}
+	if text := cora.settled("/month/close?month=2026-11").text; !strings.Contains(text, "It cannot be closed") || strings.Contains(text, `method="post" action="/month/close"`) {
+		t.Errorf("a month that is not over:\n%s", text)
+	}
 	form := url.Values{"token": {cleo.token(path)}, "month": {"2026-10"}, "lines": {"1"}, "provisional": {"0"}, "adjustments": {"0"}}
 	gone, leave := context.WithCancel(t.Context())
 	left := make(chan struct{})
@@ -657,6 +663,10 @@ func TestDecisionsThatTakeLong(t *testing.T) {
 	a := cora.do("POST", "/month/close", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "lines": {"1"}, "provisional": {"0"}, "adjustments": {"0"}})
 	if text := cora.get(a.Header.Get("Location")).text; !strings.Contains(text, "Closing of the month, which cleo asked for at") {
 		t.Errorf("closing twice at a time:\n%s", text)
+	}
+	cora.do("POST", "/month/seen", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "at": {h.decisions.of("2026-10").At}})
+	if !h.decisions.of("2026-10").IsOn() {
+		t.Error("what goes on is forgotten")
 	}
 	h.done.mu.Lock()
 	h.done.fail = Refused("order: the month before is open")
@@ -795,8 +805,16 @@ func TestCopiesAsTimePasses(t *testing.T) {
 	t.Parallel()
 	var clock atomic.Pointer[time.Time]
 	clock.Store(&grownNow)
-	h := grownHouse(t, func(cfg *Config) { cfg.Now = func() time.Time { return *clock.Load() } })
-	for range 3 {
+	n := 0
+	h := grownHouse(t, func(cfg *Config) {
+		cfg.Now = func() time.Time { return *clock.Load() }
+		cfg.Finance = ledger{deeds: cfg.Loads.(*deeds), match: func() Match { n++; return counted(n) }}
+	})
+	b := h.browser()
+	for i := range 3 {
+		if a := b.get("/match.csv?month=2026-10"); !strings.Contains(a.text, fmt.Sprint("comparison ", i+1)) {
+			t.Errorf("at %s: %d: %s", clock.Load(), a.StatusCode, a.text)
+		}
 		print, err := h.copies.now(t.Context())
 		if err != nil || !print.holds(*clock.Load()) {
 			t.Fatalf("at %s: holds from %s until %s, %v", clock.Load(), print.from, print.until, err)
