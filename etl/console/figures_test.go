@@ -35,6 +35,7 @@ var past = []string{
 	from ops.run as r join raw.payload as p using (run_id) cross join generate_series(1, 60) as n where r.fence = 30`,
 	`insert into ops.alert (alert_key, kind, severity, account, subject, detail, since, heals, opened_at, seen_at)
 	values ('a', 'late', 'page', 'acme', 'C-0001 is late', 'look', '2026-11-02T10:00:00Z', true, '2026-11-02T10:00:00Z', '2026-11-02T10:00:00Z')`,
+	`update ops.watermark set next_due_at = '2026-11-02T11:59:59Z' where source = 'keystone'`, // both are late, and none fails
 	`update dw.fact_daily_consumption set digest = null where usage_date = '2026-10-09' and service_level_key % 7 = 0`,
 	`update dw.fact_daily_consumption set absent_since = '2026-11-01T03:00:00.25Z' where usage_date = '2026-10-10' and service_level_key % 7 = 1`,
 	`update dw.fact_daily_consumption set burst_avg_tib = null, accrued_sum_tib = null, is_invoiced = null where usage_date = '2026-10-11'`,

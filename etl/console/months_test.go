@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -628,6 +629,12 @@ func TestDecisionsThatTakeLong(t *testing.T) {
 	viewer.login("vera")
 	cleo.login("cleo")
 	cora.login("cora")
+	if text := cora.settled("/month/close?month=2026-10").text; !strings.Contains(text, `method="post" action="/month/close"`) {
+		t.Fatalf("no form:\n%s", text)
+	}
+	if text := cora.settled("/month/close?month=2026-11").text; !strings.Contains(text, "It cannot be closed") || strings.Contains(text, `method="post" action="/month/close"`) {
+		t.Errorf("a month that is not over:\n%s", text)
+	}
 	form := url.Values{"token": {cleo.token(path)}, "month": {"2026-10"}, "lines": {"1"}, "provisional": {"0"}, "adjustments": {"0"}}
 	gone, leave := context.WithCancel(t.Context())
 	left := make(chan struct{})
@@ -656,6 +663,10 @@ func TestDecisionsThatTakeLong(t *testing.T) {
 	a := cora.do("POST", "/month/close", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "lines": {"1"}, "provisional": {"0"}, "adjustments": {"0"}})
 	if text := cora.get(a.Header.Get("Location")).text; !strings.Contains(text, "Closing of the month, which cleo asked for at") {
 		t.Errorf("closing twice at a time:\n%s", text)
+	}
+	cora.do("POST", "/month/seen", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "at": {h.decisions.of("2026-10").At}})
+	if !h.decisions.of("2026-10").IsOn() {
+		t.Error("what goes on is forgotten")
 	}
 	h.done.mu.Lock()
 	h.done.fail = Refused("order: the month before is open")
@@ -786,6 +797,70 @@ func TestFilesUnderLoad(t *testing.T) {
 	}
 	if text := (notComputed{copyState{At: "2026-11-02 12:00:00"}}).Error(); !strings.Contains(text, "of 2026-11-02 12:00:00 UTC") {
 		t.Error(text)
+	}
+}
+
+// What becomes due without anything being written is computed anew: what was known of the same snapshot is over.
+func TestCopiesAsTimePasses(t *testing.T) {
+	t.Parallel()
+	var clock atomic.Pointer[time.Time]
+	clock.Store(&grownNow)
+	n := 0
+	h := grownHouse(t, func(cfg *Config) {
+		cfg.Now = func() time.Time { return *clock.Load() }
+		cfg.Finance = ledger{deeds: cfg.Loads.(*deeds), match: func() Match { n++; return counted(n) }}
+	})
+	b := h.browser()
+	for i := range 3 {
+		if a := b.get("/match.csv?month=2026-10"); !strings.Contains(a.text, fmt.Sprint("comparison ", i+1)) {
+			t.Errorf("at %s: %d: %s", clock.Load(), a.StatusCode, a.text)
+		}
+		print, err := h.copies.now(t.Context())
+		if err != nil || !print.holds(*clock.Load()) {
+			t.Fatalf("at %s: holds from %s until %s, %v", clock.Load(), print.from, print.until, err)
+		}
+		clock.Store(&print.until)
+	}
+}
+
+// Nobody is kept from a month by those who ask for others: of many, few are made at a time, and what was not among them
+// is made when there is a place.
+func TestFewCopiesAtATime(t *testing.T) {
+	t.Parallel()
+	goOn := make(chan struct{})
+	h := grownHouse(t, func(cfg *Config) {
+		cfg.Finance = ledger{deeds: cfg.Loads.(*deeds), match: func() Match { <-goOn; return counted(1) }}
+	})
+	b := h.browser()
+	for month := range mostMaking + 2 {
+		b.get(fmt.Sprintf("/month/match?month=2026-%02d", 1+month))
+	}
+	h.copies.mu.Lock()
+	making := h.copies.making()
+	h.copies.mu.Unlock()
+	if making != mostMaking {
+		t.Errorf("%d are made at a time, want %d", making, mostMaking)
+	}
+	close(goOn)
+	if a := b.get(fmt.Sprintf("/match.csv?month=2026-%02d", mostMaking+2)); a.StatusCode != http.StatusOK || !strings.Contains(a.text, "comparison 1") {
+		t.Errorf("the last one: %d: %s", a.StatusCode, a.text)
+	}
+}
+
+// Whoever waits for what cannot be computed is told so, and it is not tried again and again meanwhile.
+func TestFileThatCannotBeComputed(t *testing.T) {
+	t.Parallel()
+	n := 0
+	h := grownHouse(t, func(cfg *Config) {
+		cfg.Finance = ledger{deeds: cfg.Loads.(*deeds), match: func() Match {
+			if n++; n == 1 {
+				panic("broken")
+			}
+			return counted(n)
+		}}
+	})
+	if a := h.browser().get("/match.csv?month=2026-10"); a.StatusCode != http.StatusServiceUnavailable || !strings.Contains(a.text, "could not be computed: the log says why") {
+		t.Errorf("%d: %s", a.StatusCode, a.text)
 	}
 }
 
