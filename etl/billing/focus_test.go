@@ -318,6 +318,7 @@ func TestFOCUSByHand(t *testing.T) {
 		"C-1 Østerlund, Glas & Optik A-1 C-1/A-1/Extreme 2026-03-01T00:00:00Z 2026-04-01T00:00:00Z NetApp 2026-02 restated")
 	wantLines(t, "in words", show(march, "ChargeDescription")[8:], "Committed capacity of Extreme, subscription A-1: adjustment of 2026-02-10, restated",
 		"Accrued burst of Extreme, subscription A-1, in the waiver of its first 60 days: adjustment of 2026-02-10, restated")
+	wantLines(t, "a correction has no one price, which is not zero", show(march, "BilledCost ContractedUnitPrice")[8:], "0.54 -", "0.00 -")
 	if !february.IsClosed || march.IsClosed || february.Provisional != 0 || march.Provisional != 3 {
 		t.Errorf("closed %v %v, provisional %d %d", february.IsClosed, march.IsClosed, february.Provisional, march.Provisional)
 	}

@@ -827,6 +827,58 @@ func TestWithdrawnInvoice(t *testing.T) {
 	}
 }
 
+// What a contract commits to at the end of each day, of all instances of a name, and what the samples of whole months
+// come to; where a day or a month is unknown there is no figure, not a smaller one.
+func TestRecomputedQuantity(t *testing.T) {
+	t.Parallel()
+	committed := thing{source: "keystone", subscription: "A-1", item: "Extreme", charge: "committed"}
+	burst := committed
+	burst.charge = "burst"
+	version := func(from, until, tib string) contractVersion {
+		v := contractVersion{from: at(from), tib: decimal.RequireFromString(tib)}
+		if until != "" {
+			v.until = ptrTo(at(until))
+		}
+		return v
+	}
+	r := recomputation{
+		burst: map[thing]map[etl.Day]decimal.Decimal{burst: {day("2026-03-01"): decimal.RequireFromString("7"), day("2026-04-01"): decimal.RequireFromString("11")}},
+		contract: map[instance][]contractVersion{
+			{thing: committed}: {version("2026-03-20T00:00:00Z", "2026-04-10T00:00:00Z", "90"), version("2026-04-10T00:00:00Z", "2026-04-20T12:00:00Z", "120"),
+				version("2026-04-20T12:00:00Z", "", "150")},
+			{thing: committed, ordinal: 1}: {version("2026-03-20T00:00:00Z", "", "30")},
+		},
+	}
+	of := func(thing thing, start, end string, days ...string) string {
+		var rows []StatementDay
+		for _, d := range days {
+			rows = append(rows, StatementDay{Source: "keystone", PeriodStart: day(start), PeriodEnd: day(end), Day: day(d), Scale: 377580})
+		}
+		if sum := r.quantity(thing, rows); sum.Valid {
+			return sum.Decimal.String()
+		}
+		return "-"
+	}
+	for d, want := range map[string]string{"2026-04-09": "4", "2026-04-10": "5", "2026-04-19": "5", "2026-04-20": "6", "2026-03-19": "-"} {
+		if got := of(committed, "2026-04-01", "2026-04-30", d); got != want {
+			t.Errorf("committed on %s: got %s, want %s", d, got, want)
+		}
+	}
+	if got := of(committed, "2026-04-01", "2026-04-30", "2026-04-09", "2026-04-10", "2026-04-10"); got != "9" { // a day of two instances is one
+		t.Errorf("committed on two days: got %s, want 9", got)
+	}
+	if got := of(committed, "2026-03-01", "2026-03-31", "2026-03-19", "2026-03-20"); got != "-" {
+		t.Errorf("committed on a day of no contract, too: got %s, want no figure", got)
+	}
+	for span, want := range map[[2]string]string{
+		{"2026-04-01", "2026-04-30"}: "11", {"2026-03-01", "2026-04-30"}: "18", {"2026-03-16", "2026-04-30"}: "-", {"2026-03-01", "2026-04-15"}: "-", {"2026-03-01", "2026-05-31"}: "-",
+	} {
+		if got := of(burst, span[0], span[1], span[0]); got != want {
+			t.Errorf("burst of %s to %s: got %s, want %s", span[0], span[1], got, want)
+		}
+	}
+}
+
 // Burst of a waiver is charged at the price that would hold without one, and at no other of the card.
 func TestRegularPriceOfAWaiver(t *testing.T) {
 	t.Parallel()
@@ -843,6 +895,15 @@ func TestRegularPriceOfAWaiver(t *testing.T) {
 		if got := o.causes("2026-03"); !strings.HasSuffix(got[len(got)-1], want) {
 			t.Errorf("%s: got %s, want %s", amount, got[len(got)-1], want)
 		}
+	}
+
+	// A price by the item wins over one of the customer, and that of the first day holds for the line.
+	o.clock("2026-04-02T15:00:00Z")
+	o.exec(`update billing.rate set superseded_at = '2026-04-02T15:00:00Z' where superseded_at is null and charge = 'burst' and not is_waiver`)
+	o.price("keystone////Extreme/burst 5 USD 2026-01-01 2026-03-15", "keystone////Extreme/burst 3 USD 2026-03-16", "keystone//C-1///burst 6 USD 2026-01-01")
+	o.bill("1", "keystone", "2026-04-01", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 77.50")
+	if got := o.causes("2026-03"); !strings.HasSuffix(got[len(got)-1], "waiver (15.5 TiB of the waiver charged at 5)") {
+		t.Errorf("by the item, on the first day: got %s", got[len(got)-1])
 	}
 }
 
