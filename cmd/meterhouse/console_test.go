@@ -69,7 +69,7 @@ func (v *visitor) send(page, path string, form url.Values) (text, at string) {
 func (v *visitor) load(dataset, scope string) (text string) {
 	v.t.Helper()
 	text, at := v.send("/freshness", "/loads", url.Values{"dataset": {dataset}, "scope": {scope}})
-	for deadline := time.Now().Add(time.Minute); strings.Contains(text, `http-equiv="refresh"`); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); strings.Contains(text, `class="hint again"`); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			v.t.Fatalf("%s never ends:\n%s", at, text)
 		}
