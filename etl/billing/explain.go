@@ -382,16 +382,16 @@ func (c comparison) prorated() (string, bool) {
 	if len(c.days) == 0 || c.lines[0].Charge != "committed" || !price.Valid {
 		return "", false
 	}
+	start, end := c.statementPeriod()
 	committed := map[etl.Day]decimal.Decimal{} // parts of a whole month
 	for _, d := range c.days {
-		committed[d.day] = committed[d.day].Add(d.parts.Decimal.Mul(decimal.NewFromInt(daysOfMonth(d.day))))
+		committed[d.day] = committed[d.day].Add(d.parts.Decimal.Mul(decimal.NewFromInt(daysOfMonth(start, end, d.day))))
 	}
-	start, end := c.statementPeriod()
 	scale := decimal.NewFromInt(int64(c.days[0].scale))
 	// The day's part of its month, and calendar months that the period touches.
 	whole, months := decimal.Zero, int64(0)
 	for d := start; d <= end; d++ {
-		whole = whole.Add(decimal.NewFromInt(int64(c.days[0].scale) / daysOfMonth(d)))
+		whole = whole.Add(decimal.NewFromInt(int64(c.days[0].scale) / daysOfMonth(start, end, d)))
 		if d == start || d.Month() == d {
 			months++
 		}
@@ -419,7 +419,27 @@ func (c comparison) invoicePeriod() (first, last etl.Day) {
 	return first, last
 }
 
-func daysOfMonth(d etl.Day) int64 { return int64(d.NextMonth() - d.Month()) }
+// daysOfMonth is how many days the month has of which a committed day is a part, as billing.statement_part weighs
+// it: a period of whole months that does not begin on the 1st has months of its own, any other those of the calendar.
+func daysOfMonth(start, end, day etl.Day) int64 {
+	from, until := day.Month(), day.NextMonth()
+	if start != start.Month() {
+		after := end + 1
+		months := (after.Time().Year()-start.Time().Year())*12 + int(after.Time().Month()-start.Time().Month())
+		anchor, back := start, 0
+		if monthsAfter(start, months) != after { // an anchor that a month is too short for shows at the end of the period
+			anchor, back = after, months
+		}
+		if monthsAfter(anchor, -back) == start && monthsAfter(anchor, months-back) == after {
+			for n := range months {
+				if a, b := monthsAfter(anchor, n-back), monthsAfter(anchor, n+1-back); a <= day && day < b {
+					from, until = a, b
+				}
+			}
+		}
+	}
+	return int64(until - from)
+}
 
 // rate tries our quantity at the price of the invoice; that of the waiver stays as we have it.
 func (c comparison) rate() (string, bool) {

@@ -84,8 +84,8 @@ func some(text string) decimal.NullDecimal {
 func TestExplain(t *testing.T) {
 	t.Parallel()
 	inTwoMonths := func(c *comparison) {
-		c.lines[0].PeriodStart, c.lines[0].PeriodEnd = day("2026-03-15"), day("2026-04-14")
-		c.invoice[0].PeriodStart, c.invoice[0].PeriodEnd = day("2026-03-15"), day("2026-04-14")
+		c.lines[0].PeriodStart, c.lines[0].PeriodEnd = day("2026-03-16"), day("2026-04-14")
+		c.invoice[0].PeriodStart, c.invoice[0].PeriodEnd = day("2026-03-16"), day("2026-04-14")
 	}
 	cases := []struct {
 		name, charge, days string
@@ -200,7 +200,7 @@ func TestExplain(t *testing.T) {
 			want: "unexplained (the invoice is for 2026-04-01 to 2026-04-15, the statement for 2026-04-01 to 2026-04-30)"},
 		{name: "two whole months for one that lies in two", charge: "committed", days: "100@10x30", invoice: []string{"2000"}, change: inTwoMonths,
 			want: "prorated (100 TiB charged for 2 whole months)"},
-		{name: "the last commitment for a period that lies in two months", charge: "committed", days: "100@10x20 125@10x10", invoice: []string{"1268.82"}, change: inTwoMonths, // 17/31 + 14/30
+		{name: "the last commitment for a period that lies in two months", charge: "committed", days: "100@10x20 125@10x10", invoice: []string{"1228.49"}, change: inTwoMonths, // 16/31 + 14/30
 			want: "prorated (125 TiB charged for the whole period)"},
 		{name: "burst is never of whole months", charge: "burst", days: "0@10x29 2@10", invoice: []string{"40"}, want: "unexplained ()"},
 

@@ -631,17 +631,17 @@ func (r *recomputation) quantity(t thing, days []StatementDay) (sum decimal.Null
 		discriminator string
 		day           etl.Day
 	}
-	wanted := map[nameDay]bool{}
+	wanted := map[nameDay]StatementDay{}
 	for _, d := range days {
-		wanted[nameDay{d.Discriminator, d.Day}] = true
+		wanted[nameDay{d.Discriminator, d.Day}] = d
 	}
 	scale := int64(days[0].Scale)
-	for w := range wanted {
+	for w, d := range wanted {
 		tib := r.committed(t, w.discriminator, w.day)
 		if !tib.Valid {
 			return decimal.NullDecimal{}
 		}
-		sum = decimal.NewNullDecimal(sum.Decimal.Add(tib.Decimal.Mul(decimal.NewFromInt(scale / daysOfMonth(w.day)))))
+		sum = decimal.NewNullDecimal(sum.Decimal.Add(tib.Decimal.Mul(decimal.NewFromInt(scale / daysOfMonth(d.PeriodStart, d.PeriodEnd, w.day)))))
 	}
 	sum.Decimal = sum.Decimal.DivRound(decimal.NewFromInt(scale), 12)
 	return sum

@@ -879,6 +879,55 @@ func TestRecomputedQuantity(t *testing.T) {
 	}
 }
 
+// What is recomputed of a period of whole months that begins on the 15th is whole months, as in the statement.
+func TestRecomputedWholeMonths(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2024-11-20T12:00:00Z")
+	o.level("2024-09", "2024-10")
+	o.exec(`update ops.watermark set expected_from = '2024-09-01'`)
+	o.samples("2024-09-01T00:00:00Z", "2024-11-01T00:00:00Z", "1 day")
+	o.exec(`insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (1, 1, '2024-08-01', 100, 1)`)
+	o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since)
+		values ('C-1', 'A-1', 'committed', '2024-09-15', '2024-10-14', 'monthly', 'test', '2024-08-01')`)
+	o.price("keystone/////committed 10 USD 2023-01-01")
+	m, err := o.Match(t.Context(), month("2024-10"), at("2024-11-20T12:00:00Z"), decimal.New(5, -1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, l := range m.Lines {
+		if l.Charge == "committed" && l.PeriodStart == day("2024-09-15") { // and days for which the calendar is assumed
+			n++
+			if l.StatementQuantity.Decimal.String() != "100" || l.RecomputedQuantity.Decimal.String() != "100" || l.RecomputedAmount.Decimal.String() != "1000" {
+				t.Errorf("got %s of the statement, %s and %s recomputed, want 100, 100 and 1000", l.StatementQuantity.Decimal, l.RecomputedQuantity.Decimal, l.RecomputedAmount.Decimal)
+			}
+		}
+	}
+	if n != 1 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+// The month of a day is the statement's.
+func TestDaysOfMonth(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		start, end, day string
+		want            int64
+	}{
+		{"2024-02-01", "2024-02-29", "2024-02-10", 29}, {"2024-01-01", "2024-03-31", "2024-02-10", 29}, // of the calendar
+		{"2024-09-15", "2024-10-14", "2024-09-15", 30}, {"2024-09-15", "2024-10-14", "2024-10-14", 30}, // one month
+		{"2024-09-15", "2024-12-14", "2024-10-14", 30}, {"2024-09-15", "2024-12-14", "2024-10-15", 31}, // three
+		{"2024-01-31", "2024-02-28", "2024-02-28", 29}, {"2024-02-29", "2024-03-30", "2024-03-30", 31}, // of an anchor on the 31st
+		{"2024-01-15", "2024-01-31", "2024-01-20", 31}, {"2024-01-15", "2024-02-20", "2024-02-01", 29}, // no whole months
+	} {
+		if got := daysOfMonth(day(c.start), day(c.end), day(c.day)); got != c.want {
+			t.Errorf("%s of %s to %s: got %d, want %d", c.day, c.start, c.end, got, c.want)
+		}
+	}
+}
+
 // Burst of a waiver is charged at the price that would hold without one, and at no other of the card.
 func TestRegularPriceOfAWaiver(t *testing.T) {
 	t.Parallel()
