@@ -63,7 +63,8 @@ type advice struct {
 }
 
 const (
-	adviceFor    = 2 * time.Second // it serves everybody for so long, and for ten times as long as it took
+	adviceFor    = 2 * time.Second // then a look has it worked out anew, unless it took a tenth of its age
+	adviceHolds  = time.Minute     // meanwhile it is told as what is so, with its time, unless somebody did something
 	adviceWait   = 60 * time.Millisecond
 	adviceWithin = 2 * time.Minute
 )
@@ -112,24 +113,24 @@ func (a *advice) refresh() <-chan struct{} {
 // renew works it out anew when it is old, and returns what is closed then; nil when it is not.
 func (a *advice) renew() <-chan struct{} {
 	a.mu.Lock()
-	isFresh := a.isFresh()
+	isNew := a.isWithin(adviceFor)
 	a.mu.Unlock()
-	if isFresh {
+	if isNew {
 		return nil
 	}
 	return a.refresh()
 }
 
-// isFresh tells whether what is known serves whoever looks now. a is locked.
-func (a *advice) isFresh() bool {
-	return a.at.After(a.forgot) && time.Since(a.at) < max(adviceFor, 10*a.took)
+// isWithin tells whether what is known is no older. a is locked.
+func (a *advice) isWithin(age time.Duration) bool {
+	return a.at.After(a.forgot) && time.Since(a.at) < max(age, 10*a.took)
 }
 
 // known is what is known, of when, and whether that is fresh.
 func (a *advice) known() (found insight, at time.Time, isFresh, failed bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.last, a.at, a.isFresh(), a.failed
+	return a.last, a.at, a.isWithin(adviceHolds), a.failed
 }
 
 // forget makes the next look a fresh one: somebody has just done something about it.

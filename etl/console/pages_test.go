@@ -1011,6 +1011,19 @@ func TestAdvice(t *testing.T) {
 	if found, _, isFresh, failed := a.known(); found.Verdict != "1" || !isFresh || failed || a.renew() != nil {
 		t.Errorf("worked out: %+v", found)
 	}
+	for age, holds := range map[time.Duration]bool{30 * time.Second: true, 2 * time.Minute: false} { // of one that is quick to work out
+		a.mu.Lock()
+		at := a.at
+		a.at, a.took = time.Now().Add(-age), 0
+		isNew := a.isWithin(adviceFor)
+		a.mu.Unlock()
+		if _, _, isFresh, _ := a.known(); isFresh != holds || isNew {
+			t.Errorf("%s old: fresh %v, left as it is %v", age, isFresh, isNew)
+		}
+		a.mu.Lock()
+		a.at, a.took = at, time.Hour
+		a.mu.Unlock()
+	}
 	a.forget()
 	if found, _, isFresh, _ := a.known(); found.Verdict != "1" || isFresh {
 		t.Errorf("after somebody did something about it: %+v, fresh %v", found, isFresh)
