@@ -30,6 +30,7 @@ var questions = map[string]string{
 	"license_snapshot":   `snapshot_date >= '2026-10-01' and snapshot_date < '2026-11-01'`,
 	"month":              `month = '2026-10-01'`,
 	"monthly_burst":      `month = '2026-10-01'`,
+	"payload":            `fetched_at >= '2026-10-01' and fetched_at < '2026-11-01'`,
 	"quarantine":         `true`,
 	"restatement":        `usage_date >= '2026-10-01' and usage_date < '2026-11-01'`,
 	"run":                `started_at >= '2026-10-01' and started_at < '2026-11-01'`,
