@@ -22,8 +22,7 @@ select
     sum(m.consumed_avg_tib) filter (where m.level_class = 'unclassified') as unclassified_consumed_tib,
     sum(m.days_expected - m.days_observed) as days_lacking
 from mart.month as m
-cross join params
-where m.month = params.month
+where m.month = (select month from params)
 group by m.customer_id, m.customer_name, m.subscription_number, m.discriminator
 having count(*) filter (where m.level_class <> 'base') > 0
 order by m.customer_id, m.subscription_number, m.discriminator;

@@ -22,8 +22,7 @@ bursting as (
         case when count(m.accrued_burst_tib) = count(*) then sum(m.accrued_burst_tib) end as accrued_burst_tib,
         sum(m.days_expected - m.days_observed) as days_lacking
     from mart.month as m
-    cross join params
-    where m.month = params.month
+    where m.month = (select month from params)
     group by m.customer_id, m.customer_name, m.subscription_number, m.discriminator, m.level_class
 ),
 ranked as (

@@ -1,4 +1,5 @@
--- Every level of one month: without a filter the last whole one.
+-- Every level of one month: without a filter the last whole one. The month stands in the conditions as a value of its
+-- own, so that the others are not added up first.
 with params as (
     select coalesce([[to_date({{month}}, 'YYYY-MM'), ]](date_trunc('month', now_at) - interval '1 month')::date) as month
     from (select coalesce(max(watermark at time zone 'UTC' + lag), now() at time zone 'UTC') as now_at from mart.freshness) as clock
@@ -6,15 +7,13 @@ with params as (
 expected as (   -- also levels of which no day was observed
     select u.customer_id, u.customer_name, u.subscription_number, u.discriminator, u.service_level, u.level_ordinal, u.level_class, count(*) as days
     from mart.daily_utilisation as u
-    cross join params
-    where u.usage_date >= params.month and u.usage_date < (params.month + interval '1 month')::date [[and u.customer_id = {{customer}}]]
+    where u.usage_date >= (select month from params) and u.usage_date < (select month + interval '1 month' from params)::date [[and u.customer_id = {{customer}}]]
     group by u.customer_id, u.customer_name, u.subscription_number, u.discriminator, u.service_level, u.level_ordinal, u.level_class
 ),
 observed as (
     select m.*
     from mart.month as m
-    cross join params
-    where m.month = params.month [[and m.customer_id = {{customer}}]]
+    where m.month = (select month from params) [[and m.customer_id = {{customer}}]]
 )
 select
     (select month from params) as month,
