@@ -119,7 +119,7 @@ func (l *loader) History(rec etl.History) error {
 				l.goodDays[rowKey{subscription: rec.Number, level: v.name, day: days[i][j].day}] = true
 			}
 			if !l.run.rebuilding.wantsDay(rec.Number, v, days[i][j].day) {
-				l.out.Ignored += len(days[i][j].samples)
+				l.out.Unchanged += len(days[i][j].samples)
 				continue
 			}
 			if err := h.day(rec.Number, v, &days[i][j]); err != nil {
