@@ -83,7 +83,10 @@ func first(of func(*view, string, time.Duration) (*sheet, copyState, error)) fun
 	}
 }
 
-var monthFilter = filter{name: "month", label: "Month", isMonth: true}
+var (
+	monthFilter = filter{name: "month", label: "Month", isMonth: true}
+	monthKept   = filter{name: "month", isMonth: true, isKept: true} // its field is beside the tabs of the month
+)
 
 var statementTable = &table{
 	name:    "statement",
@@ -93,14 +96,13 @@ var statementTable = &table{
 		{name: "customer_id", title: "Customer", sort: true},
 		{name: "account", title: "Account", sort: true},
 		{name: "subscription_number", title: "Subscription", sort: true},
-		{name: "item", title: "Item", sort: true},
-		{name: "description", title: "Description"},
+		{name: "item", title: "Item", sort: true, under: "description"},
 		{name: "charge", title: "Charge", sort: true},
-		{name: "amount", title: "Amount", kind: isNumber, sort: true},
-		{name: "currency", title: "Currency"},
 		{name: "quantity", title: "Quantity", kind: isNumber, sort: true},
 		{name: "unit", title: "Unit"},
-		{name: "unit_price", title: "Price", kind: isNumber, sort: true},
+		{name: "unit_price", title: "Unit price", kind: isNumber, sort: true},
+		{name: "amount", title: "Amount", kind: isNumber, sort: true},
+		{name: "currency", title: "Currency"},
 		{name: "state", title: "State", kind: isStatus, sort: true},
 		{name: "segment_from", title: "From"},
 		{name: "segment_to", title: "To"},
@@ -109,7 +111,7 @@ var statementTable = &table{
 		{name: "note", title: "Note", kind: isNote},
 	},
 	filters: []filter{
-		monthFilter,
+		monthKept,
 		{name: "q", label: "Customer, subscription, item or note"},
 		{name: "source", label: "Vendor", column: "source", choices: []string{"keystone", "wolkvox"}},
 		{name: "charge", label: "Charge", column: "charge"},
@@ -134,12 +136,12 @@ var adjustmentsTable = &table{
 		{name: "quantity", title: "Quantity", kind: isNumber},
 		{name: "amount", title: "Amount", kind: isNumber, sort: true},
 		{name: "currency", title: "Currency"},
+		{name: "state", title: "State", kind: isStatus},
 		{name: "reason", title: "Reason", sort: true},
 		{name: "known_since", title: "Known since", kind: isTime},
-		{name: "state", title: "State", kind: isStatus},
 	},
 	filters: []filter{
-		monthFilter,
+		monthKept,
 		{name: "q", label: "Customer, subscription, item or reason"},
 		{name: "of", label: "Of", column: "adjusts_period"},
 		{name: "reason", label: "Reason", column: "reason"},
@@ -198,17 +200,17 @@ var matchTable = &table{
 		{name: "subscription_number", title: "Subscription", sort: true},
 		{name: "item", title: "Item", sort: true},
 		{name: "charge", title: "Charge"},
-		{name: "invoices", title: "Invoices"},
 		{name: "invoice_amount", title: "Invoiced", kind: isNumber, sort: true},
 		{name: "statement_amount", title: "Statement", kind: isNumber, sort: true},
 		{name: "recomputed_amount", title: "Recomputed", kind: isNumber},
 		{name: "difference", title: "Difference", kind: isNumber, sort: true},
 		{name: "currency", title: "Currency"},
 		{name: "cause", title: "Cause", sort: true},
+		{name: "invoices", title: "Invoices"},
 		{name: "detail", title: "Figures behind it", kind: isNote},
 	},
 	filters: []filter{
-		monthFilter,
+		monthKept,
 		{name: "q", label: "Customer, subscription, item or invoice"},
 		{name: "cause", label: "Cause", column: "cause"},
 		{name: "currency", label: "Currency", column: "currency"},

@@ -312,14 +312,14 @@ func TestFiguresAreTheMarts(t *testing.T) {
 	for _, c := range []struct{ path, sql string }{
 		{"/consumption?month=2026-10", `select concat_ws(' ', customer_id, customer_name), concat_ws(' ', subscription_number, nullif(discriminator, '')), service_level || case when level_ordinal > 0 then ' #' || level_ordinal + 1 else '' end, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
 			accrued_burst_tib, days_over_commitment from mart.month where month = '2026-10-01' order by customer_id, subscription_number, discriminator, service_level, level_ordinal`},
-		{"/month/statement?month=2026-10", `select customer_id, account, subscription_number, item, description, charge, amount, currency, quantity, unit, unit_price, state, segment_from, segment_to, days_observed, days_expected, note
+		{"/month/statement?month=2026-10", `select customer_id, account, subscription_number, concat_ws(' ', item, nullif(description, '')), charge, quantity, unit, unit_price, amount, currency, state, segment_from, segment_to, days_observed, days_expected, note
 			from mart.statement where period = '2026-10'
 			order by source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, segment_from, rate_id`},
-		{"/month/statement?month=2026-10&currency=USD&sort=-quantity", `select customer_id, account, subscription_number, item, description, charge, amount, currency, quantity, unit, unit_price, state, segment_from, segment_to, days_observed, days_expected, note
+		{"/month/statement?month=2026-10&currency=USD&sort=-quantity", `select customer_id, account, subscription_number, concat_ws(' ', item, nullif(description, '')), charge, quantity, unit, unit_price, amount, currency, state, segment_from, segment_to, days_observed, days_expected, note
 			from mart.statement where period = '2026-10' and currency = 'USD'
 			order by quantity desc nulls last, source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, segment_from, rate_id`},
 		{"/consumption/level?customer=C-0001&subscription=A-000010&level=Extreme&ordinal=0&span=90d", `select u.usage_date, replace(u.status, '_', ' '), u.committed_tib, u.consumed_avg_tib, u.consumed_max_tib, d.consumed_last_tib, u.burst_avg_tib, d.accrued_burst_tib,
-			case d.is_invoiced when true then 'true' when false then 'false' end, d.restatement_count
+			case d.is_invoiced when true then 'yes' when false then 'no' else 'unknown' end, d.restatement_count
 			from mart.daily_utilisation as u left join mart.daily_consumption as d using (customer_id, subscription_number, discriminator, service_level, level_ordinal, usage_date)
 			where u.customer_id = 'C-0001' and u.subscription_number = 'A-000010' and u.service_level = 'Extreme' and u.usage_date > '2026-08-04' order by 1 desc`},
 	} {
