@@ -118,7 +118,10 @@ func (s *session) loadAndReport(ctx context.Context, o order) error {
 	l, err := s.load(ctx, o)
 	s.app.progress.clear()
 	if !o.planOnly {
-		printed := s.app.printResults(l.results, o.format)
+		var printed error
+		if err == nil || len(l.results) > 0 { // else nobody knows what is due
+			printed = s.app.printResults(l.results, o.format)
+		}
 		return errors.Join(verdict(l.results, err, s.app.told), printed)
 	}
 	if err != nil {

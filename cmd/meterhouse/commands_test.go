@@ -458,6 +458,24 @@ func TestBackfill(t *testing.T) {
 	}
 }
 
+// Who has too few rights is told who gives them, and nothing that nobody could find out.
+func TestTooFewRights(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(exitDone, "run")
+	w.env["METERHOUSE_DATABASE_URL"] = warehousetest.Role(t, w.database, "grant bi_reader to ROLE")
+	const grants = "this login lacks the right: an administrator grants meterhouse_loader to who loads and imports"
+	if o := w.must(exitFailed, "run"); o.stdout != "" || !strings.Contains(o.stderr, grants) {
+		t.Errorf("run: %s%s", o.stdout, o.stderr)
+	}
+	for _, args := range []string{"status", "prune", "rates rule chat_licenses last --reason r", "migrate down --yes"} {
+		wantContains(t, args, w.must(exitFailed, strings.Fields(args)...).stderr, "permission denied for ", grants)
+	}
+	if o := w.run("close", "2026-04", "--accept-gaps", "--reason", "r"); strings.Contains(o.stderr, grants) {
+		t.Errorf("close says it twice: %s", o.stderr)
+	}
+}
+
 // Customers that are named in the configuration are loaded without asking for the list.
 func TestRunConfiguredCustomers(t *testing.T) {
 	t.Parallel()

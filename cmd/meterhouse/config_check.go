@@ -85,13 +85,28 @@ func (c *checker) database(n need) {
 }
 
 func (c *checker) postgresURL(path, text string) {
-	if !strings.HasPrefix(text, "postgres://") && !strings.HasPrefix(text, "postgresql://") {
-		c.bad(path, "want postgres://user:password@host/database")
-		return
-	}
-	if _, err := pgx.ParseConfig(text); err != nil { // its message hides the password
+	if err := checkPostgresURL(text); err != nil {
 		c.bad(path, "%w", err)
 	}
+}
+
+// checkPostgresURL refuses what no connection comes of. A password that ends at its own @ or / would be tried as
+// host or database: names that messages, logs and name servers get to see.
+func checkPostgresURL(text string) error {
+	scheme, rest, _ := strings.Cut(text, "://")
+	server, database, _ := strings.Cut(rest, "/")
+	database, _, _ = strings.Cut(database, "?")
+	user, host, _ := strings.Cut(server, "@")
+	switch {
+	case strings.TrimSpace(text) != text:
+		return errors.New("begins or ends with a blank or line break: want postgres://user:password@host/database alone")
+	case scheme != "postgres" && scheme != "postgresql" || rest == "":
+		return errors.New("want postgres://user:password@host/database")
+	case strings.Contains(host, "@"), user == server && strings.Contains(database, "@"):
+		return errors.New("more than one @, or a / before it: want postgres://user:password@host/database, and in user and password @ as %40, / as %2F, % as %25")
+	}
+	_, err := pgx.ParseConfig(text) // its message hides the password
+	return err
 }
 
 func (c *checker) http() {

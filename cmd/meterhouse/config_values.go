@@ -60,12 +60,12 @@ type dsn struct{ secret }
 
 func (d dsn) String() string {
 	text := d.text()
-	if text == "" || !strings.Contains(text, "://") {
+	if text == "" || text == localDatabase {
 		return text
 	}
 	u, err := url.Parse(text)
-	if err != nil {
-		return mask
+	if err != nil || u.Host == "" && u.User == nil && u.RawQuery == "" || strings.Contains(u.Host+u.Path+u.RawQuery+u.Fragment, "@") {
+		return mask // nobody can tell where in it a password is
 	}
 	// libpq also takes passwords as parameters.
 	query := u.Query()

@@ -147,7 +147,8 @@ func readForeignCSV(r io.Reader, name string, d csvDialect, columns ...csvColumn
 	if err != nil {
 		return nil, usagef("%s: no header: want the columns %s", name, columnNames(columns))
 	}
-	header = slices.Clone(header)
+	width := len(header)
+	header = withoutBlanks(slices.Clone(header), 0)
 	var ours []string // as the header, but in our names
 	var problems []error
 	if d.names == nil {
@@ -176,6 +177,9 @@ func readForeignCSV(r io.Reader, name string, d csvDialect, columns ...csvColumn
 		} else if err != nil {
 			return nil, usagef("%s: %w", name, err)
 		}
+		if len(record) == width { // else a field too many, as of a comma without quotes, would pass where the last is empty
+			record = withoutBlanks(record, len(header))
+		}
 		line, _ := in.FieldPos(0)
 		line += above
 		if slices.EqualFunc(record, header, func(cell, name string) bool { return strings.TrimSpace(cell) == name }) {
@@ -197,6 +201,14 @@ func readForeignCSV(r io.Reader, name string, d csvDialect, columns ...csvColumn
 			f.rows[before].misfit = misfit(record, header)
 		}
 	}
+}
+
+// withoutBlanks takes off what a spreadsheet leaves to the right of its last column, down to a number of cells.
+func withoutBlanks(cells []string, least int) []string {
+	for len(cells) > least && strings.TrimSpace(cells[len(cells)-1]) == "" {
+		cells = cells[:len(cells)-1]
+	}
+	return cells
 }
 
 func isLineBreak(r rune) bool { return r == '\n' || r == '\r' || r == '\t' || r == '\v' || r == '\f' }

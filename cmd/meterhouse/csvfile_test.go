@@ -20,6 +20,7 @@ func TestReadCSV(t *testing.T) {
 		{"quotes", "pattern,level_class\n\"Extreme, \"\"fast\"\"\",base\n", "2 Extreme, \"fast\" base"},
 		{"space around", " pattern , level_class \n Extreme\u00a0,\tbase \n", "2 Extreme base"},
 		{"empty lines", "\npattern,level_class\n\n,\n  , \nExtreme,base\n\n", "6 Extreme base"},
+		{"empty columns to the right", "pattern,level_class,, \nExtreme,base,,\nDII*,add_on\n,,,\n", "2 Extreme base|3 DII* add_on"},
 		{"no rows", "pattern,level_class\n", ""},
 		{"a hash is a text like others", "pattern,level_class\n#1,base\n", "2 #1 base"},
 	}
@@ -62,6 +63,9 @@ func TestReadCSVRefuses(t *testing.T) {
 		{"tabs", "pattern\tlevel_class\n", []string{`unknown column "pattern\tlevel_class"`}},
 		{"too few and too many fields", "pattern,level_class\nExtreme\nA,B,C\nok,base\n", []string{
 			"f.csv:2: 1 field, want 2 as in the header", "f.csv:3: 3 fields, want 2"}},
+		{"a field too many before empty ones", "pattern,level_class,note\nA,B,C,\n", []string{"f.csv:2: 4 fields, want 3"}},
+		{"a text in a column without a name", "pattern,level_class,\nA,base,C\n", []string{"f.csv:2: 3 fields, want 2"}},
+		{"a column without a name between others", "pattern,,level_class\n", []string{`f.csv:1: unknown column ""`}},
 		{"a stray quote", "pattern,level_class\nEx\"treme,base\nok\n", []string{"f.csv:2: column 3: bare \"", "f.csv:3: 1 field"}},
 		{"a quote that does not end", "pattern,level_class\nok,base\n\"Extreme,base\n", []string{"f.csv:3: column"}},
 		{"a line break in a text", "pattern,level_class\n\"Ex\ntreme\",base\n", []string{`f.csv:2: pattern: "Ex\ntreme": want a text without line breaks`}},

@@ -18,6 +18,7 @@ import (
 	"time"
 	_ "time/tzdata" // zones must exist on any machine
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/spf13/cobra"
 
 	"meterhouse/etl"
@@ -250,6 +251,10 @@ func message(err error) string {
 		return "interrupted: what was loaded so far is kept, run it again to go on"
 	}
 	text := strings.TrimSpace(err.Error())
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == "42501" && !strings.Contains(text, "grant ") { // insufficient_privilege; some say themselves what to do
+		text += ": this login lacks the right: an administrator grants meterhouse_loader to who loads and imports, meterhouse_closer to who closes months, bi_reader to who only reads; who migrates owns the database"
+	}
 	if head, rest, several := strings.Cut(text, ": "); several && head == "config" && strings.Contains(rest, "\n") {
 		return fmt.Sprintf("config: %d problems\n  %s", 1+strings.Count(rest, "\n"), strings.ReplaceAll(rest, "\n", "\n  "))
 	}

@@ -226,6 +226,15 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	if h.S.text() != "hush" {
 		t.Error("text is lost")
 	}
+	// Passwords that should have been percent-encoded, and what is no URL at all.
+	for _, url := range []string{
+		"postgres://me:12/hush@h/d", "postgres://me:12?hush@h/d", "postgres://me:12#hush@h/d", "postgres://me:a/hush@h/d", "postgres://me:a@hush@h/d", "postgres://me:%hush@h/d",
+		"host=h password=hush", "me:hush@h", "postgres:me:hush@h", "http://me:1/hush@proxy:80",
+	} {
+		if text := (dsn{newSecret(url)}).String(); strings.Contains(text, "hush") {
+			t.Errorf("%s is shown as %s", url, text)
+		}
+	}
 }
 
 // On anything but a terminal only log lines come through.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -61,6 +62,9 @@ a closed month the frozen lines and days. Exit code 4 when a line is not what it
 			return err
 		}
 		defer s.close(&err)
+		if err := s.checkSelection(cmd.Context(), only); err != nil {
+			return err
+		}
 		finance := billing.New(s.wh.Pool(), a.now)
 		if f == formatXLSX {
 			var made billing.Workbook
@@ -95,6 +99,32 @@ a closed month the frozen lines and days. Exit code 4 when a line is not what it
 		})
 	}
 	return cmd
+}
+
+// checkSelection refuses names that are nowhere: a statement of a customer that was mistyped would be an empty one, and
+// say that nothing is owed.
+func (s *session) checkSelection(ctx context.Context, only billing.Selection) error {
+	for _, name := range []struct{ flag, got, known string }{
+		{"--customer", only.CustomerID, `select customer_id from dw.dim_customer order by customer_id`},
+		// A closed month keeps the name that an account had then.
+		{"--account", only.Account, `select account from dw.dim_customer union select account from dw.dim_operation union select account from billing.closed_line order by account`},
+	} {
+		if name.got == "" {
+			continue
+		}
+		t, err := s.wh.Query(ctx, name.known)
+		if err != nil {
+			return err
+		}
+		var known []string
+		for _, row := range t.Rows {
+			known = append(known, row[0])
+		}
+		if !slices.Contains(known, name.got) {
+			return usagef("statement: %s %q%s: nothing of it was loaded: want one of %s", name.flag, name.got, nearestOf(name.got, known), or(few(known), "those that are loaded, but none is"))
+		}
+	}
+	return nil
 }
 
 // adjustmentsOf sums what a month adjusts of earlier ones, and is asked for on top of its lines.

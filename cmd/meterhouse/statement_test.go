@@ -88,6 +88,13 @@ func TestStatement(t *testing.T) {
 			t.Errorf("--customer %s: got a line of %q", customer, row[4])
 		}
 	}
+	// A slip must not make an empty statement, which would say that nothing is owed.
+	for _, format := range []string{"table", "csv", "xlsx"} {
+		wantContains(t, format, w.must(exitUsage, "statement", "2026-05", "--format", format, "--customer", "C-10O1").stderr,
+			`meterhouse: statement: --customer "C-10O1" (did you mean "C-1001"?): nothing of it was loaded: want one of 0042117, `)
+		wantContains(t, format, w.must(exitUsage, "statement", "2026-05", "--format", format, "--account", "cals").stderr,
+			`meterhouse: statement: --account "cals" (did you mean "calls"?): nothing of it was loaded: want one of acme, calls`)
+	}
 
 	// A file is there whole; nothing goes to stdout.
 	file := filepath.Join(t.TempDir(), "may.csv")

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -124,7 +126,7 @@ func connect(ctx context.Context, url string) (*pgx.Conn, error) {
 	cfg.DefaultQueryExecMode = pgx.QueryExecModeExec
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, fmt.Errorf("connect to database %s: %w", where(cfg), explain(err))
+		return nil, fmt.Errorf("connect to database %s: %w", where(cfg), explain(connectError{err}))
 	}
 	return conn, nil
 }
@@ -184,6 +186,20 @@ func (s Server) Migratable() error {
 func where(cfg *pgx.ConnConfig) string {
 	return fmt.Sprintf("%s@%s:%d/%s", cfg.User, cfg.Host, cfg.Port, cfg.Database)
 }
+
+// connectError says in one line, and once, what pgx says on several: it tries each address with and without TLS.
+type connectError struct{ error }
+
+func (e connectError) Error() string {
+	err := e.error
+	if of := (*pgconn.ConnectError)(nil); errors.As(err, &of) {
+		err = of.Unwrap() // it names user and database, as where does
+	}
+	told := slices.CompactFunc(strings.Split(err.Error(), "\n"), func(line, before string) bool { return strings.HasSuffix(before, line) })
+	return strings.Join(told, "; ")
+}
+
+func (e connectError) Unwrap() error { return e.error }
 
 // explain adds what to do to the refusals a new user meets.
 func explain(err error) error {
