@@ -235,7 +235,7 @@ func (a *app) lookAtInvoices(file *csvFile, invoices []billing.Invoice, names bi
 			return
 		}
 		met[[2]string{what, value}] = true
-		a.warn("%s: %s %q%s is not known yet: it is imported, and match finds nothing for it", l.Source, what, value, nearestOf(value, known))
+		a.warn("%s: %s %q%s is not known yet: it is imported, and match finds nothing for it", l.Source, what, value, nearest(value, known))
 	}
 	repeated, miscounted := 0, 0
 	warn := func(n *int, l billing.InvoiceLine, text string) {

@@ -120,9 +120,11 @@ func readInvoiceMapping(name string) (m invoiceMapping, err error) {
 	}
 	for key, rules := range map[string]map[string][]string{"totals": m.Totals, "skip": m.Skip} {
 		for _, column := range slices.Sorted(maps.Keys(rules)) {
-			if m.Columns[column] == "" {
+			switch {
+			case len(m.Columns) == 0: // told below
+			case m.Columns[column] == "":
 				bad(join(key, column), "no such column: want one of ours that the columns have: %s", oneOf(slices.Sorted(maps.Keys(m.Columns))))
-			} else if len(rules[column]) == 0 || slices.Contains(rules[column], "") || slices.Contains(rules[column], "*") {
+			case len(rules[column]) == 0, slices.Contains(rules[column], ""), slices.Contains(rules[column], "*"):
 				bad(join(key, column), "%q: want texts by which the rows are told, such as Total*", rules[column])
 			}
 		}
