@@ -14,6 +14,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"meterhouse/etl"
+	"meterhouse/etl/billing"
 )
 
 // invoiceMapping says how a vendor's invoice file is read. The yaml tags are its keys. The zero value is a
@@ -155,8 +156,8 @@ func readInvoiceMapping(name string) (m invoiceMapping, err error) {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.Items)) {
-		if m.Items[key].Item == "" && m.Items[key].Charge != otherCharge {
-			bad(join("items", key), "no item: want the name of a service level or product, or charge: %s", otherCharge)
+		if m.Items[key].Item == "" && m.Items[key].Charge != billing.OtherCharge {
+			bad(join("items", key), "no item: want the name of a service level or product, or charge: %s", billing.OtherCharge)
 		}
 	}
 	if len(problems) > 0 {
