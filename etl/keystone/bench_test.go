@@ -19,7 +19,9 @@ func monthAnswer(tb testing.TB) *etl.Answer {
 	clock := time.Date(2026, 4, 20, 12, 0, 0, 0, time.UTC)
 	sim := keystonesim.New(keystonesim.Config{Seed: 5, Clean: true, Now: func() time.Time { return clock }, TokenNow: func() time.Time { return clock }})
 	pair := httptest.NewRecorder()
-	sim.ServeHTTP(pair, httptest.NewRequest("POST", "/v1/tokens/accessToken", strings.NewReader(`{"refresh_token":"`+sim.RefreshToken()+`"}`)))
+	exchange := httptest.NewRequest("POST", "/v1/tokens/accessToken", strings.NewReader(`{"refresh_token":"`+sim.RefreshToken()+`"}`))
+	exchange.Header.Set("Content-Type", "application/json")
+	sim.ServeHTTP(pair, exchange)
 	var tokens map[string]string
 	if err := json.Unmarshal(pair.Body.Bytes(), &tokens); err != nil {
 		tb.Fatal(err)

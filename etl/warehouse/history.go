@@ -136,14 +136,15 @@ func (l *loader) History(rec etl.History) error {
 // lastCommitted is what each instance of a repeated level name had committed on its last stored day.
 func (l *loader) lastCommitted(s *subscription, names []string) (map[int64]etl.Decimal, error) {
 	var keys []int64
+	told, stored := map[string]int{}, map[string]int{}
+	for _, name := range names {
+		told[name]++
+	}
 	for _, v := range s.levels {
-		instances := 0
-		for _, other := range s.levels {
-			if other.name == v.name {
-				instances++
-			}
-		}
-		if instances > 1 && slices.Contains(names, v.name) {
+		stored[v.name]++
+	}
+	for _, v := range s.levels {
+		if told[v.name] > 0 && max(told[v.name], stored[v.name]) > 1 {
 			keys = append(keys, v.key)
 		}
 	}

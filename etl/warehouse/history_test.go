@@ -213,6 +213,20 @@ func TestInstancesKeepTheirOrdinalWhenTheOrderChanges(t *testing.T) {
 	h.want(`select level_ordinal, consumed_avg_tib from mart.daily_consumption order by 1`, "0|112.5", "1|7")
 }
 
+// A second instance that the vendor names first does not take the place of the one that is stored, also where no day
+// of the window is: what was committed last tells them apart.
+func TestNewInstanceBeforeTheStoredOne(t *testing.T) {
+	h := newHouse(t)
+	stored, added := sample(may14, "112.5"), sample(may14, "60")
+	added.CommittedTiB = etl.NewDecimal(50)
+	h.mustHistory(oneDay, extreme(stored))
+	h.now = h.now.Add(24 * time.Hour)
+	stored.At += 24 * 3_600_000_000
+	added.At = stored.At
+	h.mustHistory(window("2026-05-15", "2026-05-16"), extreme(added), extreme(stored))
+	h.want(`select level_ordinal, usage_date, committed_tib from mart.daily_consumption order by 1, 2`, "0|2026-05-14|100", "0|2026-05-15|100", "1|2026-05-15|50")
+}
+
 func TestEmptyAnswer(t *testing.T) {
 	h := newHouse(t)
 	nothing := func(sink etl.Sink) (etl.Report, error) { return etl.Report{Warnings: etl.Warnings{}}, nil }

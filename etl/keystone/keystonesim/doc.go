@@ -24,10 +24,11 @@
 //
 // Tokens are the only state, on a clock of their own (Config.TokenNow): an
 // access token lives 1 hour and survives rotations; a refresh token lives 7
-// days or until used; 90 days after the login every refresh is refused until
-// someone logs in again ([Sim.Login]). Refresh tokens name their generation
-// and are derived from the seed, so that a lenient simulator recognises tokens
-// that an earlier process with the same seed handed out.
+// days or until used, in an exchange that is declared as JSON; 90 days after
+// the login every refresh is refused until someone logs in again
+// ([Sim.Login]). Refresh tokens name their generation and are derived from the
+// seed, so that a lenient simulator recognises tokens that an earlier process
+// with the same seed handed out.
 //
 // # The vendor's habits
 //

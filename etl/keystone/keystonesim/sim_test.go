@@ -786,7 +786,9 @@ func TestConcurrentUse(t *testing.T) {
 func BenchmarkMonth(b *testing.B) {
 	sim := keystonesim.New(keystonesim.Config{Now: func() time.Time { return noon }, Seed: 7})
 	pair := httptest.NewRecorder()
-	sim.ServeHTTP(pair, httptest.NewRequest("POST", "/v1/tokens/accessToken", strings.NewReader(`{"refresh_token":"`+sim.RefreshToken()+`"}`)))
+	exchange := httptest.NewRequest("POST", "/v1/tokens/accessToken", strings.NewReader(`{"refresh_token":"`+sim.RefreshToken()+`"}`))
+	exchange.Header.Set("Content-Type", "application/json")
+	sim.ServeHTTP(pair, exchange)
 	var tokens map[string]string
 	if err := json.Unmarshal(pair.Body.Bytes(), &tokens); err != nil {
 		b.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -160,6 +161,10 @@ func (s *Sim) exchange(w http.ResponseWriter, c *call) {
 	if c.token == "" {
 		w.WriteHeader(http.StatusBadRequest)
 		_, _ = io.WriteString(w, `{"error":"refresh_token is required"}`)
+		return
+	}
+	if media, _, err := mime.ParseMediaType(c.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		refuse(w, http.StatusUnsupportedMediaType, "Unsupported Media Type")
 		return
 	}
 	s.mu.Lock()

@@ -1,6 +1,7 @@
 package keystonesim_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -69,6 +70,26 @@ func TestTokensExpire(t *testing.T) {
 	}
 	b.access = access
 	b.tree(customers)
+}
+
+// An exchange that is not sent as JSON is refused like any gateway would, and spends nothing.
+func TestExchangeWantsJSON(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, keystonesim.Config{DailyOnly: true})
+	held := b.sim.RefreshToken()
+	for _, media := range []string{"", "text/plain", "application/x-www-form-urlencoded"} {
+		res, err := b.client.Post(b.url+"/v1/tokens/accessToken", media, strings.NewReader(`{"refresh_token":"`+held+`"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != 415 {
+			t.Errorf("%q: %d, want 415", media, res.StatusCode)
+		}
+	}
+	if status, _, _ := b.exchange(held); status != 200 {
+		t.Errorf("as JSON: %d, want 200", status)
+	}
 }
 
 func TestLoginLastsNinetyDays(t *testing.T) {
