@@ -25,11 +25,6 @@ const (
 	CallToken        = "token"        // exchange of a refresh token, whatever became of it
 )
 
-// CallClasses are all classes.
-var CallClasses = []string{
-	CallOK, CallNoData, CallUnauthorized, CallThrottled, CallTimeout, CallUnavailable, CallContract, CallCanceled, CallFailed, CallToken,
-}
-
 // ClassOf says what a call became by the error that its answer was read as.
 func ClassOf(err error) string {
 	var reject *RejectError

@@ -52,9 +52,8 @@ func nameOf(s *goose.Source) string {
 
 // Applied is one migration that was run.
 type Applied struct {
-	Version int64
-	Name    string
-	Took    time.Duration
+	Name string
+	Took time.Duration
 }
 
 // State is one migration file and when it was applied.
@@ -137,7 +136,7 @@ func collect(results []*goose.MigrationResult, err error) (applied []Applied) {
 		results = partial.Applied
 	}
 	for _, r := range results {
-		applied = append(applied, Applied{Version: r.Source.Version, Name: nameOf(r.Source), Took: r.Duration})
+		applied = append(applied, Applied{Name: nameOf(r.Source), Took: r.Duration})
 	}
 	return applied
 }

@@ -55,8 +55,6 @@ var groups = []string{"load", "parallel", "fleet", "growth", "jq", "psycopg2", "
 
 func (c config) has(group string) bool { return len(c.Only) == 0 || slices.Contains(c.Only, group) }
 
-func (c config) perDay() int { return c.shape.perDay() }
-
 func execute(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	cfg := config{shape: shape{Seed: 1, Levels: 56, Days: 130, Step: 5 * time.Minute}, Growth: []int{100_000, 1_000_000, 10_000_000}, Progress: stderr}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)

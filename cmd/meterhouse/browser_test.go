@@ -241,6 +241,7 @@ func TestMonthInABrowser(t *testing.T) {
 	) select count(*)::text from r`)
 	w.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-05-10'`) // so that something stands against closing
 	b := newBrowser(t, "http://"+w.shownConsole().Addr())
+	b.do("screen", chromedp.EmulateViewport(1280, 800))
 	const month, before, from = "2026-05", "2026-04", "2026-04-01"
 	settled := func(path string) {
 		t.Helper()
@@ -268,9 +269,26 @@ func TestMonthInABrowser(t *testing.T) {
 	if n := ask(b, "drawings", chromedp.Evaluate[int](`document.querySelectorAll('svg.spark').length`)); n == 0 {
 		t.Error("no small drawings")
 	}
+	if got := ask(b, "rows", chromedp.Evaluate[string](`[...document.querySelectorAll('tbody tr')].flatMap(row => [...row.cells].filter(cell => Math.abs(cell.getBoundingClientRect().bottom - row.getBoundingClientRect().bottom) > 0.5)).map(cell => cell.outerHTML).join(', ')`)); got != "" {
+		t.Errorf("cells that are not as high as their row: %s", got)
+	}
 	b.do("a level", chromedp.Click(chromedp.CSS(`tbody td a`)), chromedp.WaitVisible(chromedp.CSS(`svg.chart`)))
 	if n := ask(b, "charts", chromedp.Evaluate[int](`document.querySelectorAll('svg.chart path.line').length`)); n != 5 {
 		t.Errorf("%d lines are drawn, want 5", n)
+	}
+
+	// What somebody who checks a bill looks at needs no scrolling.
+	w.exec(`update dw.fact_license_snapshot set description = 'Grabación de pantalla (supervisores, 100%)', items = 1234567.123456789, items_max = 1234567.123456789
+		where product_key = (select min(product_key) from dw.fact_license_snapshot)`)
+	for path, last := range map[string]string{"/month/statement": "State", "/month/match": "Cause", "/consumption": "Days over"} {
+		settled(path + "?month=2026-06") // which has lines of wolkvox
+		if got := ask(b, path, chromedp.Evaluate[string](`(() => {
+			const all = [...document.querySelectorAll('.scroll')].at(-1), heads = [...all.querySelectorAll('thead th')];
+			const last = heads.findIndex(head => head.textContent === '`+last+`');
+			return last < 0 ? 'none' : heads.slice(0, last + 1).filter(head => head.getBoundingClientRect().right > all.getBoundingClientRect().right).map(head => head.textContent).join(', ');
+		})()`)); got != "" {
+			t.Errorf("%s: out of sight at 1280: %s", path, got)
+		}
 	}
 
 	settled("/month?month=" + month)

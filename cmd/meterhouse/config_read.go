@@ -358,8 +358,11 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
-// nearest is a hint at the name that was probably meant.
+// nearest is a hint at the name that was probably meant; empty when none is like it, or there are none.
 func nearest(got string, names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
 	best := slices.MinFunc(names, func(a, b string) int { return distance(got, a) - distance(got, b) })
 	if distance(got, best) > max(2, len(got)/3) {
 		return ""

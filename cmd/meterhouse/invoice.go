@@ -16,8 +16,6 @@ import (
 	"meterhouse/etl/warehouse"
 )
 
-const otherCharge = billing.OtherCharge
-
 func (a *app) invoiceCommand() *cobra.Command {
 	cmd := group("invoice", "Import, list, show or withdraw the vendors' invoices", "import october.csv --mapping netapp.yaml --plan")
 	cmd.AddCommand(a.invoiceImportCommand(), a.invoiceListCommand(), a.invoiceShowCommand(), a.invoiceWithdrawCommand())
@@ -137,7 +135,7 @@ func readInvoices(file *csvFile, m *invoiceMapping) ([]billing.Invoice, error) {
 		l.Item, l.Charge, isKnown = m.thing(file, row)
 		if !slices.Contains(vendors, vendor) {
 			file.bad(row, "vendor", "%q%s: want %s", vendor, nearest(vendor, vendors), oneOf(vendors))
-		} else if charges := append(slices.Clone(billing.Charges[vendor]), otherCharge); isKnown && !slices.Contains(charges, l.Charge) {
+		} else if charges := append(slices.Clone(billing.Charges[vendor]), billing.OtherCharge); isKnown && !slices.Contains(charges, l.Charge) {
 			file.bad(row, "charge", "%q%s: want %s", l.Charge, nearest(l.Charge, charges), oneOf(charges))
 		}
 		if k.number == "" {
@@ -149,10 +147,10 @@ func readInvoices(file *csvFile, m *invoiceMapping) ([]billing.Invoice, error) {
 		if l.PeriodStart != 0 && l.PeriodEnd != 0 && l.PeriodEnd < l.PeriodStart {
 			file.bad(row, "period_end", "%s is before period_start %s: want the last day that is charged for", l.PeriodEnd, l.PeriodStart)
 		}
-		if l.Charge != otherCharge && l.Item == "" {
-			file.bad(row, "item", "is empty: want a service level or product; taxes, credits and the like have charge %s", otherCharge)
+		if l.Charge != billing.OtherCharge && l.Item == "" {
+			file.bad(row, "item", "is empty: want a service level or product; taxes, credits and the like have charge %s", billing.OtherCharge)
 		}
-		if vendor == "keystone" && l.Charge != otherCharge && l.SubscriptionNumber == "" {
+		if vendor == "keystone" && l.Charge != billing.OtherCharge && l.SubscriptionNumber == "" {
 			file.bad(row, "subscription_number", "is empty: want the subscription that is charged")
 		}
 		if vendor == "wolkvox" && l.CustomerID+l.SubscriptionNumber != "" {
@@ -235,7 +233,7 @@ func (a *app) lookAtInvoices(file *csvFile, invoices []billing.Invoice, names bi
 			return
 		}
 		met[[2]string{what, value}] = true
-		a.warn("%s: %s %q%s is not known yet: it is imported, and match finds nothing for it", l.Source, what, value, nearestOf(value, known))
+		a.warn("%s: %s %q%s is not known yet: it is imported, and match finds nothing for it", l.Source, what, value, nearest(value, known))
 	}
 	repeated, miscounted := 0, 0
 	warn := func(n *int, l billing.InvoiceLine, text string) {
@@ -254,7 +252,7 @@ func (a *app) lookAtInvoices(file *csvFile, invoices []billing.Invoice, names bi
 			look(l, "account", l.Account, names.Accounts)
 			look(l, "customer_id", l.CustomerID, names.Customers)
 			look(l, "subscription_number", l.SubscriptionNumber, slices.Sorted(maps.Keys(names.Subscriptions)))
-			if l.Charge == otherCharge {
+			if l.Charge == billing.OtherCharge {
 				continue
 			}
 			if i.Vendor == "keystone" {
@@ -277,7 +275,7 @@ func (a *app) printInvoiceChanges(f format, changes []billing.InvoiceChange, pla
 		}
 		text := l.Amount.StringFixed(max(0, -l.Amount.Exponent())) + " " + i.Currency
 		if l.Quantity.Valid || l.UnitPrice.Valid {
-			text += fmt.Sprintf(" = %s × %s", orQuestion(digits(l.Quantity)), orQuestion(digits(l.UnitPrice)))
+			text += fmt.Sprintf(" = %s × %s", or(digits(l.Quantity), "?"), or(digits(l.UnitPrice), "?"))
 		}
 		return text
 	}
@@ -302,13 +300,6 @@ func (a *app) printInvoiceChanges(f format, changes []billing.InvoiceChange, pla
 	sum := fmt.Sprintf("invoices added %d, changed %d, unchanged %d; lines added %d, changed %d, removed %d, unchanged %d",
 		invoices["added"], invoices["changed"], invoices["unchanged"], lines["added"], lines["changed"], lines["removed"], lines["unchanged"])
 	return a.printChanges(f, t, planOnly, sum)
-}
-
-func orQuestion(text string) string {
-	if text == "" {
-		return "?"
-	}
-	return text
 }
 
 func (a *app) invoiceListCommand() *cobra.Command {

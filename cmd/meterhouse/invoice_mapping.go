@@ -14,6 +14,7 @@ import (
 	"github.com/shopspring/decimal"
 
 	"meterhouse/etl"
+	"meterhouse/etl/billing"
 )
 
 // invoiceMapping says how a vendor's invoice file is read. The yaml tags are its keys. The zero value is a
@@ -120,9 +121,11 @@ func readInvoiceMapping(name string) (m invoiceMapping, err error) {
 	}
 	for key, rules := range map[string]map[string][]string{"totals": m.Totals, "skip": m.Skip} {
 		for _, column := range slices.Sorted(maps.Keys(rules)) {
-			if m.Columns[column] == "" {
+			switch {
+			case len(m.Columns) == 0: // told below
+			case m.Columns[column] == "":
 				bad(join(key, column), "no such column: want one of ours that the columns have: %s", oneOf(slices.Sorted(maps.Keys(m.Columns))))
-			} else if len(rules[column]) == 0 || slices.Contains(rules[column], "") || slices.Contains(rules[column], "*") {
+			case len(rules[column]) == 0, slices.Contains(rules[column], ""), slices.Contains(rules[column], "*"):
 				bad(join(key, column), "%q: want texts by which the rows are told, such as Total*", rules[column])
 			}
 		}
@@ -153,8 +156,8 @@ func readInvoiceMapping(name string) (m invoiceMapping, err error) {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.Items)) {
-		if m.Items[key].Item == "" && m.Items[key].Charge != otherCharge {
-			bad(join("items", key), "no item: want the name of a service level or product, or charge: %s", otherCharge)
+		if m.Items[key].Item == "" && m.Items[key].Charge != billing.OtherCharge {
+			bad(join("items", key), "no item: want the name of a service level or product, or charge: %s", billing.OtherCharge)
 		}
 	}
 	if len(problems) > 0 {

@@ -183,6 +183,7 @@ func TestInvoiceImportRefusesTheWholeFile(t *testing.T) {
 			"constants.vendor: is empty", "m.yaml:1:10: columns: no number, in the columns or constants", "items.A: no item",
 		}},
 		{"not YAML", "columns: [", "", []string{"m.yaml:1"}},
+		{"rows to skip without columns", "skip: {text: [Page]}\n", "", []string{"columns: are not there: want our names with those of the file"}},
 		{"the file lacks columns", "columns: {number: Nr, amount: Net, invoice_date: D, period_start: D, period_end: D, item: I}\nconstants: {vendor: wolkvox, currency: COP, charge: usage}\n",
 			"Number,Net,D,I\n1,2,3,4\n", []string{`stdin:1: no column "Nr" (did you mean "Net"?) for number: the file has ["Number" "Net" "D" "I"]`}},
 		{"unknown items and wrong thousands", "thousands: ','\ncolumns: {number: Nr, amount: Net, invoice_date: D, period_start: D, period_end: D, item: I}\nconstants: {vendor: wolkvox, currency: COP}\nitems: {Chat: {item: chat_licenses, charge: license}}\n",

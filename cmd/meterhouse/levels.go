@@ -30,25 +30,12 @@ func (a *app) levelsListCommand() *cobra.Command {
 	}
 	cmd.Flags().BoolVar(&patterns, "patterns", false, "the map instead of the levels")
 	formatFlag(cmd, &f)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		s, err := a.openSession(cmd.Context(), need{database: true})
-		if err != nil {
-			return err
-		}
-		defer s.close(&err)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		sql := `select service_level, level_class, count(*) as series from dw.dim_service_level group by 1, 2 order by 1`
 		if patterns {
 			sql = `select pattern, level_class from dw.level_class_map order by pattern collate "C"`
 		}
-		t, err := s.wh.Query(cmd.Context(), sql)
-		if err != nil {
-			return err
-		}
-		if len(t.Rows) == 0 && f.isForPeople() {
-			fmt.Fprintln(a.stdout, "no service level was loaded yet")
-			return nil
-		}
-		return f.print(a.stdout, t)
+		return a.printQuery(cmd, f, "no service level was loaded yet", sql)
 	}
 	return cmd
 }
@@ -137,20 +124,6 @@ func (a *app) printLevelChanges(f format, changes []warehouse.LevelChange, planO
 		t.Rows = append(t.Rows, []string{c.What, c.Name, c.Was, c.Is, series})
 		counts[c.What]++
 	}
-	if !f.isForPeople() {
-		return f.print(a.stdout, t)
-	}
-	if len(t.Rows) > 0 {
-		if err := f.print(a.stdout, t); err != nil {
-			return err
-		}
-		fmt.Fprintln(a.stdout)
-	}
-	would := ""
-	if planOnly {
-		would = "would be: "
-	}
-	fmt.Fprintf(a.stdout, "%sadded %d, changed %d, removed %d, levels reclassified %d, left unclassified %d\n", would,
-		counts["added"], counts["changed"], counts["removed"], counts["reclassified"], counts["unclassified"])
-	return nil
+	return a.printChanges(f, t, planOnly, fmt.Sprintf("added %d, changed %d, removed %d, levels reclassified %d, left unclassified %d",
+		counts["added"], counts["changed"], counts["removed"], counts["reclassified"], counts["unclassified"]))
 }

@@ -31,7 +31,7 @@ const (
 	exitFailed     = 1
 	exitUsage      = 2 // usage or configuration
 	exitPartial    = 3
-	exitDifference = 4 // a check found a difference
+	exitDifference = 4 // a check found a difference or refused
 	exitBusy       = 75
 )
 
@@ -109,7 +109,7 @@ func (a *app) rootCommand() *cobra.Command {
 		Long: `Meterhouse loads what NetApp Keystone and wolkvox say about consumption and licences into
 Postgres: exactly, without gaps or repeats, and with every restated figure kept. Exit codes:
 0 done, 1 failed, 2 wrong use or configuration, 3 partial (something quarantined or a scope failed),
-4 a check found a difference, 75 busy, try again later. Results go to stdout, logs to stderr.`,
+4 a check found a difference or refused, 75 busy, try again later. Results go to stdout, logs to stderr.`,
 		Example: "  meterhouse demo\n  meterhouse --config prod.yaml run",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {

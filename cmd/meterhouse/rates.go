@@ -231,7 +231,7 @@ func (s *unknowns) warn(row csvRow, column, format string, args ...any) {
 // look warns when a cell has a value that is not known.
 func (s *unknowns) look(row csvRow, column string, known []string) {
 	if value := row.get(column); value != "" && !slices.Contains(known, value) {
-		s.warn(row, column, "%s is not known yet: it is imported, and applies once there is one of that name", nearestOf(value, known))
+		s.warn(row, column, "%s is not known yet: it is imported, and applies once there is one of that name", nearest(value, known))
 	}
 }
 
@@ -250,7 +250,7 @@ func (s *unknowns) lookAtRate(row csvRow, r billing.Rate) {
 	s.look(row, "account", s.names.Accounts)
 	s.lookAtSubscription(row)
 	if known := billing.Currencies(); !slices.Contains(known, r.Currency) {
-		s.warn(row, "currency", "%s is not in ISO 4217: amounts in it are rounded to 2 decimals", nearestOf(r.Currency, known))
+		s.warn(row, "currency", "%s is not in ISO 4217: amounts in it are rounded to 2 decimals", nearest(r.Currency, known))
 	}
 	if r.Vendor == "keystone" {
 		s.look(row, "item", s.names.Levels)
@@ -262,14 +262,6 @@ func (s *unknowns) lookAtRate(row csvRow, r billing.Rate) {
 			s.warn(row, "item", " is a %s: charge %s applies to nothing, want usage for a counter and license for a gauge", p.Kind, r.Charge)
 		}
 	}
-}
-
-// nearestOf is nearest where there may be no names.
-func nearestOf(got string, names []string) string {
-	if len(names) == 0 {
-		return ""
-	}
-	return nearest(got, names)
 }
 
 func (a *app) printRateChanges(f format, changes []billing.Change[billing.Rate], unclassified []string, planOnly bool) error {
@@ -410,7 +402,7 @@ reading counts. The decision before is kept, for what was known until then.`,
 			return err
 		}
 		if !slices.Contains(names.Products, product) {
-			return usagef("rates rule: unknown product %q%s: want the vendor's name of a report", product, nearestOf(product, names.Products))
+			return usagef("rates rule: unknown product %q%s: want the vendor's name of a report", product, nearest(product, names.Products))
 		}
 		was, err := b.SetProductRule(cmd.Context(), product, rule, strings.TrimSpace(reason))
 		if err != nil {

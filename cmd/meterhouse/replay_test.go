@@ -109,6 +109,15 @@ func TestReplayOfWhatIsLoadedChangesNothing(t *testing.T) {
 	if w.calls() != calls {
 		t.Error("a replay asked a vendor")
 	}
+	// What was ignored when it came, such as samples beyond the window, is so again.
+	count := func(which string) string {
+		return w.value(`select format('received %s, stored %s, ignored %s', sum(received), sum(inserted + restated + unchanged), sum(ignored))
+			from ops.run where dataset = 'keystone.history' and ` + which)
+	}
+	came := count(`replay_of is null and payload_id is not null`)
+	if again := count(`replay_of is not null`); again != came || strings.HasSuffix(came, "ignored 0") {
+		t.Errorf("the history as it came: %s; replayed: %s; want the same, and some ignored", came, again)
+	}
 	if n := w.value(`select count(*)::text from mart.run where replay_of is null and window_from is null and status <> 'ok'`); n != "0" {
 		t.Errorf("%s runs are not ok", n)
 	}

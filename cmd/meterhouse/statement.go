@@ -121,7 +121,7 @@ func (s *session) checkSelection(ctx context.Context, only billing.Selection) er
 			known = append(known, row[0])
 		}
 		if !slices.Contains(known, name.got) {
-			return usagef("statement: %s %q%s: nothing of it was loaded: want one of %s", name.flag, name.got, nearestOf(name.got, known), or(few(known), "those that are loaded, but none is"))
+			return usagef("statement: %s %q%s: nothing of it was loaded: want one of %s", name.flag, name.got, nearest(name.got, known), or(few(known), "those that are loaded, but none is"))
 		}
 	}
 	return nil

@@ -125,6 +125,7 @@ func TestLevelsAccrued(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	wantContains(t, "before any load", w.must(exitDone, "levels", "accrued").stdout, "no day of a service level was loaded yet\n")
+	wantContains(t, "a decision before any load", w.must(exitUsage, "levels", "accrued", "acme", "2026-05", "running", "--reason", "x").stderr, `account "acme": no customer of it was loaded`)
 	w.must(exitDone, "run", "keystone.customers", "keystone.history")
 	if strings.Contains(w.must(exitDone, "status").stdout, "accrued burst of") {
 		t.Error("status doubts a month that nothing speaks against")

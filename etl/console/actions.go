@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 )
 
@@ -16,6 +17,7 @@ func (s *Server) actions() []action {
 	return []action{
 		{"/loads", Operator, s.beginLoad},
 		{"/quarantine/{id}/retry", Operator, s.retry},
+		{"/quarantine/{id}/seen", Operator, s.seenRetry},
 		{"/quarantine/{id}/dismiss", Operator, s.dismiss},
 		{"/month/close", Closer, s.closeMonth},
 		{"/month/reopen", Closer, s.reopenMonth},
@@ -100,15 +102,31 @@ func (s *Server) retry(r *http.Request, who visitor) (to, said string, err error
 		return to, "", Refused(fmt.Sprintf("Nothing is read again from here: use `meterhouse quarantine retry %d`.", id))
 	}
 	s.cfg.Log.Info("record read again", "quarantine", id, "by", who.person())
-	said, err = s.patiently(r, fmt.Sprintf("read record %d of the quarantine again", id), who, retryWithin, func(ctx context.Context) (string, error) {
+	said, err = s.patiently(r, aboutRecord(id), "Reading this record again", who, retryWithin, func(ctx context.Context) (string, error) {
 		return s.cfg.Retry(ctx, id)
-	}, func(string, error, bool) {})
+	})
 	return to, said, err
 }
 
-// patiently does something that may take long: it goes on when the browser does not wait any more. When it is over,
-// ended is told what became of it, and whether the browser was.
-func (s *Server) patiently(r *http.Request, what string, who visitor, within time.Duration, do func(context.Context) (string, error), ended func(said string, err error, isTold bool)) (string, error) {
+// aboutRecord names a record of the quarantine among [decisions].
+func aboutRecord(id int64) string { return fmt.Sprintf("record %d of the quarantine", id) }
+
+// seenRetry takes away what became of reading a record again: somebody has read it.
+func (s *Server) seenRetry(r *http.Request, _ visitor) (to, said string, err error) {
+	id, err := number(r)
+	if err != nil {
+		return "", "", err
+	}
+	s.decisions.seen(aboutRecord(id), r.PostFormValue("at"))
+	return fmt.Sprintf("/quarantine/%d", id), "", nil
+}
+
+// patiently does something about a thing for a person, unless that goes on already, and it may take long: it goes on
+// when the browser does not wait any more. The pages of the thing then tell what becomes of it.
+func (s *Server) patiently(r *http.Request, about, what string, who visitor, within time.Duration, do func(context.Context) (string, error)) (string, error) {
+	if other := s.decisions.begin(about, what, who.person()); other != nil {
+		return "", Refused(fmt.Sprintf("%s, which %s asked for at %s UTC, goes on: wait for what becomes of it.", other.What, other.By, other.At))
+	}
 	type outcome struct {
 		said string
 		err  error
@@ -122,28 +140,28 @@ func (s *Server) patiently(r *http.Request, what string, who visitor, within tim
 		var refused Refused
 		switch {
 		case err == nil:
-			s.cfg.Log.Info("done for the console", "what", what, "by", who.person(), "said", said)
+			s.cfg.Log.Info("done for the console", "what", about, "by", who.person(), "said", said)
 		case errors.As(err, &refused):
-			s.cfg.Log.Warn("refused for the console", "what", what, "by", who.person(), "why", string(refused))
+			s.cfg.Log.Warn("refused for the console", "what", about, "by", who.person(), "why", string(refused))
 		default:
-			s.cfg.Log.Error("not done", "what", what, "by", who.person(), "error", err)
+			s.cfg.Log.Error("not done", "what", about, "by", who.person(), "error", err)
 			err = Refused("It failed, and maybe it was not done: look whether it was; the log has the cause.")
 		}
 		s.advice.forget()
 		select {
 		case done <- outcome{said, err}:
 		case <-gone:
-			ended(said, err, false)
+			s.decisions.end(about, said, err, false)
 		}
 	})
 	if !began {
 		err := Refused("Meterhouse is stopping: nothing was done.")
-		ended("", err, true)
+		s.decisions.end(about, "", err, true)
 		return "", err
 	}
 	select {
 	case o := <-done:
-		ended(o.said, o.err, true)
+		s.decisions.end(about, o.said, o.err, true)
 		return o.said, o.err
 	case <-r.Context().Done():
 		return "", r.Context().Err()
@@ -175,4 +193,66 @@ func (s *Server) dismiss(r *http.Request, who visitor) (to, said string, err err
 	s.cfg.Log.Info("record dismissed", "quarantine", id, "by", who.person())
 	s.advice.forget()
 	return to, "Dismissed. While the vendor repeats it word for word, it is ignored.", nil
+}
+
+// decision is what somebody asked for and was not told the end of.
+type decision struct {
+	What, By, At string // such as Closing this month, the person, UTC by this machine's clock
+	Said         string
+	Trouble      string // why it is not done; both empty: it goes on
+}
+
+// IsOn tells whether it goes on.
+func (d *decision) IsOn() bool { return d != nil && d.Said == "" && d.Trouble == "" }
+
+// decisions are the last ones by what they are about, until somebody says that they were seen, another one is taken or
+// the process ends: the log has them too, and the database has what was done.
+type decisions struct {
+	mu  sync.Mutex
+	all map[string]decision
+}
+
+// begin notes a decision unless another one goes on, which it returns.
+func (d *decisions) begin(about, what, who string) *decision {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if other, ok := d.all[about]; ok && other.IsOn() {
+		return &other
+	}
+	if d.all == nil {
+		d.all = map[string]decision{}
+	}
+	d.all[about] = decision{What: what, By: who, At: time.Now().UTC().Format("2006-01-02 15:04:05")}
+	return nil
+}
+
+// end keeps what became of it, unless the browser was told.
+func (d *decisions) end(about, said string, err error, isTold bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	it := d.all[about]
+	if it.Said = said; err != nil {
+		it.Said, it.Trouble = "", err.Error()
+	}
+	if d.all[about] = it; isTold {
+		delete(d.all, about)
+	}
+}
+
+func (d *decisions) of(about string) *decision {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if it, ok := d.all[about]; ok {
+		return &it
+	}
+	return nil
+}
+
+// seen forgets the decision of that time, if it is over.
+func (d *decisions) seen(about, at string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if it := d.all[about]; !it.IsOn() && it.At == at {
+		delete(d.all, about)
+	}
 }

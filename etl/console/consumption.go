@@ -88,7 +88,7 @@ var daysTable = &table{
 		{name: "consumed_last_tib", title: "Last", kind: isQuantity},
 		{name: "burst_avg_tib", title: "Burst", kind: isQuantity, sort: true},
 		{name: "accrued_burst_tib", title: "Accrued", kind: isQuantity},
-		{name: "is_invoiced", title: "Invoiced"},
+		{name: "is_invoiced", title: "Invoiced", kind: isYesNo},
 		{name: "restatement_count", title: "Restated", kind: isNumber},
 	},
 	filters: []filter{

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode"
 )
@@ -83,7 +82,10 @@ func first(of func(*view, string, time.Duration) (*sheet, copyState, error)) fun
 	}
 }
 
-var monthFilter = filter{name: "month", label: "Month", isMonth: true}
+var (
+	monthFilter = filter{name: "month", label: "Month", isMonth: true}
+	monthKept   = filter{name: "month", isMonth: true, isKept: true} // its field is beside the tabs of the month
+)
 
 var statementTable = &table{
 	name:    "statement",
@@ -93,14 +95,13 @@ var statementTable = &table{
 		{name: "customer_id", title: "Customer", sort: true},
 		{name: "account", title: "Account", sort: true},
 		{name: "subscription_number", title: "Subscription", sort: true},
-		{name: "item", title: "Item", sort: true},
-		{name: "description", title: "Description"},
+		{name: "item", title: "Item", sort: true, under: "description"},
 		{name: "charge", title: "Charge", sort: true},
-		{name: "amount", title: "Amount", kind: isNumber, sort: true},
-		{name: "currency", title: "Currency"},
 		{name: "quantity", title: "Quantity", kind: isNumber, sort: true},
 		{name: "unit", title: "Unit"},
-		{name: "unit_price", title: "Price", kind: isNumber, sort: true},
+		{name: "unit_price", title: "Unit price", kind: isNumber, sort: true},
+		{name: "amount", title: "Amount", kind: isNumber, sort: true},
+		{name: "currency", title: "Currency"},
 		{name: "state", title: "State", kind: isStatus, sort: true},
 		{name: "segment_from", title: "From"},
 		{name: "segment_to", title: "To"},
@@ -109,7 +110,7 @@ var statementTable = &table{
 		{name: "note", title: "Note", kind: isNote},
 	},
 	filters: []filter{
-		monthFilter,
+		monthKept,
 		{name: "q", label: "Customer, subscription, item or note"},
 		{name: "source", label: "Vendor", column: "source", choices: []string{"keystone", "wolkvox"}},
 		{name: "charge", label: "Charge", column: "charge"},
@@ -134,12 +135,12 @@ var adjustmentsTable = &table{
 		{name: "quantity", title: "Quantity", kind: isNumber},
 		{name: "amount", title: "Amount", kind: isNumber, sort: true},
 		{name: "currency", title: "Currency"},
+		{name: "state", title: "State", kind: isStatus},
 		{name: "reason", title: "Reason", sort: true},
 		{name: "known_since", title: "Known since", kind: isTime},
-		{name: "state", title: "State", kind: isStatus},
 	},
 	filters: []filter{
-		monthFilter,
+		monthKept,
 		{name: "q", label: "Customer, subscription, item or reason"},
 		{name: "of", label: "Of", column: "adjusts_period"},
 		{name: "reason", label: "Reason", column: "reason"},
@@ -198,17 +199,17 @@ var matchTable = &table{
 		{name: "subscription_number", title: "Subscription", sort: true},
 		{name: "item", title: "Item", sort: true},
 		{name: "charge", title: "Charge"},
-		{name: "invoices", title: "Invoices"},
 		{name: "invoice_amount", title: "Invoiced", kind: isNumber, sort: true},
 		{name: "statement_amount", title: "Statement", kind: isNumber, sort: true},
 		{name: "recomputed_amount", title: "Recomputed", kind: isNumber},
 		{name: "difference", title: "Difference", kind: isNumber, sort: true},
 		{name: "currency", title: "Currency"},
 		{name: "cause", title: "Cause", sort: true},
+		{name: "invoices", title: "Invoices"},
 		{name: "detail", title: "Figures behind it", kind: isNote},
 	},
 	filters: []filter{
-		monthFilter,
+		monthKept,
 		{name: "q", label: "Customer, subscription, item or invoice"},
 		{name: "cause", label: "Cause", column: "cause"},
 		{name: "currency", label: "Currency", column: "currency"},
@@ -299,7 +300,7 @@ func (v *view) month() (d monthDetail, err error) {
 		d.IsClosed = d.Link["kind"].Text == "close"
 	}
 	if d.CanClose {
-		d.Decision = v.s.decisions.of(d.Month)
+		d.Decision = v.s.decisions.of(aboutMonth(d.Month))
 	}
 	return d, nil
 }
@@ -531,12 +532,14 @@ func (s *Server) seenMonth(r *http.Request, _ visitor) (to, said string, err err
 	if !isMonth(month) {
 		return "", "", errNotThere
 	}
-	s.decisions.seen(month, r.PostFormValue("at"))
+	s.decisions.seen(aboutMonth(month), r.PostFormValue("at"))
 	return "/month?" + url.Values{"month": {month}}.Encode(), "", nil
 }
 
-// decideMonth does something about a month for a person with a reason, once the form is as it should be. When the
-// browser is told before it is done, the pages of the month tell what becomes of it.
+// aboutMonth names a month among [decisions].
+func aboutMonth(month string) string { return "month " + month }
+
+// decideMonth does something about a month for a person with a reason, once the form is as it should be.
 func (s *Server) decideMonth(r *http.Request, who visitor, what string, check func(reason string) error, do func(ctx context.Context, month, reason string) (string, error)) (to, said string, err error) {
 	month, reason := r.PostFormValue("month"), reasonOf(r)
 	if !isMonth(month) || s.cfg.Finance == nil {
@@ -549,75 +552,10 @@ func (s *Server) decideMonth(r *http.Request, who visitor, what string, check fu
 	if err := check(reason); err != nil {
 		return to, "", err
 	}
-	if other := s.decisions.begin(month, what, who.person()); other != nil {
-		return to, "", Refused(fmt.Sprintf("%s of the month, which %s asked for at %s UTC, goes on: wait for what becomes of it.", other.What, other.By, other.At))
-	}
-	said, err = s.patiently(r, "month "+month, who, closeWithin, func(ctx context.Context) (string, error) {
+	said, err = s.patiently(r, aboutMonth(month), what+" this month", who, closeWithin, func(ctx context.Context) (string, error) {
 		return do(ctx, month, reason)
-	}, func(said string, err error, isTold bool) { s.decisions.end(month, said, err, isTold) })
+	})
 	return to, said, err
-}
-
-// decision is what somebody asked for about a month and was not told the end of.
-type decision struct {
-	What, By, At string // such as Closing, the person, UTC by this machine's clock
-	Said         string
-	Trouble      string // why it is not done; both empty: it goes on
-}
-
-// IsOn tells whether it goes on.
-func (d *decision) IsOn() bool { return d != nil && d.Said == "" && d.Trouble == "" }
-
-// decisions are the last ones of months, until somebody says that they were seen, another one is taken or the
-// process ends: the log has them too, and the chain has what was done.
-type decisions struct {
-	mu  sync.Mutex
-	all map[string]decision
-}
-
-// begin notes a decision unless another one goes on, which it returns.
-func (d *decisions) begin(month, what, who string) *decision {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if other, ok := d.all[month]; ok && other.IsOn() {
-		return &other
-	}
-	if d.all == nil {
-		d.all = map[string]decision{}
-	}
-	d.all[month] = decision{What: what, By: who, At: time.Now().UTC().Format("2006-01-02 15:04:05")}
-	return nil
-}
-
-// end keeps what became of it, unless the browser was told.
-func (d *decisions) end(month, said string, err error, isTold bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	it := d.all[month]
-	if it.Said = said; err != nil {
-		it.Said, it.Trouble = "", err.Error()
-	}
-	if d.all[month] = it; isTold {
-		delete(d.all, month)
-	}
-}
-
-func (d *decisions) of(month string) *decision {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if it, ok := d.all[month]; ok {
-		return &it
-	}
-	return nil
-}
-
-// seen forgets the decision of that time, if it is over.
-func (d *decisions) seen(month, at string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if it := d.all[month]; !it.IsOn() && it.At == at {
-		delete(d.all, month)
-	}
 }
 
 // monthFile answers with a file about a month.

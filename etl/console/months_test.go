@@ -312,14 +312,14 @@ func TestFiguresAreTheMarts(t *testing.T) {
 	for _, c := range []struct{ path, sql string }{
 		{"/consumption?month=2026-10", `select concat_ws(' ', customer_id, customer_name), concat_ws(' ', subscription_number, nullif(discriminator, '')), service_level || case when level_ordinal > 0 then ' #' || level_ordinal + 1 else '' end, '', level_class, days_observed, days_expected, committed_tib, consumed_avg_tib, consumed_max_tib,
 			accrued_burst_tib, days_over_commitment from mart.month where month = '2026-10-01' order by customer_id, subscription_number, discriminator, service_level, level_ordinal`},
-		{"/month/statement?month=2026-10", `select customer_id, account, subscription_number, item, description, charge, amount, currency, quantity, unit, unit_price, state, segment_from, segment_to, days_observed, days_expected, note
+		{"/month/statement?month=2026-10", `select customer_id, account, subscription_number, concat_ws(' ', item, nullif(description, '')), charge, quantity, unit, unit_price, amount, currency, state, segment_from, segment_to, days_observed, days_expected, note
 			from mart.statement where period = '2026-10'
 			order by source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, segment_from, rate_id`},
-		{"/month/statement?month=2026-10&currency=USD&sort=-quantity", `select customer_id, account, subscription_number, item, description, charge, amount, currency, quantity, unit, unit_price, state, segment_from, segment_to, days_observed, days_expected, note
+		{"/month/statement?month=2026-10&currency=USD&sort=-quantity", `select customer_id, account, subscription_number, concat_ws(' ', item, nullif(description, '')), charge, quantity, unit, unit_price, amount, currency, state, segment_from, segment_to, days_observed, days_expected, note
 			from mart.statement where period = '2026-10' and currency = 'USD'
 			order by quantity desc nulls last, source, account, customer_id, subscription_number, discriminator, item, description, charge desc, is_waiver desc, period_start, segment_from, rate_id`},
 		{"/consumption/level?customer=C-0001&subscription=A-000010&level=Extreme&ordinal=0&span=90d", `select u.usage_date, replace(u.status, '_', ' '), u.committed_tib, u.consumed_avg_tib, u.consumed_max_tib, d.consumed_last_tib, u.burst_avg_tib, d.accrued_burst_tib,
-			case d.is_invoiced when true then 'true' when false then 'false' end, d.restatement_count
+			case d.is_invoiced when true then 'yes' when false then 'no' else 'unknown' end, d.restatement_count
 			from mart.daily_utilisation as u left join mart.daily_consumption as d using (customer_id, subscription_number, discriminator, service_level, level_ordinal, usage_date)
 			where u.customer_id = 'C-0001' and u.subscription_number = 'A-000010' and u.service_level = 'Extreme' and u.usage_date > '2026-08-04' order by 1 desc`},
 	} {
@@ -661,11 +661,11 @@ func TestDecisionsThatTakeLong(t *testing.T) {
 		t.Error("it is offered twice")
 	}
 	a := cora.do("POST", "/month/close", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "lines": {"1"}, "provisional": {"0"}, "adjustments": {"0"}})
-	if text := cora.get(a.Header.Get("Location")).text; !strings.Contains(text, "Closing of the month, which cleo asked for at") {
+	if text := cora.get(a.Header.Get("Location")).text; !strings.Contains(text, "Closing this month, which cleo asked for at") {
 		t.Errorf("closing twice at a time:\n%s", text)
 	}
-	cora.do("POST", "/month/seen", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "at": {h.decisions.of("2026-10").At}})
-	if !h.decisions.of("2026-10").IsOn() {
+	cora.do("POST", "/month/seen", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "at": {h.decisions.of("month 2026-10").At}})
+	if !h.decisions.of("month 2026-10").IsOn() {
 		t.Error("what goes on is forgotten")
 	}
 	h.done.mu.Lock()
@@ -707,6 +707,92 @@ func TestDecisionsThatTakeLong(t *testing.T) {
 	a = cora.do("POST", "/month/close", url.Values{"token": {cora.token(path)}, "month": {"2026-10"}, "lines": {"1"}, "provisional": {"0"}, "adjustments": {"0"}})
 	if text := cora.get(a.Header.Get("Location")).text; !strings.Contains(text, "Closed 2026-10.") || said(cora, path) != "" {
 		t.Errorf("told twice:\n%s", text)
+	}
+}
+
+// What becomes of reading a refused record again is told on its page when the browser did not wait, until an operator
+// has seen it; meanwhile it is not offered twice.
+func TestRetryThatTakesLong(t *testing.T) {
+	t.Parallel()
+	begun, end := make(chan struct{}), make(chan string)
+	h := newHouse(t, func(cfg *Config) {
+		cfg.Users = users(t, map[string]Role{"vera": Viewer, "otto": Operator, "olga": Operator})
+		cfg.Retry = func(context.Context, int64) (string, error) {
+			begun <- struct{}{}
+			if why := <-end; why != "" {
+				return "", Refused(why)
+			}
+			return "Read again, and settled.", nil
+		}
+	})
+	const path, form, seen = "/quarantine/5", `action="/quarantine/5/retry"`, "/quarantine/5/seen"
+	vera, otto, olga := h.browser(), h.browser(), h.browser()
+	vera.login("vera")
+	otto.login("otto")
+	olga.login("olga")
+	said := func(b *browser, path string) string {
+		all := regexp.MustCompile(`(?s)<div class="said[^>]*>.*?</div>`).FindString(b.get(path).text)
+		return strings.Join(strings.Fields(anyTag.ReplaceAllString(all, " ")), " ")
+	}
+	for _, c := range []struct{ why, want string }{
+		{"1 record is refused still: look at `it`.", "not done. 1 record is refused still: look at it ."},
+		{"", "Read again, and settled."},
+	} {
+		request, leave := context.WithCancel(t.Context())
+		left, token := make(chan struct{}), otto.token(path)
+		go func() {
+			defer close(left)
+			r, err := http.NewRequestWithContext(request, "POST", "http://"+h.Addr()+path+"/retry", strings.NewReader(url.Values{"token": {token}}.Encode()))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			if a, err := otto.http.Do(r); err == nil {
+				a.Body.Close()
+				t.Error("it did not take long")
+			}
+		}()
+		<-begun
+		leave()
+		<-left
+		if text := olga.get(path).text; !strings.Contains(text, "Reading this record again, which otto asked for at") || !strings.Contains(text, "goes on") || !strings.Contains(text, `class="hint again"`) {
+			t.Errorf("it is not told that it goes on:\n%s", text)
+		} else if strings.Contains(text, form) || strings.Contains(text, "/dismiss") {
+			t.Error("it is offered twice")
+		}
+		a := olga.do("POST", path+"/retry", url.Values{"token": {olga.token(path)}})
+		if text := olga.get(a.Header.Get("Location")).text; !strings.Contains(text, "Not done.") || !strings.Contains(text, "which otto asked for at") {
+			t.Errorf("twice at a time:\n%s", text)
+		}
+		if text := olga.get("/quarantine/6").text; strings.Contains(text, "goes on") || !strings.Contains(text, `action="/quarantine/6/retry"`) {
+			t.Errorf("another record:\n%s", text)
+		}
+		end <- c.why
+		h.work.busy.Wait()
+		for range 2 { // looking takes nothing away
+			for _, b := range []*browser{otto, olga} {
+				if got := said(b, path); !strings.HasPrefix(got, "Reading this record again, which otto asked for at ") || !strings.Contains(got, c.want) {
+					t.Errorf("%q, want %q", got, c.want)
+				}
+			}
+		}
+		if !strings.Contains(otto.get(path).text, form) {
+			t.Error("it is not offered again")
+		}
+		for _, problem := range flaws(otto.get(path).text) {
+			t.Error(problem)
+		}
+		if got := said(vera, path) + said(otto, "/quarantine/6"); got != "" {
+			t.Errorf("told to others: %q", got)
+		}
+		at := h.decisions.of(aboutRecord(5)).At
+		if a := vera.do("POST", seen, url.Values{"token": {vera.token("/")}, "at": {at}}); a.StatusCode != http.StatusForbidden || said(otto, path) == "" {
+			t.Errorf("taken away by who only looks: %d", a.StatusCode)
+		}
+		if a := olga.do("POST", seen, url.Values{"token": {olga.token(path)}, "at": {at}}); a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != path || said(otto, path) != "" {
+			t.Errorf("seen, and still there: %d to %q", a.StatusCode, a.Header.Get("Location"))
+		}
 	}
 }
 

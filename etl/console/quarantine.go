@@ -48,6 +48,7 @@ type refused struct {
 	Where     string // JSON pointer of Around
 	CanSettle bool
 	CanRetry  bool
+	Decision  *decision // about reading it again
 }
 
 func refusedPage() page {
@@ -74,9 +75,16 @@ func refusedPage() page {
 				v.s.cfg.Log.Warn("body not shown", "payload", payload, "error", err)
 			}
 		}
-		isOpen := d.Record["resolved_at"].Null && v.who.Role >= Operator
-		d.CanSettle, d.CanRetry = isOpen && v.s.cfg.Dismiss != nil, isOpen && v.s.cfg.Retry != nil
-		return content{Title: fmt.Sprintf("Refused record %d", id), Data: d}, nil
+		c := content{Title: fmt.Sprintf("Refused record %d", id)}
+		if v.who.Role >= Operator {
+			if d.Decision = v.s.decisions.of(aboutRecord(id)); d.Decision.IsOn() {
+				c.Refresh = refreshEvery
+			}
+			isOpen := d.Record["resolved_at"].Null && !d.Decision.IsOn()
+			d.CanSettle, d.CanRetry = isOpen && v.s.cfg.Dismiss != nil, isOpen && v.s.cfg.Retry != nil
+		}
+		c.Data = d
+		return c, nil
 	}}
 }
 

@@ -54,10 +54,7 @@ type runDetail struct {
 	CanLoad  bool
 }
 
-const (
-	refreshEvery = 2 // seconds
-	mostRelated  = 200
-)
+const refreshEvery = 2 // seconds
 
 func runPage() page {
 	return page{path: "/runs/{id}", template: "run", load: func(v *view) (content, error) {

@@ -55,6 +55,7 @@ const (
 	isCode          // as somebody wrote it
 	isNote          // a sentence, which may be long
 	isSpark         // a small drawing of the columns spark and mark
+	isYesNo         // true or false in words; what nobody knows is told so
 	isLevel         // the name of a level; what tells several of a subscription apart is in the column level_ordinal
 )
 
@@ -345,6 +346,9 @@ func (c column) show(r record) shown {
 	if c.kind == isLevel {
 		s.Text = instance(s.Text, r["level_ordinal"].Text)
 	}
+	if c.kind == isYesNo {
+		s.Text, s.Null = yesNo(s.cell), false
+	}
 	if c.under != "" {
 		s.Under = r[c.under].Text
 	}
@@ -359,6 +363,17 @@ func (c column) show(r record) shown {
 		s.Link = r.expand(c.link)
 	}
 	return s
+}
+
+// yesNo is a boolean in words.
+func yesNo(c cell) string {
+	switch {
+	case c.Null:
+		return "unknown"
+	case c.Text == "true":
+		return "yes"
+	}
+	return "no"
 }
 
 // Decimals of a quantity that are seen: three, and of what is below one at least three that count.

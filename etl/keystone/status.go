@@ -38,7 +38,6 @@ type TokenStatus struct {
 	NextStep      string    // in words
 	Urgency       TokenUrgency
 	Reason        TokenReason // of the urgency
-	Attempt       int64       // the last exchange or the one that is unclear; 0: none
 	FormerKey     bool        // something is sealed with the former secrets key and still needed
 }
 
@@ -167,7 +166,6 @@ func (c *custodian) status(ctx context.Context) (TokenStatus, error) {
 	if err != nil {
 		return s, c.storeError("read the last exchange", err)
 	}
-	s.Attempt = last.ID
 	now := c.now()
 	if _, err := c.open(cred, cred.Refresh, fieldRefresh); err != nil {
 		s.State = TokenDead
@@ -176,7 +174,7 @@ func (c *custodian) status(ctx context.Context) (TokenStatus, error) {
 	switch underWay := unclear && open.State == etl.AttemptOpen && now.Before(open.DeadlineAt); {
 	case s.State == TokenDead:
 	case unclear && open.FromGeneration >= cred.Generation:
-		s.State, s.Attempt, s.Detail = TokenAmbiguous, open.ID, open.Detail
+		s.State, s.Detail = TokenAmbiguous, open.Detail
 		folder, err := c.spoolStatus(ctx, cred, say)
 		switch other := elsewhere(open, folder); {
 		case err != nil:

@@ -257,7 +257,6 @@ type database struct {
 	Details    map[string]any `json:"details"`
 	IsFullSync bool           `json:"is_full_sync"`
 	IsOnDemand bool           `json:"is_on_demand"`
-	Sync       string         `json:"initial_sync_status"`
 }
 
 // keepDatabase adds the warehouse, or corrects how it is reached.

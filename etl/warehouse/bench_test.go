@@ -57,7 +57,7 @@ func BenchmarkCopyEncode(b *testing.B) {
 		"customer_key", "service_level_key", "sampled_at", "committed_tib", "consumed_tib", "burst_tib", "accrued_burst_tib", "is_invoiced")}
 	v := &level{key: 11}
 	perSample(b, samples, func() {
-		h.samples.reset()
+		h.samples.buf, h.samples.rows = h.samples.buf[:0], 0
 		h.copySamples(v, samples)
 	})
 }

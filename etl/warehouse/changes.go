@@ -52,9 +52,13 @@ func (r *revisit) needsSamples() bool {
 	if r.in.partial || !bytes.Equal(r.st.digest, r.in.digest) {
 		return true
 	}
-	// Flags that the answer gives of some samples only leave those of the others as they are.
-	known := r.flags.invoiced + r.flags.uninvoiced
-	return known > 0 && known < r.flags.count && r.st.invoiced+r.st.uninvoiced > 0
+	// Flags that the answer gives of some samples only leave those of the others as they are, and as many
+	// flags as before may be those of other samples.
+	f, st := &r.flags, r.st
+	if known := f.invoiced + f.uninvoiced; known < f.count {
+		return known > 0 && st.invoiced+st.uninvoiced > 0
+	}
+	return f.invoiced > 0 && f.uninvoiced > 0 && f.invoiced == st.invoiced && f.uninvoiced == st.uninvoiced
 }
 
 // revisit decides about a day at once, or as soon as its stored samples are read with others.

@@ -216,8 +216,6 @@ func (b *copyBuffer) sql() string {
 	return "copy " + b.table + " (" + strings.Join(b.columns, ", ") + ") from stdin (format binary)"
 }
 
-func (b *copyBuffer) reset() { b.buf, b.rows = b.buf[:0], 0 }
-
 func newHeadReader(head, body []byte) *headReader {
 	return &headReader{parts: [2][]byte{head, body}}
 }

@@ -58,7 +58,7 @@ func (c *cutHouse) oneSample() (etl.Outcome, error) {
 // row, written in the same transaction, tells the truth.
 func TestLostCommitReply(t *testing.T) {
 	for verdict, happens := range map[warehousetest.Verdict]bool{
-		warehousetest.CutBefore: false, warehousetest.CutDuring: true, warehousetest.CutAfter: true,
+		warehousetest.CutBefore: false, warehousetest.CutDuring: true, warehousetest.CutAfter: true, warehousetest.CutAsPooler: true,
 	} {
 		c := newCutHouse(t, verdict, warehousetest.Message.IsCommit)
 		_, err := c.oneSample()
@@ -100,7 +100,7 @@ func TestCutInCopy(t *testing.T) {
 
 // An answer that nobody can ask for again is landed, once, although the connection is lost at its COMMIT.
 func TestLandSurvivesLostConnections(t *testing.T) {
-	for _, verdict := range []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring, warehousetest.CutAfter} {
+	for _, verdict := range []warehousetest.Verdict{warehousetest.CutBefore, warehousetest.CutDuring, warehousetest.CutAfter, warehousetest.CutAsPooler} {
 		c := newCutHouse(t, verdict, warehousetest.Message.IsCommit)
 		lease, err := c.Lease(t.Context(), "wolkvox.billing", "calls")
 		if err != nil {

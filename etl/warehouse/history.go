@@ -119,7 +119,7 @@ func (l *loader) History(rec etl.History) error {
 				l.goodDays[rowKey{subscription: rec.Number, level: v.name, day: days[i][j].day}] = true
 			}
 			if !l.run.rebuilding.wantsDay(rec.Number, v, days[i][j].day) {
-				l.out.Ignored += len(days[i][j].samples)
+				l.out.Unchanged += len(days[i][j].samples)
 				continue
 			}
 			if err := h.day(rec.Number, v, &days[i][j]); err != nil {
@@ -315,7 +315,7 @@ func (h *historyLoad) sameDay(r *revisit) error {
 		keepKnownFlags(stored, in.samples)
 		f = flags(in.samples)
 	}
-	if f.invoiced == st.invoiced && f.uninvoiced == st.uninvoiced || f.invoiced+f.uninvoiced == 0 {
+	if r.sameFlags(&f) || f.invoiced+f.uninvoiced == 0 {
 		l.out.Unchanged += len(in.samples)
 		return nil
 	}
@@ -328,6 +328,13 @@ func (h *historyLoad) sameDay(r *revisit) error {
 		l.out.Unchanged += len(in.samples)
 	}
 	return h.writeFlags(v, in, &f, takenBack)
+}
+
+// sameFlags tells that the flags f of the answer are the stored ones: sample by sample where those are there,
+// else by their counts.
+func (r *revisit) sameFlags(f *figures) bool {
+	return f.invoiced == r.st.invoiced && f.uninvoiced == r.st.uninvoiced && (len(r.stored) == 0 ||
+		slices.EqualFunc(r.stored, r.in.samples, func(a, b etl.Sample) bool { return a.Invoiced == b.Invoiced }))
 }
 
 // keepKnownFlags fills in what an answer does not say about samples that it does not change:
@@ -375,7 +382,7 @@ func (h *historyLoad) differentDay(r *revisit) error {
 		st.digest, st.pending, st.pendingAt, st.absentSince = in.digest, nil, nil, nil
 		h.mark(v.key, in.day, st)
 		f := flags(in.samples)
-		if f.invoiced == st.invoiced && f.uninvoiced == st.uninvoiced {
+		if r.sameFlags(&f) {
 			return nil
 		}
 		return h.writeFlags(v, in, &f, false)

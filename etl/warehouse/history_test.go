@@ -2,6 +2,7 @@ package warehouse
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -271,4 +272,37 @@ func TestWatermarkIsTheFirstUnansweredDay(t *testing.T) {
 	h.want(mark, "2026-01-02 00:00:00+00")
 	h.mustHistory(window("2026-01-02", "2026-01-03"), extreme(sample("2026-01-02T00:00:00Z", "1")))
 	h.want(mark, "2026-01-05 00:00:00+00")
+}
+
+// As many samples are invoiced as before, but others: the flags of samples are those of the answer, and what a later
+// answer leaves out is not filled in from the wrong ones.
+func TestFlagsChangePlaces(t *testing.T) {
+	h := newHouse(t)
+	flagged := func(flags ...etl.NullBool) etl.LevelHistory {
+		var samples []etl.Sample
+		for i, f := range flags {
+			s := sample(fmt.Sprintf("2026-05-14T%02d:00:00Z", i), "110")
+			s.Invoiced = f
+			samples = append(samples, s)
+		}
+		return extreme(samples...)
+	}
+	const stored = `select array_agg(is_invoiced order by sampled_at) from dw.fact_consumption_sample`
+	h.mustHistory(oneDay, flagged(etl.True, etl.False, etl.False))
+	for _, c := range []struct {
+		said   etl.LevelHistory
+		want   string
+		landed string
+	}{
+		{flagged(etl.False, etl.True, etl.False), "{f,t,f}", "2"},
+		{flagged(etl.False, etl.True, etl.False), "{f,t,f}", "2"}, // nothing new
+		{flagged(etl.True, etl.Unknown, etl.False), "{t,t,f}", "3"},
+		{flagged(etl.Unknown, etl.False, etl.True), "{t,f,t}", "4"},
+	} {
+		h.now = h.now.Add(24 * time.Hour)
+		wantCounts(t, h.mustHistory(oneDay, c.said), "received 3 inserted 0 restated 0 unchanged 3 ignored 0 quarantined 0 absent 0")
+		h.want(stored, c.want)
+		h.want(`select count(*) from raw.payload`, c.landed)
+	}
+	h.want(`select invoiced_samples, uninvoiced_samples, restatement_count from dw.fact_daily_consumption`, "2|1|0")
 }

@@ -51,7 +51,13 @@ func (w *Warehouse) Lease(ctx context.Context, dataset, scope string) (etl.Lease
 			returning fence`, dataset, scope, w.cfg.Owner, w.cfg.LeaseFor).Scan(&l.fence)
 		if errors.Is(err, pgx.ErrNoRows) {
 			busy := &etl.BusyError{Dataset: dataset, Scope: scope}
-			err := tx.QueryRow(ctx, `select owner, expires_at from ops.lease where dataset = $1 and scope = $2`, dataset, scope).
+			// What is stored may be of the past: a long load keeps its own renewal out, and a successor that takes
+			// the scope at this moment has not committed yet.
+			err := tx.QueryRow(ctx, `
+				select
+					owner || case when expires_at > clock_timestamp() then '' else ' or its successor' end,
+					case when expires_at > clock_timestamp() then expires_at else clock_timestamp() + $3 end
+				from ops.lease where dataset = $1 and scope = $2`, dataset, scope, w.cfg.LeaseFor).
 				Scan(&busy.Owner, &busy.FreesAt)
 			return errors.Join(busy, err)
 		}

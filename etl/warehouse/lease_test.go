@@ -59,6 +59,33 @@ func TestLease(t *testing.T) {
 	}
 }
 
+// A row that somebody holds tells the past: a load that outlasts its lease, or a successor that is just taking it.
+func TestBusyNeverFreesInThePast(t *testing.T) {
+	h := newHouse(t)
+	ctx := t.Context()
+	former, err := h.Lease(ctx, "keystone.history", "C-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := former.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := h.pool.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.WithoutCancel(ctx))
+	if _, err := tx.Exec(ctx, `select 1 from ops.lease where scope = 'C-1' for update`); err != nil {
+		t.Fatal(err)
+	}
+	asked := time.Now()
+	_, err = h.Lease(ctx, "keystone.history", "C-1")
+	var busy *etl.BusyError
+	if !errors.As(err, &busy) || busy.FreesAt.Before(asked) || busy.Owner != "test or its successor" {
+		t.Errorf("the row is held: got %v, want a BusyError that frees later, of the owner or its successor", err)
+	}
+}
+
 func TestOpenRefusesWhatItCannotWorkWith(t *testing.T) {
 	empty := warehousetest.Empty(t)
 	wrong, _ := url.Parse(empty)

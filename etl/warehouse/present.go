@@ -217,7 +217,7 @@ func (l *loader) observeCommitment(v *level, number string, tib etl.Decimal) err
 		return err
 	}
 	if !l.run.rebuilding.wantsCommitment(number, v) {
-		l.out.Ignored++
+		l.out.Unchanged++
 		return nil
 	}
 	after, changed := observe(history, l.ans.FetchedAt, commitment{tib: tib, run: l.run.id, payload: l.landedAs()}, l.again(),

@@ -588,11 +588,11 @@ func (r *run) restore(ctx context.Context, tx pgx.Tx, b *rebuild) error {
 }
 
 // count says what the rebuild did, in samples or commitments of what is true now: what came to be
-// known, what came out differently, and the rest of what was read, which is as it was.
+// known, what came out differently, and the rest of what was read and not ignored, which is as it was.
 func (b *rebuild) count(is *rebuild, out *etl.Outcome) {
 	out.Mismatch = false // said when the answer came
-	read := out.Received - out.Quarantined
-	out.Inserted, out.Restated, out.Ignored = 0, 0, 0
+	read := out.Received - out.Quarantined - out.Ignored
+	out.Inserted, out.Restated = 0, 0
 	reread := 0
 	for k, now := range is.days {
 		was := b.days[k]
@@ -628,7 +628,7 @@ func (b *rebuild) count(is *rebuild, out *etl.Outcome) {
 		}
 	}
 	out.Unchanged = max(0, read-out.Inserted-out.Restated)
-	out.Received = out.Inserted + out.Restated + out.Unchanged + out.Quarantined
+	out.Received = out.Inserted + out.Restated + out.Unchanged + out.Ignored + out.Quarantined
 	for _, name := range []string{"restated", "day_shrunk", "samples_pruned", "invoiced_value_changed", "terms_changed"} {
 		delete(out.Warnings, name) // of the past, and said then
 	}

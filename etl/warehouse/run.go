@@ -460,11 +460,11 @@ func product(ans *etl.Answer) string {
 func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
 	err := tx.Commit(ctx)
 	var pgErr *pgconn.PgError
-	if err == nil || errors.As(err, &pgErr) {
-		if err != nil {
-			return fmt.Errorf("load: commit: %w", err)
-		}
+	switch {
+	case err == nil:
 		return nil
+	case errors.As(err, &pgErr) && !unreachable(err): // a pooler says by an error of its own that its server went
+		return fmt.Errorf("load: commit: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"meterhouse/etl"
@@ -169,7 +170,8 @@ func (a *Account) mayCall(log etl.CallLog, product string) error {
 		return a.held(log.Now.Add(maxSkew), nil, "the clock here and the database's differ by %s, want at most %s: set both, such as with NTP",
 			skew.Abs().Round(time.Second), maxSkew)
 	}
-	if len(log.Recent) > 0 && log.Recent[0].EndedAt.IsZero() {
+	// Not only the newest: after a clock that was set back, the one under way can have begun before one that ended.
+	if slices.ContainsFunc(log.Recent, func(c etl.Call) bool { return c.EndedAt.IsZero() }) {
 		return errTurn
 	}
 	if at := a.spacedAt(log, product); at.After(log.Now) {

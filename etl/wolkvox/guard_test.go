@@ -92,6 +92,23 @@ func TestHold(t *testing.T) {
 	})
 }
 
+// A clock that was set back, or was read before a wait, puts the call under way behind one that ended.
+func TestTurnAfterAClockSetBack(t *testing.T) {
+	now := moment(t, "2026-05-15T12:00:00Z")
+	a := account(t, func(cfg *Config) { cfg.RealNow = func() time.Time { return now } })
+	log := etl.CallLog{Now: now, Recent: []etl.Call{
+		{StartedAt: now.Add(2 * time.Second), EndedAt: now.Add(3 * time.Second), Outcome: etl.CallOK},
+		{StartedAt: now.Add(-time.Second)},
+	}}
+	if err := a.mayCall(log, "vision"); !errors.Is(err, errTurn) {
+		t.Errorf("got %v beside a call under way, want %v", err, errTurn)
+	}
+	log.Recent[1].EndedAt = now
+	if err := a.mayCall(log, "vision"); err != nil {
+		t.Errorf("got %v, want its turn", err)
+	}
+}
+
 // A whole reading must fit into what is left of the day's calls, and at the end of a month its last
 // readings come first.
 func TestBudget(t *testing.T) {

@@ -140,11 +140,17 @@ func decoded(wire *counter, encodings []string, success bool) (io.Reader, error)
 	if _, err := buffered.Peek(1); err == io.EOF {
 		return buffered, nil // no body at all
 	}
-	unzip, err := gzip.NewReader(buffered)
-	if errors.Is(err, gzip.ErrHeader) {
-		return nil, refuse("encoding_unsupported", etl.ErrContract, "Content-Encoding is gzip, but the body is not")
+	if magic, _ := buffered.Peek(2); !success && string(magic) != "\x1f\x8b" {
+		return buffered, nil // an error page of some gateway under the headers of another answer: its status is what counts
 	}
-	if err != nil {
+	unzip, err := gzip.NewReader(buffered)
+	switch {
+	case err == nil:
+	case !success:
+		return strings.NewReader(""), nil
+	case errors.Is(err, gzip.ErrHeader):
+		return nil, refuse("encoding_unsupported", etl.ErrContract, "Content-Encoding is gzip, but the body is not")
+	default:
 		return nil, broken(err)
 	}
 	return unzip, nil

@@ -299,7 +299,7 @@ func (c *Client) exchange(ctx context.Context, call Call, req *http.Request, sen
 	defer resp.Body.Close()
 
 	res.Status = resp.StatusCode
-	res.ContentType = resp.Header.Get("Content-Type")
+	res.ContentType = strings.ToValidUTF8(resp.Header.Get("Content-Type"), "\ufffd") // it is stored as text
 	res.Header = http.Header{}
 	for _, name := range keptHeaders {
 		if values := resp.Header.Values(name); len(values) > 0 {

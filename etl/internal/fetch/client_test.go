@@ -218,6 +218,12 @@ func TestExchanges(t *testing.T) {
 			status: 502, reason: "transient", class: etl.ErrUnavailable, body: "<html>", attempts: 4},
 		{name: "503 cut", server: rawServer("HTTP/1.1 503 Busy\r\nContent-Length: 5000\r\n\r\nlater", nil),
 			status: 503, reason: "transient", class: etl.ErrUnavailable, body: "later", attempts: 4},
+		{name: "503 that says gzip and is none", server: rawServer("HTTP/1.1 503 Busy\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nlater", nil),
+			status: 503, reason: "transient", class: etl.ErrUnavailable, body: "later", attempts: 4},
+		{name: "401 that says gzip and is none", server: rawServer("HTTP/1.1 401 No\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nlater", nil),
+			status: 401, reason: "unauthorized", class: etl.ErrUnauthorized, body: "later", attempts: 1},
+		{name: "503 cut in the head of gzip", server: rawServer("HTTP/1.1 503 Busy\r\nContent-Encoding: gzip\r\nContent-Length: 500\r\n\r\n\x1f\x8b\x08", nil),
+			status: 503, reason: "transient", class: etl.ErrUnavailable, attempts: 4},
 		{name: "504", server: handler(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(504) }),
 			status: 504, reason: "timeout", class: etl.ErrTimeout, attempts: 4},
 		{name: "H23 long wait", server: handler(func(w http.ResponseWriter, _ *http.Request) {
@@ -289,6 +295,38 @@ func TestExchanges(t *testing.T) {
 				t.Errorf("%d calls, want %d: %v", calls.Load(), c.attempts, err)
 			}
 		})
+	}
+}
+
+// A header may hold any byte but control characters. It is stored beside the body, in a column of text.
+func TestContentTypeIsText(t *testing.T) {
+	for _, said := range []string{"application/json; p=\"p\xe1gina\"", "application/json\xff"} {
+		base, _ := raw(t, "HTTP/1.1 200 OK\r\nContent-Type: "+said+"\r\nContent-Length: 2\r\n\r\n{}", nil)
+		res, err := client(t, Config{}).Do(t.Context(), call(t, base))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if want := strings.ToValidUTF8(said, "\ufffd"); res.ContentType != want {
+			t.Errorf("%q: got %q, want %q", said, res.ContentType, want)
+		}
+	}
+}
+
+// What is no HTTP is quoted in the error, but neither at length nor with the secret that it may repeat.
+func TestErrorsOfTheWireAreDiscreet(t *testing.T) {
+	for name, answer := range map[string]string{
+		"a line of headers": "HTTP/1.1 200 OK\r\nbad header " + secret + "\r\n\r\n",
+		"the status line":   secret + " is no HTTP\r\n\r\n",
+		"a long line":       "HTTP/1.1 200 OK\r\n" + strings.Repeat("x", 4000) + "\r\n\r\n",
+	} {
+		base, _ := raw(t, answer, nil)
+		discreet := call(t, base)
+		discreet.Secret = secret
+		_, err := client(t, Config{}).Do(t.Context(), discreet)
+		if err == nil || strings.Contains(err.Error(), secret) || len(err.Error()) > 400 {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }
 

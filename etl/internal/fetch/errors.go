@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ func (c *Client) classify(ctx context.Context, call Call, sent bool, err error) 
 	timedOut := errors.Is(err, context.DeadlineExceeded) || errors.As(err, &netErr) && netErr.Timeout()
 	switch {
 	case isTLS(err):
-		return refuse("tls", etl.ErrUnavailable, "%s: %s", what, err)
+		return refuse("tls", etl.ErrUnavailable, "%s: %s", what, wordsOf(err, call))
 	case errors.Is(err, errInnerAddress):
 		return refuse("address_refused", etl.ErrContract, "%s: %s: %s", what, call.URL.Host, errInnerAddress)
 	case strings.Contains(err.Error(), "server response headers exceeded"): // net/http has no name for it
@@ -64,8 +65,17 @@ func (c *Client) classify(ctx context.Context, call Call, sent bool, err error) 
 	case timedOut && sent:
 		return transient("timeout", etl.ErrTimeout, "%s: no whole answer within %s", what, c.cfg.Timeout)
 	default:
-		return transient("transient", etl.ErrUnavailable, "%s: %s", what, err)
+		return transient("transient", etl.ErrUnavailable, "%s: %s", what, wordsOf(err, call))
 	}
+}
+
+// wordsOf is the text of a failed exchange. Of what is no HTTP, net/http quotes the line, whatever stands in it.
+func wordsOf(err error, call Call) string {
+	text := err.Error()
+	if quoted := strconv.Quote(call.Secret); call.Secret != "" {
+		text = strings.NewReplacer(call.Secret, "***", quoted[1:len(quoted)-1], "***").Replace(text)
+	}
+	return excerpt(text)
 }
 
 // isTLS tells a refused or unusable certificate or protocol from a connection that just broke.

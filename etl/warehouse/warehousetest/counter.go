@@ -8,16 +8,13 @@ import (
 )
 
 // Counter tells what is sent to a database by its URL: every statement, COPY and the words around
-// transactions included, and how often somebody waits for the server. It counts on the wire, so no way
-// round it is left. Statements are prepared when a connection sends them first, which costs a trip more:
-// warm up before counting. It is safe for concurrent use.
+// transactions included. It counts on the wire, so no way round it is left. It is safe for concurrent use.
 type Counter struct {
 	URL string // of the database, counted
 
 	mu         sync.Mutex
 	prepared   map[string]string // SQL by name; names are the same on all connections
 	statements []string
-	trips      int
 }
 
 // NewCounter leads to the database at url until the test ends.
@@ -38,9 +35,6 @@ func (c *Counter) note(m Message) Verdict {
 		c.statements = append(c.statements, c.prepared[m.Name])
 	case 'Q':
 		c.statements = append(c.statements, m.SQL)
-		c.trips++
-	case 'S', 'c': // the end of what is sent at once; the end of a COPY
-		c.trips++
 	}
 	return Pass
 }
@@ -49,7 +43,7 @@ func (c *Counter) note(m Message) Verdict {
 func (c *Counter) Reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.statements, c.trips = nil, 0
+	c.statements = nil
 }
 
 // Statements are those since Reset, in order, each on one line.
@@ -72,11 +66,4 @@ func (c *Counter) Copies() int {
 		}
 	}
 	return n
-}
-
-// RoundTrips are how often the server was waited for since Reset.
-func (c *Counter) RoundTrips() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.trips
 }

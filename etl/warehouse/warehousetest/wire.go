@@ -26,11 +26,12 @@ type Verdict int
 
 // What can become of a message.
 const (
-	Pass      Verdict = iota
-	CutBefore         // the connection is closed, the server never gets the message
-	CutDuring         // the server gets it, and at the same moment the connection is closed
-	CutAfter          // the server gets it and answers, then the connection is closed without the answer: for what is answered
-	Swallow           // from now on nothing passes in either direction, and nobody is told
+	Pass        Verdict = iota
+	CutBefore           // the connection is closed, the server never gets the message
+	CutDuring           // the server gets it, and at the same moment the connection is closed
+	CutAfter            // the server gets it and answers, then the connection is closed without the answer: for what is answered
+	CutAsPooler         // as CutAfter, with the last word of a pooler that has lost its server: an error like one of Postgres
+	Swallow             // from now on nothing passes in either direction, and nobody is told
 )
 
 // Wire is a way to a database that a test can cut in the middle of a conversation. It ends with the
@@ -189,7 +190,7 @@ func (w *Wire) serve(client net.Conn, backend string) {
 			answers.stop()
 			io.Copy(io.Discard, client)
 			return
-		case CutDuring, CutAfter:
+		case CutDuring, CutAfter, CutAsPooler:
 			answers.stop()
 			if verdict == CutDuring {
 				client.Close()
@@ -201,6 +202,9 @@ func (w *Wire) serve(client net.Conn, backend string) {
 				_ = server.(*net.TCPConn).CloseWrite() // it sees the end, behind the message
 			}
 			<-answers.passed // the server has done it, or gone
+			if verdict == CutAsPooler {
+				_, _ = client.Write(serverGone)
+			}
 			return
 		}
 		if _, err := server.Write(message); err != nil {
@@ -208,6 +212,12 @@ func (w *Wire) serve(client net.Conn, backend string) {
 		}
 	}
 }
+
+// serverGone is what PgBouncer says to a client whose server went.
+var serverGone = func() []byte {
+	fields := []byte("SFATAL\x00VFATAL\x00C08P01\x00Mserver conn crashed?\x00\x00")
+	return append(binary.BigEndian.AppendUint32([]byte{'E'}, uint32(len(fields)+4)), fields...)
+}()
 
 // readSized reads a message that tells its length, behind its head.
 func readSized(r io.Reader, head []byte) ([]byte, error) {
