@@ -81,7 +81,7 @@ func (c *check) warn(about, remedy, format string, args ...any) {
 }
 
 func (c *check) fail(about string, err error) {
-	c.add(warehouse.Finding{Level: warehouse.Fail, About: about, Found: err.Error(), Remedy: remedyOf(err)})
+	c.add(warehouse.Finding{Level: warehouse.Fail, About: about, Found: strings.TrimPrefix(err.Error(), about+": "), Remedy: remedyOf(err)})
 }
 
 // end prints what is for programs, and says whether anything failed.

@@ -154,7 +154,7 @@ func TestCheckVendorsAway(t *testing.T) {
 	w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Status, Status: 503, Count: 1})
 	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Reply, Status: 503, Count: 1})
 	o := w.must(exitDifference, "check")
-	wantContains(t, "down", o.stdout, "fail  keystone acme: ", "503", "fail  wolkvox calls: ", "      do: check the host's name, DNS, what filters the network, and http.proxy; or the vendor is down")
+	wantContains(t, "down", o.stdout, "fail  keystone acme: GET /v1/keystone/customers: transient: ", "503", "fail  wolkvox calls: ", "      do: check the host's name, DNS, what filters the network, and http.proxy; or the vendor is down")
 	wantContains(t, "stderr", o.stderr, "meterhouse: 2 checks failed")
 
 	w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Status, Status: 404, Count: 1})

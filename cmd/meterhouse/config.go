@@ -210,7 +210,13 @@ func (a *app) readConfig() (c *config, used []string, problems []error, err erro
 	if err != nil {
 		return c, used, nil, err
 	}
-	return c, used, append(problems, c.readEnvironment(a.getenv)...), nil
+	for _, wrong := range c.readEnvironment(a.getenv) {
+		// The file may name the very variable, as the one of init does.
+		if !slices.ContainsFunc(problems, func(told error) bool { return strings.HasSuffix(told.Error(), ": "+wrong.Error()) }) {
+			problems = append(problems, wrong)
+		}
+	}
+	return c, used, problems, nil
 }
 
 // configName is the file to read; named tells that somebody wants just that one.

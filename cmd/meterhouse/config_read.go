@@ -303,6 +303,7 @@ func (c *config) readEnvironment(getenv func(string) string) (problems []error) 
 		from[path] = name
 		if tags.Get("content") == "file" {
 			if text, err = secretFromFile(name, text); err != nil {
+				c.unread[path] = true
 				problems = append(problems, err)
 				continue
 			}

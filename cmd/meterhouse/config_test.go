@@ -254,6 +254,10 @@ func TestConfigEnvironment(t *testing.T) {
 			wantContains(t, "stderr", o.stderr, c.want)
 		})
 	}
+	// What the file names and a variable of ours sets is told once, and nothing that follows from it.
+	env := map[string]string{"TOKEN": goodEnv["TOKEN"], "METERHOUSE_SECRETS_KEY_FILE": open, "METERHOUSE_DATABASE_URL_FILE": open}
+	o := configShow(t, strings.NewReplacer("${KEY}", "${METERHOUSE_SECRETS_KEY}", "postgres://me:s3cret@db.example/meterhouse", "''").Replace(good), env)
+	wantContains(t, "stderr", o.stderr, "meterhouse: config: 2 problems\n", "secrets_key: METERHOUSE_SECRETS_KEY_FILE: "+open+" has mode", "  METERHOUSE_DATABASE_URL_FILE: "+open+" has mode")
 }
 
 // Every secret of the configuration can come from a file: through ${NAME} in the text and, where
