@@ -18,7 +18,7 @@ import (
 type line struct {
 	ID      string
 	Title   string
-	Goal    string // of design 11, "" for none
+	Goal    string // empty: none
 	Samples int    // in what is measured once
 	Rounds  []measurement
 }
@@ -67,7 +67,7 @@ func (b *bench) casts() []cast {
 	return append(append(b.fleet(), b.halves()...), b.whole(), nobody)
 }
 
-// goals of design 11, by line.
+// goals by line, in multiples of the yardstick.
 var goals = map[string]string{
 	"fresh": "≥ 1.0 ×", "fresh-parallel": "≥ 1.25 ×", "unchanged": "≥ 3.2 ×", "unchanged-parallel": "≥ 4.5 ×",
 }

@@ -26,7 +26,7 @@ type peer struct {
 	argv      []string // in the folder of the scripts; "python3" stands for the one that has psycopg2
 	needs     []string
 	again     bool   // it can be repeated
-	goal      string // of design 11, for a fresh load of ours against it
+	goal      string // for a fresh load of ours against it; empty: none
 }
 
 var peers = []peer{

@@ -115,7 +115,7 @@ type comparison struct {
 func times(v float64) string { return fmt.Sprintf("%.2f ×", v) }
 func mib(v float64) string   { return fmt.Sprintf("%.0f MiB", v/(1<<20)) }
 
-// comparisons are those of design 11 that are not with the yardstick. Where both lines have the same
+// comparisons are those that are not with the yardstick. Where both lines have the same
 // rounds, each is compared with its own; otherwise medians are.
 func (r *report) comparisons() (all []comparison) {
 	seconds := func(m measurement) float64 { return m.Seconds }

@@ -21,8 +21,7 @@ import (
 // config is everything that is configured, in the order of the documentation. A yaml tag is the
 // key in the file; the dotted path of keys names a value everywhere else. Defaults are in
 // newConfig and in setDefaults of the list entries. A doc tag is the one place that says what a
-// key means, in which unit and within which limits: init and the JSON Schema print it. What a
-// reserved key sets is checked, but nothing uses it yet.
+// key means, in which unit and within which limits: init and the JSON Schema print it.
 type config struct {
 	Database   databaseConfig   `yaml:"database" doc:"Where the warehouse is."`
 	StateDir   string           `yaml:"state_dir" doc:"An existing folder that lasts, for the answers to token exchanges (in tokens, mode 0700): so that no crash, failover or restore forgets one that has come. Processes on several machines share it. Empty: none."`

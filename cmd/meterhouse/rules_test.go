@@ -60,7 +60,7 @@ func under(path string, roots ...string) bool {
 	return slices.ContainsFunc(roots, func(root string) bool { return path == root || strings.HasPrefix(path, root+"/") })
 }
 
-// mayImport is design 2: what of ours a package may import; packages that are not named may
+// mayImport is what of ours a package may import, as docs/architecture.md tells; packages that are not named may
 // import nothing of ours.
 var mayImport = map[string][]string{
 	"meterhouse/etl":                         {"meterhouse/etl/internal/killpoint"},

@@ -46,7 +46,7 @@ type Config struct {
 	CAFile     string        // PEM file of roots trusted beside those of the system
 	Timeout    time.Duration // of one attempt on one channel; default 20 s, at most a minute
 	Outbox     Outbox
-	Log        *slog.Logger // default slog.Default
+	Log        *slog.Logger // default: silence
 }
 
 // Sender delivers notices. It is safe for concurrent use.
@@ -73,7 +73,7 @@ func New(cfg Config) (*Sender, error) {
 		return nil, fmt.Errorf("alerts: timeout %s: want up to 1m", cfg.Timeout)
 	}
 	if cfg.Log == nil {
-		cfg.Log = slog.Default()
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Sender{cfg: cfg}
 	var err error

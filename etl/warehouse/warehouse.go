@@ -23,7 +23,7 @@ type Config struct {
 	Fixed    bool             // the business clock stands still (--now): views take it as now
 	MaxConns int              // default 8
 	LeaseFor time.Duration    // a dead owner's scope is free after this; default 30 s
-	Log      *slog.Logger     // default slog.Default
+	Log      *slog.Logger     // default: silence
 	Release  string           // of the program: what another one read is read again
 }
 
@@ -43,7 +43,7 @@ func Open(ctx context.Context, cfg Config) (*Warehouse, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Log == nil {
-		cfg.Log = slog.Default()
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.LeaseFor == 0 {
 		cfg.LeaseFor = leaseFor
