@@ -450,6 +450,11 @@ func TestMartFigures(t *testing.T) {
 			compareRows(t, conn, "mart.coverage of products", o.productDays, `select account || ' ' || product || ' ' || day || ' ' || status from mart.coverage where source = 'wolkvox'`)
 			compareRows(t, conn, "mart.license_high_water", o.highWater, `select concat_ws(' ', account, product, to_char(month, 'YYYY-MM'), items_max, reached_on, items_last, last_read_on, days_read) from mart.license_high_water`)
 
+			none(t, conn, "mart.daily_utilisation divides otherwise", `
+				select `+oddKey+` || ' ' || usage_date
+				from mart.daily_utilisation
+				where (utilisation_avg, utilisation_max) is distinct from (round(consumed_avg_tib / nullif(committed_tib, 0), 6), round(consumed_max_tib / nullif(committed_tib, 0), 6))`)
+
 			// What is waived is what the statement says is waived: instances of a name together there.
 			none(t, conn, "mart.monthly_burst waives otherwise than the statement", `
 				with burst as (
@@ -508,6 +513,30 @@ func TestRestatementOfADayTakenAway(t *testing.T) {
 		"2026-10-31 reread 96 nothing", "2026-10-31 reread 95 nothing",
 	}, `select usage_date || ' ' || kind || ' ' || old_value || ' ' || coalesce(new_value, 'nothing') from mart.restatement where column_name = 'consumed_avg_tib'`)
 	none(t, conn, "not the only row", `select version_number || ' ' || column_name from mart.restatement group by version_number, column_name having count(*) > 1`)
+	// Each version is compared with the one that followed, figure by figure.
+	if _, err := conn.Exec(t.Context(), `
+		insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib, burst_avg_tib,
+			over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, was_invoiced, known_from, known_until, payload_id, run_id)
+		select 1, 1, '2026-10-29', 'restated', n, 100, 90 + n, 110 + n, 80 + n, 20 + n, 30 + n, 40 + n, 50 + n, n = 2, date '2026-10-30' + n, date '2026-10-31' + n, 1, 1
+		from generate_series(1, 3) as n`); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), `update dw.fact_daily_consumption set burst_avg_tib = null, is_invoiced = true where service_level_key = 1 and usage_date = '2026-10-29'`); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for n := 1; n < 3; n++ {
+		want = append(want, fmt.Sprintf("%d: sample_count %d %d, consumed_avg_tib 9%d 9%d, consumed_max_tib 11%d 11%d, consumed_last_tib 8%d 8%d, burst_avg_tib 2%d 2%d, "+
+			"over_committed_avg_tib 3%d 3%d, accrued_sum_tib 4%d 4%d, accrued_last_tib 5%d 5%d, is_invoiced %t %t", n, n, n+1, n, n+1, n, n+1, n, n+1, n, n+1, n, n+1, n, n+1, n, n+1, n == 2, n != 2))
+	}
+	compareRows(t, conn, "what followed each version", want, `
+		select row_number() over (order by known_from) || ': ' || string_agg(concat_ws(' ', column_name, old_value, new_value), ', ' order by o.n)
+		from mart.restatement as r
+		join unnest(array['sample_count', 'consumed_avg_tib', 'consumed_max_tib', 'consumed_last_tib', 'burst_avg_tib', 'over_committed_avg_tib', 'accrued_sum_tib', 'accrued_last_tib', 'is_invoiced']) with ordinality as o (column_name, n) using (column_name)
+		where usage_date = '2026-10-29' and known_from < '2026-11-02'
+		group by known_from`)
+	compareRows(t, conn, "what is not told any more", []string{"burst_avg_tib 23 -", "is_invoiced false true"},
+		`select column_name || ' ' || old_value || ' ' || coalesce(new_value, '-') from mart.restatement where usage_date = '2026-10-29' and known_from >= '2026-11-02' and column_name in ('burst_avg_tib', 'is_invoiced')`)
 	none(t, conn, "a day that is gone changed from unknown to unknown", `select usage_date || ' ' || column_name from mart.restatement where old_value is null and new_value is null`)
 }
 
@@ -529,6 +558,24 @@ func TestDeadlinesOfOneDay(t *testing.T) {
 	}
 	compareRows(t, conn, "mart.deadline", []string{"calendar_ends - burst", "calendar_ends - committed", "subscription_end  -", "subscription_end 2026-01-01 -"},
 		`select kind || ' ' || coalesce(discriminator, '-') || ' ' || coalesce(clock, '-') from mart.deadline`)
+	const both = "calendar_ends 2026-11-01"
+	for _, c := range []struct {
+		about, sql string
+		want       []string
+	}{
+		{"former periods tell nothing", `insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since, superseded_at)
+			values ('C-1', 'A-1', 'burst', '2026-11-01', '2027-10-31', 'annual', 'test', '2026-01-01', '2026-02-01')`, []string{both, both, "subscription_end 2026-12-31", "subscription_end 2026-12-31"}},
+		{"absent", `update dw.fact_subscription set absent_since = '2026-10-01' where subscription_key = 2`, []string{both, both, "subscription_end 2026-12-31"}},
+		{"one without an end", `update dw.fact_subscription set end_at = case subscription_key when 1 then timestamptz '2026-11-01Z' end, absent_since = null`, []string{both, both, "subscription_end 2026-11-01"}},
+		{"portals tell an end a day apart", `update dw.fact_subscription set end_at = '2026-11-02Z'`, []string{"subscription_end 2026-11-02", "subscription_end 2026-11-02"}},
+		{"another month", `update dw.fact_subscription set end_at = '2026-11-03Z'`, []string{both, both, "subscription_end 2026-11-03", "subscription_end 2026-11-03"}},
+		{"120 days ahead", `update dw.fact_subscription set end_at = timestamptz '2027-03-02 12:00Z' + (subscription_key - 1) * interval '1 second'`, []string{both, both, "subscription_end 2027-03-02"}},
+	} {
+		if _, err := conn.Exec(t.Context(), c.sql); err != nil {
+			t.Fatal(err)
+		}
+		compareRows(t, conn, "mart.deadline: "+c.about, c.want, `select kind || to_char(due_at at time zone 'UTC', ' YYYY-MM-DD') from mart.deadline`)
+	}
 }
 
 // The calendar is Go's calendar.
@@ -563,5 +610,32 @@ func TestNoSecondWaiver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	compareRows(t, conn, "mart.monthly_burst", []string{" 3 3", "2026-10-01 3 0"}, `select discriminator || ' ' || accrued_burst_tib || ' ' || waiver_burst_tib from mart.monthly_burst`)
+	const burst = `select discriminator || ' ' || accrued_burst_tib || ' ' || waiver_burst_tib from mart.monthly_burst`
+	compareRows(t, conn, "mart.monthly_burst", []string{" 3 3", "2026-10-01 3 0"}, burst)
+	for end, waived := range map[string]string{"2026-09-28": "3", "2026-09-29": "0", "2026-10-02": "0", "2026-10-03": "3"} {
+		if _, err := conn.Exec(t.Context(), `update dw.dim_subscription set end_at = $1::date where subscription_key = 1`, end); err != nil {
+			t.Fatal(err)
+		}
+		compareRows(t, conn, "the first ends on "+end, []string{" 3 3", "2026-10-01 3 " + waived}, burst)
+	}
+	// In place, it is renewed where it had been in use for 60 days, by days that somebody held to be true.
+	for _, c := range []struct{ about, sql, waived string }{
+		{"used for 59 days", `update dw.dim_subscription set start_at = '2026-04-05Z', end_at = null where subscription_key = 1`, "3"},
+		{"used for 60 days", `update dw.dim_subscription set start_at = '2026-04-06Z' where subscription_key = 1`, "0"},
+		{"not used before it starts", `update dw.dim_subscription set start_at = '2026-04-01Z' where subscription_key = 1`, "3"},
+		{"a day that was read anew", `insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+			over_committed_avg_tib, accrued_sum_tib, known_from, known_until, payload_id, run_id) values (1, 1, '2026-01-01', 'reread', 1, 1, 1, 1, 1, 0, 3, '2026-01-02', '2026-01-02', 1, 1)`, "3"},
+		{"a day that was told", `update dw.restatement set kind = 'restated', known_until = '2026-01-03'`, "0"},
+	} {
+		if _, err := conn.Exec(t.Context(), c.sql); err != nil {
+			t.Fatal(err)
+		}
+		if c.about == "used for 59 days" { // a day of April beside the one of February
+			if _, err := conn.Exec(t.Context(), `insert into dw.fact_daily_consumption (customer_key, service_level_key, usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+				over_committed_avg_tib, accrued_sum_tib, invoiced_samples, uninvoiced_samples, known_since, payload_id, run_id) values (1, 1, '2026-04-10', 1, 1, 1, 1, 1, 0, 3, 0, 0, now(), 1, 1)`); err != nil {
+				t.Fatal(err)
+			}
+		}
+		compareRows(t, conn, c.about, []string{c.waived}, `select waiver_burst_tib::text from mart.monthly_burst where discriminator = '' and month = '2026-04-01'`)
+	}
 }

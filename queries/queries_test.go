@@ -151,6 +151,42 @@ func TestReportsReadNoSamples(t *testing.T) {
 	}
 }
 
+// A day that was read anew more than once has superseded versions of one instant: each is a change of its own.
+func TestVersionsOfOneInstant(t *testing.T) {
+	t.Parallel()
+	conn := warehousetest.Connect(t, warehousetest.New(t))
+	warehousetest.Grow(t, conn, warehousetest.Size{Customers: 1, Days: 3, Samples: 0})
+	for _, sql := range []string{
+		`set meterhouse.now = '2026-11-02 12:00Z'`,
+		`truncate dw.restatement`,
+		`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+			over_committed_avg_tib, accrued_sum_tib, known_from, known_until, payload_id, run_id)
+		select d.customer_key, d.service_level_key, d.usage_date, 'reread', 24, 100, consumed, 104.5, 99.5, 0, 3, '2026-11-01', '2026-11-01', 1, 1
+		from dw.fact_daily_consumption as d
+		cross join unnest(array[9, 10]) with ordinality as v (consumed, n)
+		where d.service_level_key = 1 and d.usage_date = '2026-10-30'
+		order by n`,
+		`update dw.fact_daily_consumption set consumed_avg_tib = 12 where service_level_key = 1 and usage_date = '2026-10-30'`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, q := range queries.All() {
+		if q.Name != "restated_days" {
+			continue
+		}
+		sql, args := q.With(map[string]string{"from_day": "2026-10-01", "until_day": "2026-12-01"})
+		var changes []string
+		for _, row := range rows(t, conn, sql, args) {
+			changes = append(changes, row["consumed_avg_change_tib"])
+		}
+		if got := strings.Join(changes, " "); got != "3 2" {
+			t.Errorf("changes %q, want 3 2: from 9 and from 10 to 12", got)
+		}
+	}
+}
+
 // rows asks for everything as text.
 func rows(t *testing.T, conn *pgx.Conn, sql string, args []any) (all []map[string]string) {
 	t.Helper()

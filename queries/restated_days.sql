@@ -39,5 +39,5 @@ where r.known_until >= params.from_day::timestamp at time zone 'UTC'
     and r.known_until < params.until_day::timestamp at time zone 'UTC'
 group by
     r.customer_id, r.subscription_number, r.discriminator, r.service_level, r.level_ordinal,
-    r.usage_date, r.kind, r.was_invoiced, r.known_from, r.known_until
-order by r.known_until, r.customer_id, r.subscription_number, r.discriminator, r.service_level, r.level_ordinal, r.usage_date, r.known_from;
+    r.usage_date, r.kind, r.was_invoiced, r.known_from, r.known_until, r.version_number
+order by r.known_until, r.customer_id, r.subscription_number, r.discriminator, r.service_level, r.level_ordinal, r.usage_date, r.known_from, r.version_number;

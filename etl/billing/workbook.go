@@ -476,7 +476,7 @@ func (h *handover) writeRestatements(ctx context.Context) error {
 		from mart.restatement as r
 		where r.usage_date >= $1 and r.usage_date <= $2 and r.known_until <= $3::text::timestamptz and ($4 = '' or r.customer_id = $4)
 			and ($5 = '' or r.customer_id in (select c.customer_id from dw.dim_customer as c where c.account = $5))
-		order by r.customer_id, r.subscription_number, r.discriminator, r.service_level, r.level_ordinal, r.usage_date, r.known_until, r.known_from, r.column_name`,
+		order by r.customer_id, r.subscription_number, r.discriminator, r.service_level, r.level_ordinal, r.usage_date, r.known_until, r.known_from, r.version_number, r.column_name`,
 		h.from.Time(), h.until.Time(), instant(h.asOf), h.only.CustomerID, h.only.Account)
 	if err != nil {
 		return err
