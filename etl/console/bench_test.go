@@ -144,6 +144,7 @@ func BenchmarkPages(b *testing.B) {
 		"/loads/7?dataset=keystone.history&scope=C-77&after=299000", "/payloads/1000", "/quarantine", "/quarantine?state=", "/quarantine?state=&q=C-500&reason=time_form", "/quarantine?state=resolved&page=99", "/quarantine/3000",
 		"/coverage/day?dataset=keystone.history&account=acme&customer=C-77&subscription=S-77&day=2026-04-15",
 		"/consumption/level?customer=C-77&subscription=S-77&level=Level+7&ordinal=0&span=90d", "/consumption/level?customer=C-77&subscription=S-77&level=Level+7&ordinal=0&span=12m",
+		"/consumption/level?customer=C-77&subscription=S-77&level=Level+1&ordinal=0&span=quarter&as_of=2026-05-21T11:00:00Z",
 	} {
 		if path == "/" {
 			b.Logf("the verdict of the overview took %s, in the background", settle(b, path).Round(time.Millisecond))

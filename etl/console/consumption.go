@@ -2,6 +2,7 @@ package console
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -99,18 +100,66 @@ var daysTable = &table{
 	empty: "Nothing is expected of the level in this time.",
 }
 
+// daysThenTable is what was known of these days at an instant: mart.daily_consumption_as_of with its holes.
+var daysThenTable = &table{
+	name:    "level_days_as_of",
+	caption: "Days of the level as they were known then, the newest first, in TiB. Of a day that is missing no figures were known. Where … ends a figure, more decimals follow: point at it, copy it, or take the CSV. Whether a day was invoiced then is not kept.",
+	columns: []column{
+		{name: "usage_date", title: "Day", sort: true},
+		{name: "status", title: "Status", kind: isStatus, sort: true},
+		{name: "committed_tib", title: "Committed", kind: isQuantity},
+		{name: "consumed_avg_tib", title: "Average", kind: isQuantity, sort: true},
+		{name: "consumed_max_tib", title: "Maximum", kind: isQuantity, sort: true},
+		{name: "consumed_last_tib", title: "Last", kind: isQuantity},
+		{name: "burst_avg_tib", title: "Burst", kind: isQuantity, sort: true},
+		{name: "accrued_burst_tib", title: "Accrued", kind: isQuantity},
+		{name: "known_since", title: "Known since", kind: isTime, sort: true},
+	},
+	filters: append(slices.Clone(daysTable.filters), filter{name: "as_of", isKept: true}),
+	check: func(s *Server, values []string) error {
+		at, err := s.instant(values[len(values)-1])
+		values[len(values)-1] = at.Format(time.RFC3339Nano)
+		return err
+	},
+	order: daysTable.order, key: daysTable.key, empty: "Nothing was expected of the level in this time.",
+}
+
+// instant is a past moment that somebody typed, and now when it is empty.
+func (s *Server) instant(text string) (at time.Time, err error) {
+	now := s.cfg.Now().UTC()
+	if text == "" {
+		return now, nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if at, err = time.Parse(layout, text); err == nil {
+			break
+		}
+	}
+	const wanted = "want a past moment: a date, whose 00:00 UTC it is, or a time as 2026-11-03T09:00:00Z"
+	switch at = at.UTC().Truncate(time.Microsecond); {
+	case err != nil:
+		return at, notUnderstood(fmt.Sprintf("As known at %q: %s.", clip(text, 100), wanted))
+	case at.After(now):
+		return at, notUnderstood(fmt.Sprintf("As known at %q, which is yet to come: %s. It is %s UTC.", clip(text, 100), wanted, now.Format("2006-01-02 15:04:05")))
+	}
+	return at, nil
+}
+
 // levelDetail is what templates/level.html is given.
 type levelDetail struct {
 	Name   string
 	Spans  []navItem
 	From   string
 	Until  string // inclusive
+	AsOf   string // as somebody typed it; empty: what is known now
+	Then   string // the moment that is
+	Now    string // path of the same as known now
 	Charts []chart
 	List   *listing
 }
 
 func levelPage() page {
-	return page{path: "/consumption/level", template: "level", tables: []*table{daysTable}, load: func(v *view) (content, error) {
+	return page{path: "/consumption/level", template: "level", tables: []*table{daysTable, daysThenTable}, load: func(v *view) (content, error) {
 		asked := v.r.URL.Query()
 		today := v.s.cfg.Now().UTC().Truncate(24 * time.Hour)
 		wanted := asked.Get("span")
@@ -139,25 +188,45 @@ func levelPage() page {
 		asked.Set("until", until.Format(time.DateOnly))
 		v.r.URL.RawQuery = asked.Encode() // the table's links keep it
 		d := levelDetail{From: from.Format(time.DateOnly), Until: until.AddDate(0, 0, -1).Format(time.DateOnly)}
-		if d.List, err = v.list(daysTable); err != nil {
+		days := daysTable
+		if d.AsOf = strings.TrimSpace(asked.Get("as_of")); d.AsOf != "" {
+			days = daysThenTable
+			then, err := v.s.instant(d.AsOf)
+			if err != nil {
+				return content{}, err
+			}
+			d.Then = then.Format("2006-01-02 15:04:05.999999")
+		}
+		if d.List, err = v.list(days); err != nil {
 			return content{}, err
 		}
 		of := url.Values{}
 		for _, name := range []string{"customer", "subscription", "discriminator", "level", "ordinal"} {
 			of.Set(name, d.List.Values[name])
 		}
+		of.Set("from", asked.Get("from"))
+		of.Set("until", asked.Get("until"))
+		d.Now = v.r.URL.Path + "?" + of.Encode()
+		of.Del("from")
+		of.Del("until")
+		if d.AsOf != "" {
+			of.Set("as_of", d.AsOf)
+		}
 		for i, s := range spans {
 			of.Set("span", s.Name)
 			d.Spans = append(d.Spans, navItem{s.Title, "/consumption/level?" + of.Encode(), i == at})
 		}
-		found, err := v.query("select r.usage_date, r.committed_tib, r.consumed_avg_tib, r.consumed_max_tib, r.burst_avg_tib, r.accrued_burst_tib from ("+v.s.sql(daysTable.name)+") as r order by r.usage_date",
-			arguments(daysTable.values(asked))...)
+		values, err := days.given(v.s, asked)
 		if err != nil {
 			return content{}, err
 		}
-		days := int(until.Sub(from).Hours() / 24)
-		values := func(column int) []string {
-			all := make([]string, days)
+		found, err := v.query("select r.usage_date, r.committed_tib, r.consumed_avg_tib, r.consumed_max_tib, r.burst_avg_tib, r.accrued_burst_tib from ("+v.s.sql(days.name)+") as r order by r.usage_date",
+			arguments(values)...)
+		if err != nil {
+			return content{}, err
+		}
+		daily := func(column int) []string {
+			all := make([]string, int(until.Sub(from).Hours()/24))
 			for _, row := range found.Rows {
 				if day, err := time.Parse(time.DateOnly, row[0].Text); err == nil {
 					all[int(day.Sub(from).Hours()/24)] = row[column].Text
@@ -166,8 +235,8 @@ func levelPage() page {
 			return all
 		}
 		d.Charts = []chart{
-			draw("Committed and consumed", from, []line{{"consumed, maximum", "maximum", values(3)}, {"consumed, average", "average", values(2)}, {"committed", "committed", values(1)}}),
-			draw("Burst and accrued burst", from, []line{{"burst, average", "burst", values(4)}, {"accrued burst of the day", "accrued", values(5)}}),
+			draw("Committed and consumed", from, []line{{"consumed, maximum", "maximum", daily(3)}, {"consumed, average", "average", daily(2)}, {"committed", "committed", daily(1)}}),
+			draw("Burst and accrued burst", from, []line{{"burst, average", "burst", daily(4)}, {"accrued burst of the day", "accrued", daily(5)}}),
 		}
 		d.Name = strings.Join(strings.Fields(strings.Join([]string{of.Get("customer"), of.Get("subscription"), of.Get("discriminator")}, " ")), " ")
 		title := instance(of.Get("level"), of.Get("ordinal"))

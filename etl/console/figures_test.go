@@ -2,6 +2,10 @@ package console
 
 import (
 	"encoding/csv"
+	"fmt"
+	"html"
+	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -238,6 +242,87 @@ func TestEveryCellIsTheMarts(t *testing.T) {
 		if !strings.Contains(adjusted, "<li>"+row[0]+"</li>") {
 			t.Errorf("the month lacks %q", row[0])
 		}
+	}
+}
+
+// A level as it was known at an instant is what the mart knew of it then, in the page, its drawing and its file; what is
+// no past moment is refused.
+func TestLevelAsOf(t *testing.T) {
+	t.Parallel()
+	h := eventful(t)
+	b := h.browser()
+	of := h.mart(`select c.customer_id, s.subscription_number, l.service_level, l.level_ordinal from dw.dim_service_level as l join dw.dim_subscription as s using (subscription_key)
+		join dw.dim_customer as c on c.customer_key = l.customer_key where l.service_level_key % 5 = 1 and s.discriminator = '' order by l.service_level_key limit 1`)[0]
+	h.exec(`update dw.fact_daily_consumption set accrued_last_tib = extract(day from usage_date) + 0.125 where usage_date >= '2026-09-10'`)
+	h.exec(`update dw.restatement set accrued_last_tib = 3.5 where usage_date = '2026-09-15'`)
+	h.exec(`insert into dw.accrued_reading (account, month, reading, decided_by, reason) values ('acme', '2026-09-01', 'running', 'jane', 'test')`)
+	h.exec(`update dw.fact_daily_consumption set known_since = '2026-09-20T03:00:00Z' where usage_date = '2026-09-12'`)
+	address := url.Values{"customer": {of[0]}, "subscription": {of[1]}, "level": {of[2]}, "ordinal": {of[3]}, "from": {"2026-08-25"}, "until": {"2026-11-03"}}.Encode()
+	page, file := "/consumption/level?"+address, "/level_days_as_of.csv?"+address
+	counted := map[string]string{}
+	for asked, at := range map[string]string{
+		"2026-11-02T11:58:59.9Z":    "2026-11-02T11:58:59.9Z", // before September was restated
+		"2026-11-02T13:59:00+02:00": "2026-11-02T11:59:00Z",   // as it was
+		"2026-09-16":                "2026-09-16T00:00:00Z",
+		"2026-08-01":                "2026-08-01T00:00:00Z", // nothing was known, or expected
+	} {
+		const level = ` as d on (d.customer_id, d.subscription_number, d.discriminator, d.service_level, d.level_ordinal, d.usage_date) = (u.customer_id, u.subscription_number, u.discriminator, u.service_level, u.level_ordinal, u.usage_date)
+			where u.customer_id = '%s' and u.subscription_number = '%s' and u.service_level = '%s' and u.level_ordinal = %s and u.usage_date between '2026-08-25' and (timestamptz '%s' at time zone 'UTC')::date order by u.usage_date desc`
+		from := ` from mart.daily_utilisation as u left join mart.daily_consumption_as_of('` + at + `')` + fmt.Sprintf(level, of[0], of[1], of[2], of[3], at)
+		status := `case when d.is_partial then 'partial' when d.known_since is not null then 'observed' when (u.usage_date + 1)::timestamp at time zone 'UTC' + (select min(settle) from ops.watermark where source = 'keystone') > '` + at + `' then 'not_due' else 'missing' end`
+		want := h.mart(`select u.usage_date, replace(` + status + `, '_', ' '), d.committed_tib, d.consumed_avg_tib, d.consumed_max_tib, d.consumed_last_tib, d.burst_avg_tib, d.accrued_burst_tib,
+			to_char(d.known_since at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS')` + from)
+		path := page + "&as_of=" + url.QueryEscape(asked)
+		if len(want) == 0 {
+			if text := b.get(path).text; !strings.Contains(text, "Nothing was expected") {
+				t.Errorf("%s:\n%s", path, text)
+			}
+			continue
+		}
+		if diff := cmp.Diff(want, b.every(path)); diff != "" {
+			t.Errorf("%s (-mart +page):\n%s", path, diff)
+		}
+		statuses := map[string]int{}
+		for _, row := range want {
+			statuses[row[1]]++
+			if row[0] == "2026-09-15" {
+				counted[asked] = row[2] + " " + row[7]
+			}
+		}
+		a := b.get(path)
+		if told := strings.NewReplacer("T", " ", "Z", " UTC").Replace(at); !strings.Contains(a.text, "As known at "+told) || !strings.Contains(a.text, `href="`+html.EscapeString("/level_days_as_of.csv?")) {
+			t.Errorf("%s: it is not told:\n%s", path, a.text)
+		}
+		for _, problem := range flaws(a.text) {
+			t.Errorf("%s: %s", path, problem)
+		}
+		line := regexp.MustCompile(`<path class="line average" d="([^"]*)"/>((?:<circle class="dot average")?)`).FindStringSubmatch(a.text)
+		if n := statuses["observed"] + statuses["partial"]; line == nil || strings.Count(line[1], "M")+strings.Count(line[1], "L") != n {
+			t.Errorf("%s: %d days were known: %v", path, n, line)
+		}
+		records, err := csv.NewReader(strings.NewReader(b.get(file + "&as_of=" + url.QueryEscape(asked)).text)).ReadAll()
+		sql := `select u.usage_date, ` + status + ` as status, d.committed_tib, d.consumed_avg_tib, d.consumed_max_tib, d.consumed_last_tib, d.burst_avg_tib, d.over_committed_avg_tib, d.accrued_burst_tib,
+			d.known_since, timestamptz '` + at + `' as as_of` + from
+		if diff := cmp.Diff(append([][]string{h.columns(sql)}, blanks(h.mart(sql))...), records); diff != "" || err != nil {
+			t.Errorf("the file of %s (-mart +file): %v\n%s", asked, err, diff)
+		}
+		if asked == "2026-09-16" && (statuses["missing"] == 0 || statuses["not due"] == 0 || statuses["observed"] == 0) {
+			t.Errorf("%s: %v", asked, statuses)
+		}
+	}
+	if got := fmt.Sprint(counted["2026-11-02T11:58:59.9Z"], counted["2026-11-02T13:59:00+02:00"], counted["2026-09-16"]); !strings.Contains(got, "111 ") || counted["2026-11-02T11:58:59.9Z"] == counted["2026-11-02T13:59:00+02:00"] {
+		t.Errorf("a restated day: %v", counted)
+	}
+	for _, asked := range []string{"soon", "2026-11-02T12:00:01Z", "2026-11-03", "2026-02-30", "infinity", "2026-11-02T11:00:00", "now()"} {
+		for _, path := range []string{page, file} {
+			a := b.get(path + "&as_of=" + url.QueryEscape(asked))
+			if a.StatusCode != http.StatusBadRequest || !strings.Contains(a.text, "want a past moment: a date") {
+				t.Errorf("%s as of %q: %d\n%s", path, asked, a.StatusCode, a.text)
+			}
+		}
+	}
+	if text := b.get(page).text; strings.Contains(text, "As known at 2") || !strings.Contains(text, `<input name="as_of" value=""`) {
+		t.Errorf("as known now:\n%s", text)
 	}
 }
 

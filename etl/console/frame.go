@@ -64,6 +64,11 @@ type Refused string
 
 func (r Refused) Error() string { return string(r) }
 
+// notUnderstood is what somebody asked for and cannot be read, and what is wanted.
+type notUnderstood string
+
+func (n notUnderstood) Error() string { return string(n) }
+
 var errNotThere = errors.New("there is no such thing")
 
 //go:embed templates/*.html
@@ -350,12 +355,15 @@ func (s *Server) trouble(w http.ResponseWriter, r *http.Request, who visitor, st
 func (s *Server) failAs(w http.ResponseWriter, r *http.Request, who visitor, err error) {
 	var pg *pgconn.PgError
 	var late notComputed
+	var wrong notUnderstood
 	switch {
 	case errors.Is(err, errNotThere):
 		s.trouble(w, r, who, http.StatusNotFound, "Not found", "There is nothing of this number or day. What is old may have been removed.")
 	case errors.As(err, &late):
 		w.Header().Set("Retry-After", "60")
 		s.trouble(w, r, who, http.StatusServiceUnavailable, "Not there", late.Error())
+	case errors.As(err, &wrong):
+		s.trouble(w, r, who, http.StatusBadRequest, "Not understood", string(wrong))
 	case errors.As(err, &pg) && strings.HasPrefix(pg.Code, "22"): // a date that is none
 		s.trouble(w, r, who, http.StatusBadRequest, "Not understood", "What was asked for cannot be read as a number or date.")
 	case r.Context().Err() != nil: // the reader went away

@@ -28,6 +28,8 @@ type table struct {
 	isKeyFirst bool
 	// actions is the template of a last column with buttons; empty: none.
 	actions string
+	// check refuses values of the filters, as the query is given them, or puts them as it reads them. Nil: it takes any.
+	check func(s *Server, values []string) error
 	// sheet is where the rows are when a query would take too long. It is waited for when wait is set.
 	sheet func(v *view, values []string, wait time.Duration) (*sheet, copyState, error)
 	// rows hands over the rows of the CSV when neither the query nor a sheet can choose them. Nil: they can.
@@ -196,7 +198,10 @@ func arguments(values []string) (args []any) {
 
 // list reads one page of the table.
 func (v *view) list(t *table) (*listing, error) {
-	values := t.values(v.r.URL.Query())
+	values, err := t.given(v.s, v.r.URL.Query())
+	if err != nil {
+		return nil, err
+	}
 	l := &listing{table: t, Caption: t.caption, Empty: t.empty, Actions: t.actions, Path: v.r.URL.Path, Values: map[string]string{}}
 	var from source = asked{v, t}
 	if t.sheet != nil {
@@ -316,6 +321,15 @@ func (t *table) values(asked url.Values) (values []string) {
 		values = append(values, value)
 	}
 	return values
+}
+
+// given are the values as the query takes them, once they are checked.
+func (t *table) given(s *Server, asked url.Values) ([]string, error) {
+	values := t.values(asked)
+	if t.check == nil {
+		return values, nil
+	}
+	return values, t.check(s, values)
 }
 
 // sorted is the column to sort by and whether downwards; what cannot be sorted by is not.
@@ -468,7 +482,11 @@ func (p *patient) Write(b []byte) (int, error) {
 // A text that a spreadsheet would take for a formula gets an apostrophe in front.
 func (s *Server) download(t *table) func(http.ResponseWriter, *http.Request, visitor) {
 	return func(w http.ResponseWriter, r *http.Request, who visitor) {
-		values := t.values(r.URL.Query())
+		values, err := t.given(s, r.URL.Query())
+		if err != nil {
+			s.failAs(w, r, who, err)
+			return
+		}
 		sorted, isDown := t.sorted(r.URL.Query().Get("sort"))
 		// The deadline of the server counts from the request, and the first row may take longer.
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(csvWithin))
@@ -477,7 +495,7 @@ func (s *Server) download(t *table) func(http.ResponseWriter, *http.Request, vis
 		if t.sheet != nil {
 			read = s.readCopy
 		}
-		err := read(r.Context(), csvWithin, s.downloads, func(_ context.Context, v *view) error {
+		err = read(r.Context(), csvWithin, s.downloads, func(_ context.Context, v *view) error {
 			out := csv.NewWriter(&patient{w})
 			var names []string
 			var numeric []bool
