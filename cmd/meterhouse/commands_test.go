@@ -403,10 +403,14 @@ func TestAdviseFailing(t *testing.T) {
 		{"dataset": "keystone.history", "scope": "C-1", "error": "extract: keystone acme: GET /v2: forbidden: does it see C-1?"},
 		{"dataset": "keystone.history", "scope": "C-2", "error": "extract: keystone acme: GET /v2: forbidden: does it see C-2?"},
 		{"dataset": "wolkvox.billing", "scope": "calls", "error": "extract vision: timeout"},
+		{"dataset": "keystone.subscriptions", "scope": "C-3", "error": "extract: keystone acme: GET /v2: http_status: status 403: credentials refused"},
+		{"dataset": "wolkvox.billing", "scope": "other", "error": "extract vision: token_invalid: status 403: \"" + strings.Repeat("PLEASE ", 20) + "\": credentials refused"},
 	})
 	if want := []string{
 		"keystone.current C-1, keystone.history C-1, C-2 failed at the last run (forbidden: does it see …?): `meterhouse run keystone.current keystone.history`",
 		"wolkvox.billing calls failed at the last run (timeout): `meterhouse run wolkvox.billing`",
+		"keystone.subscriptions C-3 failed at the last run (http_status: status 403: credentials refused): see `meterhouse token status`; if the token is in order, ask NetApp for the rights of the account, then `meterhouse run keystone.subscriptions`",
+		"wolkvox.billing other failed at the last run (token_invalid: status 403: \"" + strings.Repeat("PLEASE ", 10) + "P…): correct the wolkvox-token in the configuration, then `meterhouse run wolkvox.billing`",
 	}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

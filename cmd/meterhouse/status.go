@@ -14,8 +14,10 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"meterhouse/etl"
 	"meterhouse/etl/keystone"
 	"meterhouse/etl/warehouse"
+	"meterhouse/etl/wolkvox"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -274,6 +276,7 @@ func prefixed(prefix, s string) string {
 func adviseFailing(rows []map[string]string) (todo []string) {
 	type failure struct {
 		why              string
+		isRefused        bool
 		scopes, datasets []string
 	}
 	var all []*failure
@@ -283,7 +286,7 @@ func adviseFailing(rows []map[string]string) (todo []string) {
 		alike := strings.ReplaceAll(why, row["scope"], "…")
 		f := byCause[alike]
 		if f == nil {
-			f = &failure{why: why}
+			f = &failure{why: why, isRefused: strings.Contains(row["error"], etl.ErrUnauthorized.Error())}
 			all, byCause[alike] = append(all, f), f
 		} else {
 			f.why = alike
@@ -296,7 +299,14 @@ func adviseFailing(rows []map[string]string) (todo []string) {
 		f.scopes = append(f.scopes, scope)
 	}
 	for _, f := range all {
-		todo = append(todo, fmt.Sprintf("%s failed at the last run (%s): `meterhouse run %s`", few(f.scopes), f.why, strings.Join(f.datasets, " ")))
+		first := "" // what has to be done before loading again helps
+		switch {
+		case f.isRefused && slices.Contains(f.datasets, wolkvox.Dataset):
+			first = "correct the wolkvox-token in the configuration, then "
+		case f.isRefused:
+			first = "see `meterhouse token status`; if the token is in order, ask NetApp for the rights of the account, then "
+		}
+		todo = append(todo, fmt.Sprintf("%s failed at the last run (%s): %s`meterhouse run %s`", few(f.scopes), f.why, first, strings.Join(f.datasets, " ")))
 	}
 	return todo
 }

@@ -317,8 +317,9 @@ credential_trouble (source, account, rank, severity, kind, since, subject, detai
     select
         source, account, 5, 'page', 'access_refused', since,
         format('%s refuses the credentials of %s', source, account),
-        format('%s scopes, such as %s, since %s: %s. %s',
-            scopes, example, to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), left(split_part(error, E'\n', 1), 300),
+        format('%s, since %s: %s. %s',
+            case when scopes = 1 then example else format('%s scopes, such as %s', scopes, example) end,
+            to_char(since at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), left(split_part(error, E'\n', 1), 300),
             case source
                 when 'keystone' then format('See `meterhouse token status`; if the token is in order, ask NetApp for the rights of account %s.', account)
                 else format('Correct the wolkvox-token of account %s in the configuration, then `meterhouse run wolkvox.billing`.', account)
