@@ -123,12 +123,12 @@ func (h *house) dump(customer string) string {
 	var all []string
 	for _, sql := range []string{
 		`select 'sample', sampled_at, committed_tib, consumed_tib, burst_tib, accrued_burst_tib, is_invoiced
-			from dw.fact_consumption_sample` + keyed + ` order by sampled_at`,
+			from dw.fact_consumption_sample` + keyed + ` order by 2, 3, 4, 5, 6, 7`,
 		`select 'day', usage_date, sample_count, step_seconds, consumed_avg_tib, consumed_max_tib, consumed_last_tib, accrued_sum_tib,
 			encode(digest, 'hex'), known_since, absent_since, pending_at, is_invoiced
-			from dw.fact_daily_consumption` + keyed + ` order by usage_date`,
+			from dw.fact_daily_consumption` + keyed + ` order by 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13`,
 		`select 'ledger', usage_date, sample_count, consumed_avg_tib, encode(digest, 'hex'), known_from, known_until
-			from dw.restatement` + keyed + ` and kind <> 'reread' order by usage_date, known_from`,
+			from dw.restatement` + keyed + ` and kind <> 'reread' order by 2, 3, 4, 5, 6, 7`,
 		`select 'coverage', day, status from ops.coverage where scope = $1 order by day`,
 	} {
 		all = append(all, h.rows(sql, customer)...)
