@@ -314,6 +314,21 @@ func (l *loader) cover(report etl.Report) error {
 		for day := l.ans.Request.Window.From; day < l.ans.Request.Window.Until; day++ {
 			status[day] = word
 		}
+		// What is refused may be listed already, from another window.
+		for i := range l.rejects {
+			dismissed, err := l.isDismissed(&l.rejects[i])
+			if err != nil {
+				return err
+			}
+			if dismissed || l.settled[l.refusals[i]] {
+				continue
+			}
+			span := l.ans.Request.Window
+			if day := l.rejects[i].Day; day != nil {
+				span = etl.Window{From: *day, Until: *day + 1}
+			}
+			l.openDays = append(l.openDays, span)
+		}
 	default:
 		return nil
 	}
@@ -664,7 +679,11 @@ func (l *loader) madeGood(row *openRow, report etl.Report) (bool, error) {
 		if row.key.description == "" { // nobody knows which row it was: a day without any refusal settles it
 			return len(l.rejects) == 0 && l.acceptedOn(row.key.day), nil
 		}
-		return l.readings[rowKey{description: row.key.description, day: row.key.day}], nil
+		if !l.readings[rowKey{description: row.key.description, day: row.key.day}] {
+			return false, nil
+		}
+		refused, err := l.refusesAnother(row.key)
+		return !refused, err
 	case !window.IsZero() && (row.window.From >= window.Until || row.window.Until <= window.From):
 		return false, nil
 	case row.key.subscription == "":
@@ -677,12 +696,16 @@ func (l *loader) madeGood(row *openRow, report etl.Report) (bool, error) {
 		}
 		return l.deliveredName(row.key.subscription, row.key.level), nil
 	case row.hasDay:
-		return l.goodDays[row.key], nil
-	}
-	// A sample that could not be dated: settled once no day that it may belong to is in doubt.
-	for i := range l.rejects {
-		if r := &l.rejects[i]; r.Subscription == row.key.subscription && r.Level == row.key.level {
-			return false, nil
+		// One instance of a name may be whole while another is refused still, or is not delivered at all.
+		if refused, err := l.refusesAnother(row.key); err != nil || refused || !l.goodDays[row.key] {
+			return false, err
+		}
+	default:
+		// A sample that could not be dated: settled once no day that it may belong to is in doubt.
+		for i := range l.rejects {
+			if r := &l.rejects[i]; r.Subscription == row.key.subscription && r.Level == row.key.level {
+				return false, nil
+			}
 		}
 	}
 	var doubt bool
@@ -700,6 +723,20 @@ func (l *loader) madeGood(row *openRow, report etl.Report) (bool, error) {
 			where c.customer_id = $1 and s.subscription_number = $2 and v.service_level = $3
 		)`, l.run.job.Scope, row.key.subscription, row.key.level, row.window.From.Time(), row.window.Until.Time()).Scan(&doubt)
 	return !doubt && l.deliveredName(row.key.subscription, row.key.level), err
+}
+
+// refusesAnother tells that this answer has a record like the one of the key refused, other than by dismissal.
+func (l *loader) refusesAnother(key rowKey) (bool, error) {
+	for i := range l.rejects {
+		r := &l.rejects[i]
+		if r.Subscription != key.subscription || r.Level != key.level || r.Description != key.description || r.Day != nil && *r.Day != key.day {
+			continue
+		}
+		if dismissed, err := l.isDismissed(r); err != nil || !dismissed {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 func (l *loader) acceptedOn(day etl.Day) bool {
