@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"meterhouse/etl/warehouse/warehousetest"
+	"meterhouse/migrations"
 )
 
 // oddNow is the business clock of the odd warehouse: a leap year, in the morning, so that yesterday is not
@@ -637,5 +638,85 @@ func TestNoSecondWaiver(t *testing.T) {
 			}
 		}
 		compareRows(t, conn, c.about, []string{c.waived}, `select waiver_burst_tib::text from mart.monthly_burst where discriminator = '' and month = '2026-04-01'`)
+	}
+}
+
+// What lacks something is told twice: by mart.coverage, which makes every expected day, and by ops.coverage_hole, which
+// goes by the days that are stored. They agree whenever it is, also where days were stored that are not there yet.
+func TestHolesAreThoseOfCoverage(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			conn := warehousetest.Connect(t, warehousetest.New(t))
+			growOdd(t, conn, seed)
+			if _, err := conn.Exec(t.Context(), `update ops.watermark set settle = '47 hours' where scope = 'C-2'; set time zone 'America/Asuncion'`); err != nil {
+				t.Fatal(err)
+			}
+			const hole = `select source, dataset, customer_id, subscription_number, service_level, account, product, day, status, level_ordinal, discriminator from `
+			const told, found = hole + `mart.coverage where status in ('missing', 'partial', 'lost')`, hole + `ops.coverage_hole`
+			for _, now := range []string{oddNow, "2027-02-28T23:59:59.999999Z", "2027-03-01T00:00:00Z", "2027-03-01T01:59:59Z", "2027-03-01T02:00:00Z", "2027-03-01T23:00:00Z", "2026-12-20T00:00:00Z", "2029-01-01T00:00:00Z"} {
+				if _, err := conn.Exec(t.Context(), `select set_config('meterhouse.now', $1, false)`, now); err != nil {
+					t.Fatal(err)
+				}
+				none(t, conn, now+": not the holes of mart.coverage", `
+					select '-' || t::text from (`+told+` except all `+found+`) as t
+					union all
+					select '+' || f::text from (`+found+` except all `+told+`) as f`)
+			}
+			if got := lines(t, conn, `select distinct source || ' ' || status from ops.coverage_hole order by 1`); len(got) < 4 {
+				t.Errorf("holes %q: want missing and partial of keystone, partial and lost of wolkvox: then this test sees little", got)
+			}
+		})
+	}
+}
+
+// The evidence of look_for_holes adds up each series in one pass; it is what the one before it found, to the last digit.
+func TestEvidenceIsWhatItWas(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			db := warehousetest.New(t)
+			conn := warehousetest.Connect(t, db)
+			growOdd(t, conn, seed)
+			r := rand.New(rand.NewPCG(seed, 29))
+			for _, sql := range []string{
+				// Steps that are not known, for a day or for all of a series, and samples that are not one an hour.
+				`update dw.fact_daily_consumption set step_seconds = nullif((array[0, 300, 3600, 3600, 7200, 86400])[1 + (service_level_key * 7 + extract(day from usage_date)::integer * $1) % 6], 0),
+					sample_count = 1 + (service_level_key + extract(day from usage_date)::integer * $1) % 30`,
+				`update dw.fact_daily_consumption set step_seconds = null where (service_level_key + $1) % 4 = 0`,
+				// Of one account what was used is told: in one month as increments, in the next as a total.
+				`update dw.fact_daily_consumption as f set step_seconds = 3600, sample_count = 24,
+					accrued_sum_tib = case when extract(month from f.usage_date)::integer % 2 = 0 then u.used else 3 * u.used end,
+					accrued_last_tib = case when extract(month from f.usage_date)::integer % 2 = 0 then 3 * u.total else u.total end
+				from (
+					select service_level_key, usage_date, used, sum(used) over (partition by service_level_key, date_trunc('month', usage_date) order by usage_date) as total
+					from dw.fact_daily_consumption
+					cross join lateral (select over_committed_avg_tib / 30 as used) as x
+				) as u, dw.dim_customer as c
+				where u.service_level_key = f.service_level_key and u.usage_date = f.usage_date and c.customer_key = f.customer_key and c.account = 'two' and $1 > 0`,
+			} {
+				if _, err := conn.Exec(t.Context(), sql, 1+r.IntN(28)); err != nil {
+					t.Fatalf("%s: %v", sql, err)
+				}
+			}
+			const evidence = `select e::text from mart.accrued_evidence as e order by 1`
+			now := lines(t, conn, evidence)
+			if got := lines(t, conn, `select distinct concat_ws(' ', proposal, is_contradicted) from mart.accrued_evidence order by 1`); len(got) < 4 {
+				t.Errorf("proposals %q: want none and both, contradicted and not: then this test sees little", got)
+			}
+			states, err := migrations.Status(t.Context(), db)
+			if err != nil {
+				t.Fatal(err)
+			}
+			one := slices.IndexFunc(states, func(s migrations.State) bool { return strings.HasSuffix(s.Name, "_look_for_holes.sql") })
+			if _, err := migrations.Down(t.Context(), db, states[one-1].Version); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(lines(t, conn, evidence), now); diff != "" {
+				t.Errorf("the evidence changed (-before +now):\n%s", diff)
+			}
+		})
 	}
 }

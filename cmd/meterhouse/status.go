@@ -103,10 +103,9 @@ func statusSections() []section {
 					count(distinct v.day) filter (where v.status = 'missing'
 						and (v.day + 2)::timestamp at time zone 'UTC' + w.settle <= current_setting('meterhouse.now')::timestamptz) as overdue_days,
 					c.customer_id is not null as is_gone
-				from mart.coverage as v
+				from ops.coverage_hole as v
 				left join ops.watermark as w on w.dataset = v.dataset and w.scope = coalesce(v.customer_id, v.account)
 				left join dw.dim_customer as c on c.customer_id = v.customer_id and c.absent_since is not null
-				where v.status in ('missing', 'lost', 'partial')
 				group by v.dataset, coalesce(v.customer_id, v.account), v.subscription_number, coalesce(v.service_level, v.product), v.status, c.customer_id
 				order by dataset, scope, subscription nulls first, series, status`,
 		},

@@ -196,7 +196,7 @@ days_missing as (
         count(*),
         true,
         0::bigint
-    from mart.coverage as c
+    from ops.coverage_hole as c
     join scope as s on s.dataset = c.dataset and s.scope = c.customer_id
     where $4::boolean
         and c.dataset = 'keystone.history'

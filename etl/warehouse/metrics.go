@@ -151,8 +151,7 @@ var metricGroups = []MetricGroup{
 		sql: `
 			with hole as (
 				select dataset, account, status, count(*) as days
-				from mart.coverage
-				where status in ('missing', 'partial', 'lost')
+				from ops.coverage_hole
 				group by dataset, account, status
 			)
 
