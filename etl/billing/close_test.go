@@ -363,6 +363,26 @@ func TestCloseRefuses(t *testing.T) {
 	if got := obstacles("2026-02"); got != "" {
 		t.Errorf("a month before the first closed one: got %q", got)
 	}
+	o.reopen("2026-03")
+	o.reopen("2026-02")
+	if got := obstacles("2026-05"); strings.Contains(got, "order") {
+		t.Errorf("no month before is closed any more: got %q", got)
+	}
+	// Over, but for what settles.
+	for now, want := range map[string]bool{"2026-04-01T01:59:59Z": true, "2026-04-01T02:00:00Z": false} {
+		o.clock(now)
+		if got := obstacles("2026-03"); strings.Contains(got, "not_over") != want {
+			t.Errorf("March at %s: got %q, want not_over to be %v", now, got, want)
+		}
+	}
+	// A month of which nothing is known is over no sooner.
+	o = newOffice(t)
+	for now, want := range map[string]string{"2026-05-31T23:59:59Z": "not_over empty", "2026-06-01T00:00:00Z": "empty"} {
+		o.clock(now)
+		if got := obstacles("2026-05"); got != want {
+			t.Errorf("an empty May at %s: got %q, want %q", now, got, want)
+		}
+	}
 }
 
 // A month in which what is loaded begins is not closed as if it were all of it: nobody asked for the days before.

@@ -507,6 +507,16 @@ func TestLicensesAtThePriceOfTheCountedDay(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantLines(t, "last", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 15 45.00 USD final 4/30 (days missing: 26)")
+
+	// A counter is one line at the price of its last reading, whatever somebody decided of gauges.
+	read(2, "IVR", "2026-04-05T23:50:00Z", "10")
+	read(2, "IVR", "2026-04-30T23:50:00Z", "30")
+	o.now = o.now.Add(time.Minute)
+	o.price("wolkvox////ivr_minutes/usage 1 USD 2026-04-01 2026-04-15", "wolkvox////ivr_minutes/usage 2 USD 2026-04-16")
+	if _, err := o.SetProductRule(t.Context(), "ivr_minutes", "average", "test"); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, "counter", o.lines("2026-04", "infinity")[1:], "ivr_minutes IVR usage 2026-04-01 2026-04-30 30 60.00 USD final 2/26 (days missing: 24)")
 }
 
 // calls makes an account of wolkvox with a gauge and a counter, and returns what stores a reading and its day.
