@@ -500,6 +500,27 @@ restated as (
     join scope as s on s.dataset = 'keystone.history' and s.scope = c.customer_id
 ),
 
+-- Restated days whose figures are all the former ones times what lies between two units, such as TB for TiB.
+unit_suspected as (
+    select
+        format('unit:%s', s.scope),
+        'unit_suspected',
+        'warn',
+        s.account,
+        format('figures of customer %s look as if they were told in another unit', s.scope),
+        format('%s restated days of service levels, first %s, are the former figures times one factor, such as 1.0995 of TiB told as TB; last in run %s. They are loaded, and mart.restatement has the former ones: ask NetApp before a month of them is closed or paid.',
+            sum(w.occurrences), (array_agg(w.first_path order by r.run_id))[1], max(r.run_id)),
+        min(r.fetched_at),
+        max(r.run_id),
+        false,
+        0::bigint
+    from scope as s
+    join ops.run as r on r.dataset = s.dataset and r.scope = s.scope and r.fetched_at > $1::timestamptz - interval '7 days'
+    join ops.run_warning as w on w.run_id = r.run_id and w.warning = 'unit_suspected'
+    where s.dataset = 'keystone.history'
+    group by s.scope, s.account
+),
+
 -- Days of closed months that the vendor told otherwise since, by customer and month, likewise; of wolkvox by account.
 closed_day_changed as (
     select
@@ -583,6 +604,8 @@ union all
 select * from quarantine
 union all
 select * from restated
+union all
+select * from unit_suspected
 union all
 select * from closed_day_changed
 union all

@@ -433,6 +433,9 @@ func (h *historyLoad) differentDay(r *revisit) error {
 		}
 	}
 	h.warnRestated(v, in.day, wasInvoiced)
+	if isUnitChange(r.stored, in.samples) {
+		l.warn("unit_suspected", v.on(in.day))
+	}
 	h.supersede(v, in.day, "restated", l.ans.FetchedAt)
 	h.replaceSamples(v, in)
 	return h.writeDay(v, in, st, true)

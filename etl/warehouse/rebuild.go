@@ -629,7 +629,7 @@ func (b *rebuild) count(is *rebuild, out *etl.Outcome) {
 	}
 	out.Unchanged = max(0, read-out.Inserted-out.Restated)
 	out.Received = out.Inserted + out.Restated + out.Unchanged + out.Ignored + out.Quarantined
-	for _, name := range []string{"restated", "day_shrunk", "samples_pruned", "invoiced_value_changed", "terms_changed"} {
+	for _, name := range []string{"restated", "day_shrunk", "samples_pruned", "invoiced_value_changed", "terms_changed", "unit_suspected"} {
 		delete(out.Warnings, name) // of the past, and said then
 	}
 	if reread > 0 {
