@@ -261,6 +261,7 @@ func comparable(output string) string {
 
 var chance = []*regexp.Regexp{
 	regexp.MustCompile(`()\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d)?(?:\.\d+)?(?:Z|[+-]\d\d(?::?\d\d)?)?`),
+	regexp.MustCompile(`()\d{4}-\d\d-\d\d \(\d+ d\)`), // when a credential dies
 	regexp.MustCompile(`( in )\d+m?s`),
 	regexp.MustCompile(`(?m)()^ *\d+  (?:keystone|wolkvox)`), // last runs
 	regexp.MustCompile(`(  (?:acme|calls)  )  *\d+  `),       // replay --plan
