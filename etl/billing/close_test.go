@@ -168,6 +168,7 @@ func TestCloseByHand(t *testing.T) {
 	closed := o.lines("2026-02", "infinity")
 	wantLines(t, "closed", closed, strings.Split(strings.ReplaceAll(strings.Join(before, "\n"), "final", "closed"), "\n")...)
 	wantLines(t, "before it was closed", o.lines("2026-02", "2026-04-02T11:59:59Z"), before...)
+	wantLines(t, "when it was closed", o.lines("2026-02", "2026-04-02T12:00:00Z"), closed...)
 	o.whole("closed")
 	o.wantSettled("2026-02")
 	wantLines(t, "nothing changed", o.adjustments())
@@ -900,6 +901,9 @@ func TestFingerprint(t *testing.T) {
 			over_committed_avg_tib, accrued_sum_tib, invoiced_samples, uninvoiced_samples, known_since, payload_id, run_id) values (1, %d, '%s', 1, 9, 9, 9, 9, 0, 1, 0, 0, now(), 1, 1)`, level, day)
 	}
 	const level2 = `insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 1, 'Value', 'base'); `
+	commitment := func(from string) string {
+		return fmt.Sprintf(`update dw.fact_commitment set valid_to = '%s'; insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (1, 1, '%[1]s', 101, 1)`, from)
+	}
 	const subscription2 = `insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, first_seen_at, start_at) overriding system value values (2, 1, 'A-2', now(), '2026-05-01');
 		insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 2, 'Value', 'base'); `
 	o.exec(daily(1, "2026-01-24"))
@@ -920,6 +924,7 @@ func TestFingerprint(t *testing.T) {
 		{`delete from dw.fact_daily_consumption where usage_date < '2026-03-01'`, true},
 		{daily(1, "2026-01-31"), true},
 		{`update dw.fact_daily_consumption set committed_tib = 99 where usage_date = '2026-01-25'`, true}, // holds until a day is there
+		{`update dw.fact_daily_consumption set committed_tib = 99 where usage_date = '2026-03-31'`, true},
 		{level2 + daily(2, "2026-03-31"), true},
 		{level2, true},
 		{`update dw.dim_service_level set level_class = 'unclassified'`, true},
@@ -928,6 +933,7 @@ func TestFingerprint(t *testing.T) {
 		{`update dw.fact_subscription set end_at = '2026-03-11'`, true},
 		{`update dw.fact_commitment set committed_tib = 99`, true},
 		{`update dw.fact_commitment set absent_since = '2026-03-11'`, true},
+		{commitment("2026-03-31T12:00:00Z"), true}, // on the last day
 		{`update dw.dim_customer set account = 'other'`, true},
 		{`update ops.watermark set expected_from = '2026-03-02'`, true},
 		{`update ops.watermark set settle = '9999h'`, true},
@@ -937,12 +943,14 @@ func TestFingerprint(t *testing.T) {
 		{rate("2026-03-31", ""), true},
 		{superseded("period", `period_end = '2026-03-15'`), true},
 		{superseded("period", `period_start = '2026-03-16'`), true},
+		{`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-1', 'A-1', 'committed', '2026-02-02', '2026-03-01', 'monthly', 'test', now())`, true}, // ends on the first day
 		{`insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-1', 'A-1', 'Extreme', '2026-03-31', '2026-04-30', 'drop', 'x', now())`, true},
 		{`insert into billing.accrued_decision (account, month, reading, decided_by, reason, known_since) values ('acme', '2026-03-01', 'running', 'x', 'x', now())`, true},
 		{`update dw.accrued_reading set reading = 'running'`, true},
 		{`insert into billing.product_rule (product, rule, reason, known_since) values ('chat_licenses', 'last', 'x', now())`, true},
 		{`update dw.fact_license_snapshot set items = 9, items_min = 9 where snapshot_date = '2026-03-31'`, true},
 		{`update dw.fact_license_snapshot set items_max = 99 where snapshot_date = '2026-03-31'`, true},
+		{`update dw.fact_license_snapshot set items = 9, items_min = 9 where snapshot_date = '2026-03-01'`, true},
 		{`delete from dw.fact_license_snapshot where snapshot_date = '2026-03-31'`, true},
 		{`update dw.dim_product set kind = 'counter'`, true},
 		{`create or replace function billing.exact_scale() returns numeric language sql as 'select 1.0'`, true},
@@ -955,7 +963,7 @@ func TestFingerprint(t *testing.T) {
 		{`update dw.dim_customer set seen_at = now()`, false},
 		{subscription2, false},
 		{subscription2 + daily(2, "2026-05-01"), false},
-		{`update dw.fact_commitment set valid_to = '2026-04-20'; insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (1, 1, '2026-04-20', 101, 1)`, false},
+		{commitment("2026-04-20"), false},
 		{superseded("period", `period_end = '2026-05-15'`), false},
 		{rate("2025-01-01", "2026-01-31"), false},
 		{rate("2026-04-01", ""), false},
@@ -1140,6 +1148,13 @@ func TestLinksAreWhatTheyTell(t *testing.T) {
 	o.as("meterhouse_closer").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
 	o.as("meterhouse_loader").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
 	o.whole("refused")
+
+	// Nor by the close of a month before the open one: it freezes no adjustments.
+	o.clock("2026-04-03T09:00:00Z")
+	o.change("restated", "2026-02-10", "committed_tib = 128")
+	o.exec(strings.NewReplacer("begin;", "begin isolation level repeatable read;", "2026-03", "2026-01").Replace(link("close", "2026-03", at, "select billing.settle(2, '{2026-02}')")))
+	wantLines(t, "not frozen", o.adjustments(), "2026-03 2026-02 2026-02-10 Extreme committed 1 10.01 USD restated 04-03 09:00 open")
+	o.whole("an earlier month is closed")
 }
 
 // What the vendor changes of a closed month is told, by customer and month, and what it changes of an open one is not.
