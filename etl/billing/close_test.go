@@ -222,6 +222,9 @@ func TestCloseByHand(t *testing.T) {
 	if c := o.close("2026-02", ""); c.Version != 2 || c.Adjustments != 0 {
 		t.Errorf("got %+v", c)
 	}
+	if got := strings.Join(o.adjustments(), "\n"); !strings.Contains(got, "2026-04 2026-02 2026-02-10 Extreme committed -1 -10.01 USD reopened 04-04 09:00 open") {
+		t.Errorf("closed again: got %s", got)
+	}
 	o.whole("closed again")
 	o.wantSettled("") // what March adjusted of February is still to be taken back, and its own days have another price
 	o.want(`select concat_ws(' ', link, kind, period) from billing.chain order by link`, "1 close 2026-02", "2 close 2026-03", "3 reopen 2026-02", "4 close 2026-02")
@@ -729,6 +732,9 @@ func TestDecisionsOfClosedMonths(t *testing.T) {
 	wantLines(t, "kept: it was counted", o.adjustments())
 	o.clock("2026-04-03T10:00:00Z")
 	decide("2026-02-10/2026-02-10", "drop")
+	o.clock("2026-04-03T11:00:00Z")
+	o.exec(`insert into billing.absence (customer_id, subscription_number, discriminator, service_level, first_day, last_day, decision, reason, known_since)
+		values ('C-1', 'A-1', 'another', 'Extreme', '2026-02-10', '2026-02-10', 'drop', 'x', $1)`, o.now)
 	wantLines(t, "dropped", o.adjustments(),
 		"2026-03 2026-02 2026-02-10 Extreme committed -3.571428571429 -35.75 USD absent 04-03 10:00 open",
 		"2026-03 2026-02 2026-02-10 Extreme burst -0.5 -1.66 USD absent 04-03 10:00 open")
@@ -766,6 +772,87 @@ func TestDecisionsOfClosedMonths(t *testing.T) {
 			where item = 'Extreme' and usage_date = '2026-02-28' and charge = 'committed' order by adjusts_period`),
 		"2026-02 2026-02-28 Extreme committed -3.571428571429 -35.75 calendar_changed 04-06 13:00", "2026-03 2026-02-28 Extreme committed 3.571428571429 35.75 calendar_changed 04-06 13:00")
 	o.whole("calendar")
+}
+
+// Why a day of a closed month is adjusted, and since when that is known, where more than one thing happened to it.
+func TestReasonsOfAdjustments(t *testing.T) {
+	t.Parallel()
+	decided := func(o *office, from, until string) {
+		for _, span := range [][2]string{{"2026-02-01", from}, {until, "2026-03-31"}} {
+			o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-1', 'A-1', 'committed', $1::text::date, $2::text::date, 'monthly', 'test', $3)`,
+				span[0], span[1], o.now)
+		}
+	}
+	for what, c := range map[string]struct {
+		before, after func(*office)
+		want          []string
+	}{
+		"late and then restated": {
+			after: func(o *office) {
+				o.change("late", "2026-02-11", "accrued_sum_tib = 0.75")
+				o.clock("2026-04-03T10:00:00Z")
+				o.change("restated", "2026-02-11", "accrued_sum_tib = 1")
+			},
+			want: []string{"2026-03 2026-02 2026-02-11 Extreme burst 0.5 1.67 USD restated 04-03 10:00 open"},
+		},
+		"restated before, and late": {
+			before: func(o *office) { o.change("restated", "2026-02-11", "accrued_sum_tib = 0.5") },
+			after:  func(o *office) { o.change("late", "2026-02-11", "accrued_sum_tib = 1") },
+			want:   []string{"2026-03 2026-02 2026-02-11 Extreme burst 0.5 1.67 USD late 04-03 09:00 open"},
+		},
+		"a calendar that holds no more": {
+			before: func(o *office) { decided(o, "2026-02-27", "2026-02-28") },
+			after:  func(o *office) { o.exec(`update billing.period set superseded_at = $1`, o.now) },
+			want:   []string{"2026-03 2026-02 2026-02-28 Extreme committed 3.571428571429 35.75 USD calendar_changed 04-03 09:00 open"},
+		},
+		"an absence that was decided before": {
+			before: func(o *office) {
+				o.exec(`update dw.fact_daily_consumption set accrued_last_tib = extract(day from usage_date) * 0.5`)
+				o.exec(`update dw.fact_daily_consumption set accrued_last_tib = 13.75, absent_since = '2026-03-01' where usage_date = '2026-02-28'`)
+				if err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-1", "", "Extreme", 0, day("2026-02-28"), day("2026-02-28"), "keep", "told by mail"}); err != nil {
+					t.Fatal(err)
+				}
+			},
+			after: func(o *office) {
+				if _, err := o.SetAccruedReading(t.Context(), "acme", month("2026-02"), "running", "jane", "never falls"); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: []string{"2026-03 2026-02 2026-02-28 Extreme burst -0.25 -0.83 USD accrued_reading_changed 04-03 09:00 open"},
+		},
+		"a waiver": {
+			before: func(o *office) {
+				o.clock("2026-04-02T12:30:00Z")
+				o.price("keystone/////burst/waiver 0 USD 2026-01-01")
+				o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = 0 where usage_date <> '2026-02-11'`)
+			},
+			after: func(o *office) { o.exec(`update dw.dim_subscription set start_at = '2026-02-01'`) },
+			want: []string{"2026-03 2026-02 2026-02-11 Extreme burst -0.5 -1.67 USD terms_changed 02-12 00:00 open",
+				"2026-03 2026-02 2026-02-11 Extreme burst waiver 0.5 0.00 USD terms_changed 02-12 00:00 open"},
+		},
+		"a price that holds no more": {
+			before: func(o *office) {
+				o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = 0 where usage_date <> '2026-02-11'`)
+			},
+			after: func(o *office) { o.exec(`update billing.rate set superseded_at = $1 where charge = 'burst'`, o.now) },
+			want: []string{"2026-03 2026-02 2026-02-11 Extreme burst -0.5 -1.67 USD rate_changed 04-03 09:00 open",
+				"2026-03 2026-02 2026-02-11 Extreme burst 0.5 - rate_changed open"},
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			o := closable(t)
+			if c.before != nil {
+				c.before(o)
+			}
+			o.clock("2026-04-02T13:00:00Z")
+			o.close("2026-02", "a test")
+			o.clock("2026-04-03T09:00:00Z")
+			c.after(o)
+			wantLines(t, what, o.adjustments(), c.want...)
+			o.whole(what)
+		})
+	}
 }
 
 // What an open month would have adjusted is told again when that month is opened, though nothing else changed: else
@@ -833,6 +920,7 @@ func TestReadingsOfClosedMonths(t *testing.T) {
 	o := closable(t)
 	o.readings()
 	o.exec(`delete from dw.fact_license_snapshot where snapshot_date = '2026-03-20'`)
+	o.exec(`update dw.fact_license_snapshot set items = 9, items_min = 9 where snapshot_date = '2026-03-25'`) // the greatest reading of the day is what is frozen
 	told := func() []string {
 		return o.rows(`select concat_ws(' ', period, coalesce(nullif(customer_id, ''), '-'), account, changes, first_day, last_day, to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI'), run_id) from billing.closed_day_changed('-infinity')`)
 	}
@@ -847,6 +935,8 @@ func TestReadingsOfClosedMonths(t *testing.T) {
 		"2026-04 2026-03 2026-03-20 chat_licenses license 17 42.50 USD late 04-03 08:30 open")
 	o.whole("imported")
 	o.want(`select count(*)::text from billing.closed_day_changed('2026-04-03T08:30:00Z')`, "0")
+	o.reading("2026-02-20", 1, 17, "2026-04-03T08:45:00Z", true)
+	o.want(`select distinct to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI') from mart.adjustment`, "04-03 08:30") // of an import of this month
 	o.clock("2026-04-03T10:00:00Z")
 	if _, err := o.SetProductRule(t.Context(), "chat_licenses", "last", "the contract"); err != nil {
 		t.Fatal(err)
