@@ -168,6 +168,7 @@ func TestCloseByHand(t *testing.T) {
 	closed := o.lines("2026-02", "infinity")
 	wantLines(t, "closed", closed, strings.Split(strings.ReplaceAll(strings.Join(before, "\n"), "final", "closed"), "\n")...)
 	wantLines(t, "before it was closed", o.lines("2026-02", "2026-04-02T11:59:59Z"), before...)
+	wantLines(t, "when it was closed", o.lines("2026-02", "2026-04-02T12:00:00Z"), closed...)
 	o.whole("closed")
 	o.wantSettled("2026-02")
 	wantLines(t, "nothing changed", o.adjustments())
@@ -220,6 +221,9 @@ func TestCloseByHand(t *testing.T) {
 	}
 	if c := o.close("2026-02", ""); c.Version != 2 || c.Adjustments != 0 {
 		t.Errorf("got %+v", c)
+	}
+	if got := strings.Join(o.adjustments(), "\n"); !strings.Contains(got, "2026-04 2026-02 2026-02-10 Extreme committed -1 -10.01 USD reopened 04-04 09:00 open") {
+		t.Errorf("closed again: got %s", got)
 	}
 	o.whole("closed again")
 	o.wantSettled("") // what March adjusted of February is still to be taken back, and its own days have another price
@@ -728,6 +732,9 @@ func TestDecisionsOfClosedMonths(t *testing.T) {
 	wantLines(t, "kept: it was counted", o.adjustments())
 	o.clock("2026-04-03T10:00:00Z")
 	decide("2026-02-10/2026-02-10", "drop")
+	o.clock("2026-04-03T11:00:00Z")
+	o.exec(`insert into billing.absence (customer_id, subscription_number, discriminator, service_level, first_day, last_day, decision, reason, known_since)
+		values ('C-1', 'A-1', 'another', 'Extreme', '2026-02-10', '2026-02-10', 'drop', 'x', $1)`, o.now)
 	wantLines(t, "dropped", o.adjustments(),
 		"2026-03 2026-02 2026-02-10 Extreme committed -3.571428571429 -35.75 USD absent 04-03 10:00 open",
 		"2026-03 2026-02 2026-02-10 Extreme burst -0.5 -1.66 USD absent 04-03 10:00 open")
@@ -765,6 +772,87 @@ func TestDecisionsOfClosedMonths(t *testing.T) {
 			where item = 'Extreme' and usage_date = '2026-02-28' and charge = 'committed' order by adjusts_period`),
 		"2026-02 2026-02-28 Extreme committed -3.571428571429 -35.75 calendar_changed 04-06 13:00", "2026-03 2026-02-28 Extreme committed 3.571428571429 35.75 calendar_changed 04-06 13:00")
 	o.whole("calendar")
+}
+
+// Why a day of a closed month is adjusted, and since when that is known, where more than one thing happened to it.
+func TestReasonsOfAdjustments(t *testing.T) {
+	t.Parallel()
+	decided := func(o *office, from, until string) {
+		for _, span := range [][2]string{{"2026-02-01", from}, {until, "2026-03-31"}} {
+			o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-1', 'A-1', 'committed', $1::text::date, $2::text::date, 'monthly', 'test', $3)`,
+				span[0], span[1], o.now)
+		}
+	}
+	for what, c := range map[string]struct {
+		before, after func(*office)
+		want          []string
+	}{
+		"late and then restated": {
+			after: func(o *office) {
+				o.change("late", "2026-02-11", "accrued_sum_tib = 0.75")
+				o.clock("2026-04-03T10:00:00Z")
+				o.change("restated", "2026-02-11", "accrued_sum_tib = 1")
+			},
+			want: []string{"2026-03 2026-02 2026-02-11 Extreme burst 0.5 1.67 USD restated 04-03 10:00 open"},
+		},
+		"restated before, and late": {
+			before: func(o *office) { o.change("restated", "2026-02-11", "accrued_sum_tib = 0.5") },
+			after:  func(o *office) { o.change("late", "2026-02-11", "accrued_sum_tib = 1") },
+			want:   []string{"2026-03 2026-02 2026-02-11 Extreme burst 0.5 1.67 USD late 04-03 09:00 open"},
+		},
+		"a calendar that holds no more": {
+			before: func(o *office) { decided(o, "2026-02-27", "2026-02-28") },
+			after:  func(o *office) { o.exec(`update billing.period set superseded_at = $1`, o.now) },
+			want:   []string{"2026-03 2026-02 2026-02-28 Extreme committed 3.571428571429 35.75 USD calendar_changed 04-03 09:00 open"},
+		},
+		"an absence that was decided before": {
+			before: func(o *office) {
+				o.exec(`update dw.fact_daily_consumption set accrued_last_tib = extract(day from usage_date) * 0.5`)
+				o.exec(`update dw.fact_daily_consumption set accrued_last_tib = 13.75, absent_since = '2026-03-01' where usage_date = '2026-02-28'`)
+				if err := o.DecideAbsence(t.Context(), Absence{"C-1", "A-1", "", "Extreme", 0, day("2026-02-28"), day("2026-02-28"), "keep", "told by mail"}); err != nil {
+					t.Fatal(err)
+				}
+			},
+			after: func(o *office) {
+				if _, err := o.SetAccruedReading(t.Context(), "acme", month("2026-02"), "running", "jane", "never falls"); err != nil {
+					t.Fatal(err)
+				}
+			},
+			want: []string{"2026-03 2026-02 2026-02-28 Extreme burst -0.25 -0.83 USD accrued_reading_changed 04-03 09:00 open"},
+		},
+		"a waiver": {
+			before: func(o *office) {
+				o.clock("2026-04-02T12:30:00Z")
+				o.price("keystone/////burst/waiver 0 USD 2026-01-01")
+				o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = 0 where usage_date <> '2026-02-11'`)
+			},
+			after: func(o *office) { o.exec(`update dw.dim_subscription set start_at = '2026-02-01'`) },
+			want: []string{"2026-03 2026-02 2026-02-11 Extreme burst -0.5 -1.67 USD terms_changed 02-12 00:00 open",
+				"2026-03 2026-02 2026-02-11 Extreme burst waiver 0.5 0.00 USD terms_changed 02-12 00:00 open"},
+		},
+		"a price that holds no more": {
+			before: func(o *office) {
+				o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = 0 where usage_date <> '2026-02-11'`)
+			},
+			after: func(o *office) { o.exec(`update billing.rate set superseded_at = $1 where charge = 'burst'`, o.now) },
+			want: []string{"2026-03 2026-02 2026-02-11 Extreme burst -0.5 -1.67 USD rate_changed 04-03 09:00 open",
+				"2026-03 2026-02 2026-02-11 Extreme burst 0.5 - rate_changed open"},
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			o := closable(t)
+			if c.before != nil {
+				c.before(o)
+			}
+			o.clock("2026-04-02T13:00:00Z")
+			o.close("2026-02", "a test")
+			o.clock("2026-04-03T09:00:00Z")
+			c.after(o)
+			wantLines(t, what, o.adjustments(), c.want...)
+			o.whole(what)
+		})
+	}
 }
 
 // What an open month would have adjusted is told again when that month is opened, though nothing else changed: else
@@ -832,6 +920,7 @@ func TestReadingsOfClosedMonths(t *testing.T) {
 	o := closable(t)
 	o.readings()
 	o.exec(`delete from dw.fact_license_snapshot where snapshot_date = '2026-03-20'`)
+	o.exec(`update dw.fact_license_snapshot set items = 9, items_min = 9 where snapshot_date = '2026-03-25'`) // the greatest reading of the day is what is frozen
 	told := func() []string {
 		return o.rows(`select concat_ws(' ', period, coalesce(nullif(customer_id, ''), '-'), account, changes, first_day, last_day, to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI'), run_id) from billing.closed_day_changed('-infinity')`)
 	}
@@ -846,6 +935,8 @@ func TestReadingsOfClosedMonths(t *testing.T) {
 		"2026-04 2026-03 2026-03-20 chat_licenses license 17 42.50 USD late 04-03 08:30 open")
 	o.whole("imported")
 	o.want(`select count(*)::text from billing.closed_day_changed('2026-04-03T08:30:00Z')`, "0")
+	o.reading("2026-02-20", 1, 17, "2026-04-03T08:45:00Z", true)
+	o.want(`select distinct to_char(known_since at time zone 'UTC', 'MM-DD HH24:MI') from mart.adjustment`, "04-03 08:30") // of an import of this month
 	o.clock("2026-04-03T10:00:00Z")
 	if _, err := o.SetProductRule(t.Context(), "chat_licenses", "last", "the contract"); err != nil {
 		t.Fatal(err)
@@ -900,6 +991,9 @@ func TestFingerprint(t *testing.T) {
 			over_committed_avg_tib, accrued_sum_tib, invoiced_samples, uninvoiced_samples, known_since, payload_id, run_id) values (1, %d, '%s', 1, 9, 9, 9, 9, 0, 1, 0, 0, now(), 1, 1)`, level, day)
 	}
 	const level2 = `insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 1, 'Value', 'base'); `
+	commitment := func(from string) string {
+		return fmt.Sprintf(`update dw.fact_commitment set valid_to = '%s'; insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (1, 1, '%[1]s', 101, 1)`, from)
+	}
 	const subscription2 = `insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, first_seen_at, start_at) overriding system value values (2, 1, 'A-2', now(), '2026-05-01');
 		insert into dw.dim_service_level (service_level_key, customer_key, subscription_key, service_level, level_class) overriding system value values (2, 1, 2, 'Value', 'base'); `
 	o.exec(daily(1, "2026-01-24"))
@@ -920,6 +1014,7 @@ func TestFingerprint(t *testing.T) {
 		{`delete from dw.fact_daily_consumption where usage_date < '2026-03-01'`, true},
 		{daily(1, "2026-01-31"), true},
 		{`update dw.fact_daily_consumption set committed_tib = 99 where usage_date = '2026-01-25'`, true}, // holds until a day is there
+		{`update dw.fact_daily_consumption set committed_tib = 99 where usage_date = '2026-03-31'`, true},
 		{level2 + daily(2, "2026-03-31"), true},
 		{level2, true},
 		{`update dw.dim_service_level set level_class = 'unclassified'`, true},
@@ -928,6 +1023,7 @@ func TestFingerprint(t *testing.T) {
 		{`update dw.fact_subscription set end_at = '2026-03-11'`, true},
 		{`update dw.fact_commitment set committed_tib = 99`, true},
 		{`update dw.fact_commitment set absent_since = '2026-03-11'`, true},
+		{commitment("2026-03-31T12:00:00Z"), true}, // on the last day
 		{`update dw.dim_customer set account = 'other'`, true},
 		{`update ops.watermark set expected_from = '2026-03-02'`, true},
 		{`update ops.watermark set settle = '9999h'`, true},
@@ -937,12 +1033,14 @@ func TestFingerprint(t *testing.T) {
 		{rate("2026-03-31", ""), true},
 		{superseded("period", `period_end = '2026-03-15'`), true},
 		{superseded("period", `period_start = '2026-03-16'`), true},
+		{`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-1', 'A-1', 'committed', '2026-02-02', '2026-03-01', 'monthly', 'test', now())`, true}, // ends on the first day
 		{`insert into billing.absence (customer_id, subscription_number, service_level, first_day, last_day, decision, reason, known_since) values ('C-1', 'A-1', 'Extreme', '2026-03-31', '2026-04-30', 'drop', 'x', now())`, true},
 		{`insert into billing.accrued_decision (account, month, reading, decided_by, reason, known_since) values ('acme', '2026-03-01', 'running', 'x', 'x', now())`, true},
 		{`update dw.accrued_reading set reading = 'running'`, true},
 		{`insert into billing.product_rule (product, rule, reason, known_since) values ('chat_licenses', 'last', 'x', now())`, true},
 		{`update dw.fact_license_snapshot set items = 9, items_min = 9 where snapshot_date = '2026-03-31'`, true},
 		{`update dw.fact_license_snapshot set items_max = 99 where snapshot_date = '2026-03-31'`, true},
+		{`update dw.fact_license_snapshot set items = 9, items_min = 9 where snapshot_date = '2026-03-01'`, true},
 		{`delete from dw.fact_license_snapshot where snapshot_date = '2026-03-31'`, true},
 		{`update dw.dim_product set kind = 'counter'`, true},
 		{`create or replace function billing.exact_scale() returns numeric language sql as 'select 1.0'`, true},
@@ -955,7 +1053,7 @@ func TestFingerprint(t *testing.T) {
 		{`update dw.dim_customer set seen_at = now()`, false},
 		{subscription2, false},
 		{subscription2 + daily(2, "2026-05-01"), false},
-		{`update dw.fact_commitment set valid_to = '2026-04-20'; insert into dw.fact_commitment (customer_key, service_level_key, valid_from, committed_tib, run_id) values (1, 1, '2026-04-20', 101, 1)`, false},
+		{commitment("2026-04-20"), false},
 		{superseded("period", `period_end = '2026-05-15'`), false},
 		{rate("2025-01-01", "2026-01-31"), false},
 		{rate("2026-04-01", ""), false},
@@ -1140,6 +1238,13 @@ func TestLinksAreWhatTheyTell(t *testing.T) {
 	o.as("meterhouse_closer").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
 	o.as("meterhouse_loader").refused("SQLSTATE 42501", "insert into billing.settled values ('2026-02', billing.fingerprint('2026-02'), 1)")
 	o.whole("refused")
+
+	// Nor by the close of a month before the open one: it freezes no adjustments.
+	o.clock("2026-04-03T09:00:00Z")
+	o.change("restated", "2026-02-10", "committed_tib = 128")
+	o.exec(strings.NewReplacer("begin;", "begin isolation level repeatable read;", "2026-03", "2026-01").Replace(link("close", "2026-03", at, "select billing.settle(2, '{2026-02}')")))
+	wantLines(t, "not frozen", o.adjustments(), "2026-03 2026-02 2026-02-10 Extreme committed 1 10.01 USD restated 04-03 09:00 open")
+	o.whole("an earlier month is closed")
 }
 
 // What the vendor changes of a closed month is told, by customer and month, and what it changes of an open one is not.

@@ -198,6 +198,7 @@ func TestExplain(t *testing.T) {
 			want: "prorated (only 2026-04-01 to 2026-04-15 charged)"},
 		{name: "all of the month, with the dates of half", charge: "committed", days: "100@10x30", invoice: []string{"1100"}, change: func(c *comparison) { c.invoice[0].PeriodEnd = day("2026-04-15") },
 			want: "unexplained (the invoice is for 2026-04-01 to 2026-04-15, the statement for 2026-04-01 to 2026-04-30)"},
+		{name: "all of the month, but for the rounding of its lines", charge: "burst", days: "1@10.004 1@10.0041", invoice: []string{"20.02"}, want: "unexplained ()"}, // 20.0081
 		{name: "two whole months for one that lies in two", charge: "committed", days: "100@10x30", invoice: []string{"2000"}, change: inTwoMonths,
 			want: "prorated (100 TiB charged for 2 whole months)"},
 		{name: "the last commitment for a period that lies in two months", charge: "committed", days: "100@10x20 125@10x10", invoice: []string{"1228.49"}, change: inTwoMonths, // 16/31 + 14/30

@@ -660,12 +660,91 @@ func TestMatchOfAClosedMonth(t *testing.T) {
 		wantLines(t, "charged later, on "+date, o.causes("2026-03"), equal,
 			"acme A-1 Extreme burst 2026-03-01 2026-03-31 54.99 51.66 USD restated_after_invoice (as known at the invoice date: 54.99 USD"+since)
 	}
+	o.bill("3", "keystone", "2026-04-01", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 0") // the latest tells, which is not the last
+	wantLines(t, "charged earlier, too", o.causes("2026-03"), equal,
+		"acme A-1 Extreme burst 2026-03-01 2026-03-31 54.99 51.66 USD restated_after_invoice (as known at the invoice date: 54.99 USD"+since)
 	o.bill("2", "keystone", "2026-04-09", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 3.33") // nobody knew it then
 	wantLines(t, "charged before it was known", o.causes("2026-03"), equal,
 		"acme A-1 Extreme burst 2026-03-01 2026-03-31 54.99 51.66 USD unexplained ()")
 	m, err := o.Match(t.Context(), month("2026-03"), at("2026-04-05T00:00:00Z"), DefaultTolerance)
 	if err != nil || len(m.Lines) != 2 || m.Lines[1].Cause != Equal {
 		t.Errorf("as of 5 April: %v %v", m.Lines, err)
+	}
+}
+
+// What was known when an invoice was made is not more than was known as of the match, and is looked for where the
+// calendar of then had the day.
+func TestMatchOfThePast(t *testing.T) {
+	t.Parallel()
+	o := closable(t)
+	committed := "/A-1/Extreme/committed 2026-03-01 2026-03-31 100 10.01 1001"
+	equal := "acme A-1 Extreme committed 2026-03-01 2026-03-31 1001.00 1001.00 USD equal ()"
+	o.bill("1", "keystone", "2026-04-11", "USD", committed, "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 54.99") // of a day to come
+	o.clock("2026-04-10T12:00:00Z")
+	o.change("restated", "2026-03-15", "accrued_sum_tib = 1.5") // 16.5 TiB
+	o.clock("2026-04-12T12:00:00Z")
+	m, err := o.Match(t.Context(), month("2026-03"), at("2026-04-05T00:00:00Z"), DefaultTolerance)
+	if err != nil || len(m.Lines) != 2 || m.Lines[1].Cause != Unexplained {
+		t.Errorf("as of 5 April: %v %v", m.Lines, err)
+	}
+
+	// The last day of February came to March by a calendar that nobody knew then.
+	for _, span := range [][2]string{{"2026-02-01", "2026-02-27"}, {"2026-02-28", "2026-03-31"}} {
+		o.exec(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since) values ('C-1', 'A-1', 'burst', $1::text::date, $2::text::date, 'monthly', 'test', $3)`,
+			span[0], span[1], o.now)
+	}
+	o.bill("1", "keystone", "2026-04-01", "USD", committed, "/A-1/Extreme/burst 2026-02-28 2026-03-31 - - 53.33")
+	wantLines(t, "another calendar", o.causes("2026-03"), equal,
+		"acme A-1 Extreme burst 2026-02-28 2026-03-31 53.33 56.66 USD restated_after_invoice (as known at the invoice date: 53.33 USD)")
+
+	// Days without a price go with the invoice.
+	o.exec(`update billing.rate set superseded_at = $1 where charge = 'burst'`, o.now)
+	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-03-10'`)
+	if got, want := o.causes("2026-03")[1], "acme A-1 Extreme burst 2026-02-28 2026-03-31 53.33 0.00 USD unexplained (no price in the rate card: see the contract, then `meterhouse rates import`; 1 day without figures)"; got != want {
+		t.Errorf("days without a price:\n got %s\nwant %s", got, want)
+	}
+}
+
+// What was known of a day is of the scale that it had then: a reading of zero more makes an average another. Of a day
+// that nobody knew it is nothing.
+func TestReprice(t *testing.T) {
+	t.Parallel()
+	rows := []StatementDay{{Item: "chat_licenses", Day: day("2026-04-01"), Quantity: some("10"), Scale: 2}, {Item: "chat_licenses", Day: day("2026-04-02"), Quantity: some("0"), Scale: 2}}
+	var now []pricedDay
+	for _, d := range rows {
+		now = append(now, pricedDay{day: d.Day, parts: d.Quantity, scale: d.Scale, price: some("3")})
+	}
+	was := pastDays{instanceOf(rows[0]): {some("10"), 1}}
+	if then := was.reprice(rows, now); then == nil || cost(then, anyDay).String() != "30" || cost(now, anyDay).String() != "15" {
+		t.Errorf("got %+v, want 30 then and 15 now", then)
+	}
+	if then := (pastDays{instanceOf(rows[0]): {some("10"), 2}, instanceOf(rows[1]): {some("0"), 2}}).reprice(rows, now); then != nil {
+		t.Errorf("the same: got %+v", then)
+	}
+}
+
+// A comparison is provisional when any line of the statement is.
+func TestMatchIsProvisional(t *testing.T) {
+	t.Parallel()
+	p := paired{comparison: comparison{currency: "USD", tolerance: DefaultTolerance, lines: []Line{{State: "final"}, {State: "provisional"}, {State: "final"}}}}
+	if got := p.match().State; got != "provisional" {
+		t.Errorf("got %s", got)
+	}
+}
+
+// An invoice that does not say whose a thing is means who has it, charge and all.
+func TestResolver(t *testing.T) {
+	t.Parallel()
+	resolve := resolver([]Line{
+		{Source: "keystone", Account: "acme", CustomerID: "C-1", SubscriptionNumber: "A-1", Item: "Extreme", Charge: "committed"},
+		{Source: "keystone", Account: "acme", CustomerID: "C-1", SubscriptionNumber: "A-1", Item: "Extreme", Charge: "burst"},
+		{Source: "keystone", Account: "acme", CustomerID: "C-2", SubscriptionNumber: "A-1", Item: "Extreme", Charge: "committed"},
+	})
+	for charge, want := range map[string]string{"burst": "C-1 0", "committed": " 2", "other": " 2"} {
+		got, owners := resolve(invoicedLine{Invoice: Invoice{Vendor: "keystone"}, line: InvoiceLine{SubscriptionNumber: "A-1", Item: "Extreme", Charge: charge}})
+		if fmt.Sprint(got.customer, " ", owners) != want {
+			t.Errorf("%s: got %q and %d, want %s", charge, got.customer, owners, want)
+		}
 	}
 }
 
@@ -867,6 +946,13 @@ func TestRecomputedQuantity(t *testing.T) {
 	if got := of(committed, "2026-04-01", "2026-04-30", "2026-04-09", "2026-04-10", "2026-04-10"); got != "9" { // a day of two instances is one
 		t.Errorf("committed on two days: got %s, want 9", got)
 	}
+	r.contract[instance{thing: committed, discriminator: "2"}] = []contractVersion{version("2026-03-20T00:00:00Z", "", "60")}
+	both := []StatementDay{{PeriodStart: day("2026-04-01"), PeriodEnd: day("2026-04-30"), Day: day("2026-04-09"), Scale: 377580}}
+	both = append(both, both[0])
+	both[1].Discriminator = "2"
+	if got := r.quantity(committed, both); got.Decimal.String() != "6" {
+		t.Errorf("committed by two subscriptions of one number: got %s, want 6", got.Decimal)
+	}
 	if got := of(committed, "2026-03-01", "2026-03-31", "2026-03-19", "2026-03-20"); got != "-" {
 		t.Errorf("committed on a day of no contract, too: got %s, want no figure", got)
 	}
@@ -938,7 +1024,8 @@ func TestRegularPriceOfAWaiver(t *testing.T) {
 	o.exec(`update billing.rate set superseded_at = '2026-04-02T13:30:00Z' where unit_price = 8`)
 	o.clock("2026-04-02T14:00:00Z")
 	o.price("keystone///A-1/Extreme/burst/waiver 0 USD 2026-01-01", "keystone////Extreme/burst 5 USD 2026-01-01", "keystone///A-1//burst 4 USD 2026-02-01",
-		"keystone///A-1/Extreme/burst 9 USD 2026-01-01 2026-01-31", "keystone//C-2/A-1/Extreme/burst 7 USD 2026-01-01")
+		"keystone///A-1/Extreme/burst 9 USD 2026-01-01 2026-01-31", "keystone//C-2/A-1/Extreme/burst 7 USD 2026-01-01",
+		"keystone///A-1/Extreme/burst 9.5 EUR 2026-02-01")
 	for amount, want := range map[string]string{"62": "waiver (15.5 TiB of the waiver charged at 4)", "77.50": "unexplained ()", "139.50": "unexplained ()", "108.50": "unexplained ()", "124": "unexplained ()"} {
 		o.bill("1", "keystone", "2026-04-01", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - "+amount)
 		if got := o.causes("2026-03"); !strings.HasSuffix(got[len(got)-1], want) {
@@ -953,6 +1040,17 @@ func TestRegularPriceOfAWaiver(t *testing.T) {
 	o.bill("1", "keystone", "2026-04-01", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 77.50")
 	if got := o.causes("2026-03"); !strings.HasSuffix(got[len(got)-1], "waiver (15.5 TiB of the waiver charged at 5)") {
 		t.Errorf("by the item, on the first day: got %s", got[len(got)-1])
+	}
+
+	// Of a level that nobody classified only a price by its name would hold.
+	o.clock("2026-04-02T16:00:00Z")
+	o.exec(`update billing.rate set superseded_at = '2026-04-02T16:00:00Z' where superseded_at is null and charge = 'burst' and not is_waiver and item <> ''`)
+	for class, want := range map[string]string{"base": "waiver (15.5 TiB of the waiver charged at 6)", "unclassified": "unexplained ()"} {
+		o.exec(`update dw.dim_service_level set level_class = $1`, class)
+		o.bill("1", "keystone", "2026-04-01", "USD", "/A-1/Extreme/burst 2026-03-01 2026-03-31 - - 93")
+		if got := o.causes("2026-03"); !strings.HasSuffix(got[len(got)-1], want) {
+			t.Errorf("%s: got %s, want %s", class, got[len(got)-1], want)
+		}
 	}
 }
 
