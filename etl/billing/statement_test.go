@@ -213,6 +213,11 @@ func TestWaiverIsNotStartedAnew(t *testing.T) {
 		}
 	}
 	o.exec(`update dw.fact_subscription set end_at = '2026-03-01' where valid_to is null`)
+	// Of two that end there, the days go on with those of the older.
+	o.exec(`insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, discriminator, start_at, end_at, first_seen_at) overriding system value
+		values (3, 1, 'A-1', '2026-02-20', '2026-02-20', '2026-03-01', now())`)
+	wantLines(t, "two before it", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-01 1", "2026-03-01 charged 2026-03-01 2026-03-31 31")
+	o.exec(`delete from dw.dim_subscription where subscription_key = 3`)
 	o.exec(`update dw.dim_subscription set subscription_number = 'A-2' where subscription_key = 2`)
 	wantLines(t, "of another number", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-01 1", "2026-03-01 waived 2026-03-01 2026-03-31 31")
 	o.exec(`update dw.dim_subscription set subscription_number = 'A-1' where subscription_key = 2`)
@@ -261,6 +266,33 @@ func TestUnknownAmountHasNoCurrency(t *testing.T) {
 	}
 }
 
+// A level is expected on the days that its answers told as they are read now: not on those that a former reading made of them.
+func TestDaysReadAnewAreNotExpected(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.exec(`update dw.dim_subscription set end_at = '2026-04-20'`)
+	o.samples("2026-04-10T00:00:00Z", "2026-04-21T00:00:00Z", "1 day")
+	days := func(what string, want ...string) {
+		t.Helper()
+		wantLines(t, what, o.rows(`select concat_ws(' ', min(day), max(day), count(*)) from billing.statement_day('2026-04', 'infinity') where charge = 'committed'`), want...)
+	}
+	days("as told", "2026-04-10 2026-04-20 11")
+	version := func(kind, day, until string) {
+		t.Helper()
+		o.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+				over_committed_avg_tib, digest, known_from, known_until, payload_id, run_id)
+			values (1, 1, $2, $1, 1, 100, 1, 1, 1, 0, 'd', '2026-04-25', $3::text::timestamptz, 1, 1)`, kind, dateOf(day).at(0), until)
+	}
+	version("reread", "2026-04-09", "2026-04-25")
+	version("reread", "2026-04-21", "2026-04-25")
+	days("read anew", "2026-04-10 2026-04-20 11")
+	version("restated", "2026-04-09", "2026-04-26")
+	version("restated", "2026-04-21", "2026-04-26")
+	days("known for a day", "2026-04-09 2026-04-21 13")
+}
+
 // A commitment that goes up and back within a month, over a month's end, in a quarter whose months differ: a day is
 // the part of its own month, and days without figures have what was known before them, from the month before too.
 func TestCommittedAcrossMonths(t *testing.T) {
@@ -293,6 +325,9 @@ func TestCommittedAcrossMonths(t *testing.T) {
 			wantLines(t, month+" as of "+asOf, got, want+" estimated")
 		}
 	}
+	// What was known of a day that is gone was known until then.
+	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-01-31'`)
+	wantLines(t, "the day before is gone", o.rows(`select reading || ' ' || basis from billing.statement_day('2026-02', '2026-02-05T03:00:00Z') where charge = 'committed' and day = '2026-02-01'`), "100 estimated")
 }
 
 // A committed period of whole months counts as those months, wherever it begins, whatever their days; a shorter one by
@@ -358,6 +393,7 @@ func TestRefusedRecordsInTheStatement(t *testing.T) {
 	refuse("keystone", "keystone.history", "C-1", "", "2026-04-10", "2026-04-30", "2026-04-20")
 	refuse("wolkvox", "wolkvox.billing", "calls", "ivr_minutes", "", "", "2026-04-30")
 	o.want(doubts, "Extreme committed 2026-04-10, Extreme committed 2026-04-11, Extreme committed 2026-04-20, ivr_minutes usage 2026-04-30")
+	o.want(strings.ReplaceAll(`select coalesce((`+doubts+`), 'none')`, "infinity", "2026-04-30T23:59:59Z"), "none")
 	o.exec(`update ops.quarantine set resolved_at = '2026-05-02T11:00:00Z', resolution = 'dismissed'`)
 	o.want(`select coalesce((`+doubts+`), 'none')`, "none")
 	o.want(strings.ReplaceAll(doubts, "infinity", "2026-05-02T10:59:59Z"), "Extreme committed 2026-04-10, Extreme committed 2026-04-11, Extreme committed 2026-04-20, ivr_minutes usage 2026-04-30")
@@ -628,6 +664,15 @@ func TestStatementOfBrokenReadings(t *testing.T) {
 		o.exec(`update dw.fact_license_snapshot set is_imported = true where snapshot_date = '2026-04-30'`)
 		wantLines(t, "", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 30 - final 29/30 (no rate; days missing: 1)")
 	})
+	t.Run("days before the first reading", func(t *testing.T) {
+		o, read := start(t)
+		o.everyDay(1, "Chat", "1")
+		o.exec(`delete from dw.fact_license_reading where reading_date < '2026-04-21'`)
+		read(1, "Chat", "2026-02-28T10:55:00Z", "1") // told in February, and no more in March
+		wantLines(t, "told anew", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 30 - final 10/10 (no rate)")
+		read(1, "Chat", "2026-02-28T11:05:00Z", "1") // the first of March there
+		wantLines(t, "told in the month before", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 30 - provisional 10/30 (no rate; days missing: 20)")
+	})
 	t.Run("a month that was not read", func(t *testing.T) {
 		o, read := start(t)
 		o.price("wolkvox/////license 2 USD 2026-01-01")
@@ -644,6 +689,11 @@ func TestStatementOfBrokenReadings(t *testing.T) {
 		}
 		run(1, "2026-03-31T10:59:00Z", "ok", "") // still March in Auckland
 		wantLines(t, "a run of the month before", o.lines("2026-04", "infinity"), lost...)
+		run(2, "2026-03-31T11:00:00Z", "ok", "") // April begins there
+		wantLines(t, "a run on the first", o.lines("2026-04", "infinity"))
+		o.exec(`delete from ops.run where run_id = 2`)
+		wantLines(t, "at the end of a day there", o.lines("2026-04", "2026-04-12T12:00:00Z")[:1],
+			"chat_licenses Chat license 2026-04-01 2026-04-30 ? - provisional 0/30 (no rate; period is not over; days missing: 12)")
 		run(2, "2026-04-12T12:00:00Z", "ok", "")
 		wantLines(t, "a whole run that did not tell them", o.lines("2026-04", "infinity"))
 		wantLines(t, "before that run", o.lines("2026-04", "2026-04-12T11:59:00Z"),
