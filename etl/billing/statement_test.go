@@ -125,6 +125,23 @@ func TestAmountOfTheExactQuantity(t *testing.T) {
 		"A-1 Extreme committed 2026-04-01 2026-04-30 0.333333333333 0.01 USD final 10/10 (calendar assumed)")
 }
 
+// A price that was removed held until that instant, and not at it.
+func TestRemovedPrice(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.samples("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	o.price("keystone/////committed 1 USD 2026-01-01", "keystone////Extreme/committed 2 USD 2026-01-01")
+	o.now = o.now.Add(time.Hour)
+	if _, err := o.ImportRates(t.Context(), []Rate{rate("keystone/////committed 1 USD 2026-01-01")}, true, false); err != nil {
+		t.Fatal(err)
+	}
+	for asOf, amount := range map[string]string{"2026-05-02T12:59:59Z": "200.00 USD", "2026-05-02T13:00:00Z": "100.00 USD", "infinity": "100.00 USD"} {
+		wantLines(t, "as of "+asOf, o.lines("2026-04", asOf)[:1], "A-1 Extreme committed 2026-04-01 2026-04-30 100 "+amount+" final 30/30 (calendar assumed)")
+	}
+}
+
 // The vendor's own examples of billing periods: a switch from quarters to months in mid-January.
 func TestStatementByTheCalendar(t *testing.T) {
 	t.Parallel()
@@ -256,10 +273,12 @@ func TestUnknownAmountHasNoCurrency(t *testing.T) {
 	o.now = at("2026-05-02T12:00:00Z")
 	o.level("2026-04")
 	o.samples("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
-	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = null`)
+	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = null, known_since = usage_date + interval '25 hours'`)
 	o.price("keystone////Extreme/burst 2 USD 2026-01-01")
 	o.want(`select concat_ws(' ', charge, coalesce(unit_price::text, '?'), coalesce(amount::text, '?'), coalesce(currency, '?'), note) from billing.statement('2026-04', 'infinity') where charge = 'burst'`,
 		"burst 2 ? ? calendar assumed; days missing: 30")
+	// The last day came before it was due, and did not tell burst either.
+	o.want(`select note from billing.statement('2026-04', '2026-05-01T01:59:59Z') where charge = 'burst'`, "no rate; calendar assumed; period is not over; days missing: 30")
 	april, _ := ParsePeriod("2026-04")
 	if _, err := o.Close(t.Context(), april, CloseOptions{By: "jane", Reason: "it never comes"}); err != nil {
 		t.Error(err)
@@ -457,6 +476,11 @@ func TestDecisionsNeedALaterClock(t *testing.T) {
 		}
 	}
 	o.want(`select string_agg(distinct n::text, ' ') from (select count(*) as n from billing.statement_day('2026-04', '2026-05-02T12:30:00Z') group by charge) as s`, "30")
+	// Burst is what the reading of then made of it: a total of 20, or 20 a day.
+	for asOf, want := range map[string]string{"2026-05-02T11:59:59Z": "600", "2026-05-02T12:00:00Z": "20", "2026-05-02T12:59:59Z": "20", "2026-05-02T13:00:00Z": "600", "infinity": "600"} {
+		o.want(`select accrued_burst_tib || ' ' || (select sum(accrued_burst_tib) from mart.daily_consumption_as_of('`+asOf+`')) || ' '
+			|| (select quantity from billing.statement('2026-04', '`+asOf+`') where charge = 'burst') from mart.month_as_of('`+asOf+`')`, want+" "+want+" "+want)
+	}
 }
 
 // wolkvox: gauges by the rule of the product, counters by the last good reading, all by local months.
