@@ -234,6 +234,10 @@ func TestWaiverIsNotStartedAnew(t *testing.T) {
 	o.exec(`insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, discriminator, start_at, end_at, first_seen_at) overriding system value
 		values (3, 1, 'A-1', '2026-02-20', '2026-02-20', '2026-03-01', now())`)
 	wantLines(t, "two before it", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-01 1", "2026-03-01 charged 2026-03-01 2026-03-31 31")
+	// One after the other they go on with those of the first, however short the one between them is.
+	o.exec(`update dw.fact_subscription set end_at = '2026-02-20' where valid_to is null`)
+	wantLines(t, "one between them", o.burst("2026-03", "infinity"), "2026-03-01 charged 2026-03-01 2026-03-31 31")
+	o.exec(`update dw.fact_subscription set end_at = '2026-03-01' where valid_to is null`)
 	o.exec(`delete from dw.dim_subscription where subscription_key = 3`)
 	o.exec(`update dw.dim_subscription set subscription_number = 'A-2' where subscription_key = 2`)
 	wantLines(t, "of another number", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-01 1", "2026-03-01 waived 2026-03-01 2026-03-31 31")
