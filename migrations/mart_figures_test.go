@@ -619,6 +619,16 @@ func TestNoSecondWaiver(t *testing.T) {
 		}
 		compareRows(t, conn, "the first ends on "+end, []string{" 3 3", "2026-10-01 3 " + waived}, burst)
 	}
+	// One after the other they go on with the days of the first, however short the one between them is.
+	for _, sql := range []string{
+		`update dw.dim_subscription set end_at = '2026-09-15Z' where subscription_key = 1`,
+		`insert into dw.dim_subscription (customer_key, subscription_number, discriminator, start_at, end_at, first_seen_at) values (1, 'A-1', '2026-09-15', '2026-09-15Z', '2026-10-01Z', now())`,
+	} {
+		if _, err := conn.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compareRows(t, conn, "one between them", []string{" 3 3", "2026-10-01 3 0"}, burst)
 	// In place, it is renewed where it had been in use for 60 days, by days that somebody held to be true.
 	for _, c := range []struct{ about, sql, waived string }{
 		{"used for 59 days", `update dw.dim_subscription set start_at = '2026-04-05Z', end_at = null where subscription_key = 1`, "3"},

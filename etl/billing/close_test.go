@@ -334,12 +334,41 @@ func TestCloseRefuses(t *testing.T) {
 	const march = ` where usage_date = '2026-03-05'`
 	one("absent", `update dw.fact_daily_consumption set absent_since = '2026-03-20'`+march, `update dw.fact_daily_consumption set absent_since = null`)
 	one("partial", `update dw.fact_daily_consumption set digest = null`+march, `update dw.fact_daily_consumption set digest = 'd'`)
-	one("not_loaded", `update ops.watermark set watermark = '2026-03-20'`, `update ops.watermark set watermark = '2026-04-01'`)
+	one("not_loaded", `update ops.watermark set watermark = '2026-03-31T23:59:59Z'`, `update ops.watermark set watermark = '2026-04-01'`)
+	// Another customer, of whom nothing is loaded: not known from when, expected from the month on or after it, or gone.
+	stands := func(sql, want string) {
+		t.Helper()
+		o.exec(sql)
+		if got := strings.Join(o.rows(`select kind from billing.close_obstacle('2026-03')`), " "); got != want {
+			t.Errorf("%s: got %q, want %q", sql, got, want)
+		}
+	}
+	stands(`insert into dw.dim_customer (customer_key, customer_id, account, first_seen_at, seen_at) overriding system value values (2, 'C-2', 'acme', now(), now())`, "not_loaded")
+	stands(`insert into ops.watermark (source, dataset, scope, account, expected_from) values ('keystone', 'keystone.history', 'C-2', 'acme', '2026-03-31')`, "not_loaded")
+	stands(`update ops.watermark set expected_from = '2026-04-01' where scope = 'C-2'`, "")
+	stands(`update ops.watermark set expected_from = null where scope = 'C-2'`, "not_loaded")
+	stands(`update dw.dim_customer set absent_since = '2026-03-20' where customer_id = 'C-2'`, "")
 	o.exec(`insert into ops.run (run_id, source, dataset, scope, account, owner, fence, business_at) overriding system value values (1, 'keystone', 'keystone.history', 'C-1', 'acme', 'o', 1, now())`)
 	one("quarantine quarantine", `insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at, day)
 		values (1, 'keystone', 'keystone.history', 'C-1', '/', 'number_format', 'x', 'x', '2026-03-06', '2026-03-05')`, `update ops.quarantine set resolved_at = now(), resolution = 'test'`)
 	one("quarantine", `insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at, day)
 		values (1, 'keystone', 'keystone.history', 'C-9', '/', 'number_format', 'x', 'x', '2026-03-06', '2026-03-05')`, `update ops.quarantine set resolved_at = now(), resolution = 'test'`)
+
+	// Of the month or not, by its day or a window that ends before its end.
+	for _, q := range [][4]string{{"2026-03-01", "", "", "quarantine"}, {"2026-02-28", "", "", ""}, {"2026-03-31", "", "", "quarantine"}, {"2026-04-01", "", "", ""},
+		{"", "2026-02-20", "2026-03-01", ""}, {"", "2026-02-20", "2026-03-02", "quarantine"}, {"", "2026-03-31", "2026-04-09", "quarantine"}, {"", "2026-04-01", "2026-04-09", ""}} {
+		stands(fmt.Sprintf(`insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at, day, window_from, window_until)
+			values (1, 'keystone', 'keystone.history', 'C-9', '/', 'number_format', 'x', '%s', '2026-04-01', nullif('%s', '')::date, nullif('%s', '')::date, nullif('%s', '')::date)`,
+			strings.Join(q[:], "/"), q[0], q[1], q[2]), q[3])
+		o.exec(`update ops.quarantine set resolved_at = now(), resolution = 'test' where resolved_at is null`)
+	}
+	// A billing period that ends in the month takes its days along.
+	stands(`insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at, day)
+		values (1, 'keystone', 'keystone.history', 'C-9', '/', 'number_format', 'x', 'a day', '2026-04-01', '2026-02-20')`, "")
+	stands(`insert into billing.period (customer_id, subscription_number, clock, period_start, period_end, schedule, source, known_since)
+		values ('C-1', 'A-1', 'burst', '2026-02-20', '2026-03-19', 'monthly', 'test', '2026-02-01')`, "quarantine")
+	o.exec(`update billing.period set superseded_at = '2026-04-01'`)
+	o.exec(`update ops.quarantine set resolved_at = now(), resolution = 'test' where resolved_at is null`)
 
 	// A gap is accepted with a reason, which is kept; when the day comes it is late.
 	o.exec(`create table test_day as select * from dw.fact_daily_consumption` + march)

@@ -839,7 +839,7 @@ func (t *madeTenant) waivedBefore(s *madeSubscription, asOf *time.Time) *date {
 	for _, other := range t.subs {
 		_, end := other.termsThen(asOf)
 		if b := other.began(asOf); other != s && other.number == s.number && b != nil && *b < *began && end != nil && dateAt(end)-*began >= -2 && dateAt(end)-*began <= 1 {
-			from = min(from, *b)
+			from = min(from, *t.waivedBefore(other, asOf)-60)
 		}
 	}
 	return ptrTo(from + 60)

@@ -125,6 +125,23 @@ func TestAmountOfTheExactQuantity(t *testing.T) {
 		"A-1 Extreme committed 2026-04-01 2026-04-30 0.333333333333 0.01 USD final 10/10 (calendar assumed)")
 }
 
+// A price that was removed held until that instant, and not at it.
+func TestRemovedPrice(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.samples("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
+	o.price("keystone/////committed 1 USD 2026-01-01", "keystone////Extreme/committed 2 USD 2026-01-01")
+	o.now = o.now.Add(time.Hour)
+	if _, err := o.ImportRates(t.Context(), []Rate{rate("keystone/////committed 1 USD 2026-01-01")}, true, false); err != nil {
+		t.Fatal(err)
+	}
+	for asOf, amount := range map[string]string{"2026-05-02T12:59:59Z": "200.00 USD", "2026-05-02T13:00:00Z": "100.00 USD", "infinity": "100.00 USD"} {
+		wantLines(t, "as of "+asOf, o.lines("2026-04", asOf)[:1], "A-1 Extreme committed 2026-04-01 2026-04-30 100 "+amount+" final 30/30 (calendar assumed)")
+	}
+}
+
 // The vendor's own examples of billing periods: a switch from quarters to months in mid-January.
 func TestStatementByTheCalendar(t *testing.T) {
 	t.Parallel()
@@ -213,6 +230,15 @@ func TestWaiverIsNotStartedAnew(t *testing.T) {
 		}
 	}
 	o.exec(`update dw.fact_subscription set end_at = '2026-03-01' where valid_to is null`)
+	// Of two that end there, the days go on with those of the older.
+	o.exec(`insert into dw.dim_subscription (subscription_key, customer_key, subscription_number, discriminator, start_at, end_at, first_seen_at) overriding system value
+		values (3, 1, 'A-1', '2026-02-20', '2026-02-20', '2026-03-01', now())`)
+	wantLines(t, "two before it", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-01 1", "2026-03-01 charged 2026-03-01 2026-03-31 31")
+	// One after the other they go on with those of the first, however short the one between them is.
+	o.exec(`update dw.fact_subscription set end_at = '2026-02-20' where valid_to is null`)
+	wantLines(t, "one between them", o.burst("2026-03", "infinity"), "2026-03-01 charged 2026-03-01 2026-03-31 31")
+	o.exec(`update dw.fact_subscription set end_at = '2026-03-01' where valid_to is null`)
+	o.exec(`delete from dw.dim_subscription where subscription_key = 3`)
 	o.exec(`update dw.dim_subscription set subscription_number = 'A-2' where subscription_key = 2`)
 	wantLines(t, "of another number", o.burst("2026-03", "infinity"), "charged 2026-03-01 2026-03-01 1", "2026-03-01 waived 2026-03-01 2026-03-31 31")
 	o.exec(`update dw.dim_subscription set subscription_number = 'A-1' where subscription_key = 2`)
@@ -251,14 +277,43 @@ func TestUnknownAmountHasNoCurrency(t *testing.T) {
 	o.now = at("2026-05-02T12:00:00Z")
 	o.level("2026-04")
 	o.samples("2026-04-01T00:00:00Z", "2026-05-01T00:00:00Z", "1 day")
-	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = null`)
+	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = null, known_since = usage_date + interval '25 hours'`)
 	o.price("keystone////Extreme/burst 2 USD 2026-01-01")
 	o.want(`select concat_ws(' ', charge, coalesce(unit_price::text, '?'), coalesce(amount::text, '?'), coalesce(currency, '?'), note) from billing.statement('2026-04', 'infinity') where charge = 'burst'`,
 		"burst 2 ? ? calendar assumed; days missing: 30")
+	// The last day came before it was due, and did not tell burst either.
+	o.want(`select note from billing.statement('2026-04', '2026-05-01T01:59:59Z') where charge = 'burst'`, "no rate; calendar assumed; period is not over; days missing: 30")
 	april, _ := ParsePeriod("2026-04")
 	if _, err := o.Close(t.Context(), april, CloseOptions{By: "jane", Reason: "it never comes"}); err != nil {
 		t.Error(err)
 	}
+}
+
+// A level is expected on the days that its answers told as they are read now: not on those that a former reading made of them.
+func TestDaysReadAnewAreNotExpected(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	o.now = at("2026-05-02T12:00:00Z")
+	o.level("2026-04")
+	o.exec(`update dw.dim_subscription set end_at = '2026-04-20'`)
+	o.samples("2026-04-10T00:00:00Z", "2026-04-21T00:00:00Z", "1 day")
+	days := func(what string, want ...string) {
+		t.Helper()
+		wantLines(t, what, o.rows(`select concat_ws(' ', min(day), max(day), count(*)) from billing.statement_day('2026-04', 'infinity') where charge = 'committed'`), want...)
+	}
+	days("as told", "2026-04-10 2026-04-20 11")
+	version := func(kind, day, until string) {
+		t.Helper()
+		o.exec(`insert into dw.restatement (customer_key, service_level_key, usage_date, kind, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib,
+				over_committed_avg_tib, digest, known_from, known_until, payload_id, run_id)
+			values (1, 1, $2, $1, 1, 100, 1, 1, 1, 0, 'd', '2026-04-25', $3::text::timestamptz, 1, 1)`, kind, dateOf(day).at(0), until)
+	}
+	version("reread", "2026-04-09", "2026-04-25")
+	version("reread", "2026-04-21", "2026-04-25")
+	days("read anew", "2026-04-10 2026-04-20 11")
+	version("restated", "2026-04-09", "2026-04-26")
+	version("restated", "2026-04-21", "2026-04-26")
+	days("known for a day", "2026-04-09 2026-04-21 13")
 }
 
 // A commitment that goes up and back within a month, over a month's end, in a quarter whose months differ: a day is
@@ -293,6 +348,9 @@ func TestCommittedAcrossMonths(t *testing.T) {
 			wantLines(t, month+" as of "+asOf, got, want+" estimated")
 		}
 	}
+	// What was known of a day that is gone was known until then.
+	o.exec(`delete from dw.fact_daily_consumption where usage_date = '2026-01-31'`)
+	wantLines(t, "the day before is gone", o.rows(`select reading || ' ' || basis from billing.statement_day('2026-02', '2026-02-05T03:00:00Z') where charge = 'committed' and day = '2026-02-01'`), "100 estimated")
 }
 
 // A committed period of whole months counts as those months, wherever it begins, whatever their days; a shorter one by
@@ -358,6 +416,7 @@ func TestRefusedRecordsInTheStatement(t *testing.T) {
 	refuse("keystone", "keystone.history", "C-1", "", "2026-04-10", "2026-04-30", "2026-04-20")
 	refuse("wolkvox", "wolkvox.billing", "calls", "ivr_minutes", "", "", "2026-04-30")
 	o.want(doubts, "Extreme committed 2026-04-10, Extreme committed 2026-04-11, Extreme committed 2026-04-20, ivr_minutes usage 2026-04-30")
+	o.want(strings.ReplaceAll(`select coalesce((`+doubts+`), 'none')`, "infinity", "2026-04-30T23:59:59Z"), "none")
 	o.exec(`update ops.quarantine set resolved_at = '2026-05-02T11:00:00Z', resolution = 'dismissed'`)
 	o.want(`select coalesce((`+doubts+`), 'none')`, "none")
 	o.want(strings.ReplaceAll(doubts, "infinity", "2026-05-02T10:59:59Z"), "Extreme committed 2026-04-10, Extreme committed 2026-04-11, Extreme committed 2026-04-20, ivr_minutes usage 2026-04-30")
@@ -421,6 +480,11 @@ func TestDecisionsNeedALaterClock(t *testing.T) {
 		}
 	}
 	o.want(`select string_agg(distinct n::text, ' ') from (select count(*) as n from billing.statement_day('2026-04', '2026-05-02T12:30:00Z') group by charge) as s`, "30")
+	// Burst is what the reading of then made of it: a total of 20, or 20 a day.
+	for asOf, want := range map[string]string{"2026-05-02T11:59:59Z": "600", "2026-05-02T12:00:00Z": "20", "2026-05-02T12:59:59Z": "20", "2026-05-02T13:00:00Z": "600", "infinity": "600"} {
+		o.want(`select accrued_burst_tib || ' ' || (select sum(accrued_burst_tib) from mart.daily_consumption_as_of('`+asOf+`')) || ' '
+			|| (select quantity from billing.statement('2026-04', '`+asOf+`') where charge = 'burst') from mart.month_as_of('`+asOf+`')`, want+" "+want+" "+want)
+	}
 }
 
 // wolkvox: gauges by the rule of the product, counters by the last good reading, all by local months.
@@ -628,6 +692,15 @@ func TestStatementOfBrokenReadings(t *testing.T) {
 		o.exec(`update dw.fact_license_snapshot set is_imported = true where snapshot_date = '2026-04-30'`)
 		wantLines(t, "", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 30 - final 29/30 (no rate; days missing: 1)")
 	})
+	t.Run("days before the first reading", func(t *testing.T) {
+		o, read := start(t)
+		o.everyDay(1, "Chat", "1")
+		o.exec(`delete from dw.fact_license_reading where reading_date < '2026-04-21'`)
+		read(1, "Chat", "2026-02-28T10:55:00Z", "1") // told in February, and no more in March
+		wantLines(t, "told anew", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 30 - final 10/10 (no rate)")
+		read(1, "Chat", "2026-02-28T11:05:00Z", "1") // the first of March there
+		wantLines(t, "told in the month before", o.lines("2026-04", "infinity"), "chat_licenses Chat license 2026-04-01 2026-04-30 30 - provisional 10/30 (no rate; days missing: 20)")
+	})
 	t.Run("a month that was not read", func(t *testing.T) {
 		o, read := start(t)
 		o.price("wolkvox/////license 2 USD 2026-01-01")
@@ -644,6 +717,11 @@ func TestStatementOfBrokenReadings(t *testing.T) {
 		}
 		run(1, "2026-03-31T10:59:00Z", "ok", "") // still March in Auckland
 		wantLines(t, "a run of the month before", o.lines("2026-04", "infinity"), lost...)
+		run(2, "2026-03-31T11:00:00Z", "ok", "") // April begins there
+		wantLines(t, "a run on the first", o.lines("2026-04", "infinity"))
+		o.exec(`delete from ops.run where run_id = 2`)
+		wantLines(t, "at the end of a day there", o.lines("2026-04", "2026-04-12T12:00:00Z")[:1],
+			"chat_licenses Chat license 2026-04-01 2026-04-30 ? - provisional 0/30 (no rate; period is not over; days missing: 12)")
 		run(2, "2026-04-12T12:00:00Z", "ok", "")
 		wantLines(t, "a whole run that did not tell them", o.lines("2026-04", "infinity"))
 		wantLines(t, "before that run", o.lines("2026-04", "2026-04-12T11:59:00Z"),

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -77,6 +79,53 @@ func TestAsOfTellsOneVersionPerInstant(t *testing.T) {
 	}
 	for _, when := range []string{"2026-05-15T18:00:00Z", "2026-05-16T18:00:00Z", "2026-05-17T18:00:00Z"} {
 		h.want(`select consumed_avg_tib from dw.daily_consumption_as_of('`+when+`')`, "112.5")
+	}
+}
+
+// What was told of a day after each load is told as of that instant ever after, and until the next: every figure, and
+// whether the day is partial or absent.
+func TestAsOfTellsWhatWasTold(t *testing.T) {
+	h := newHouse(t)
+	told := func(asOf string) []string {
+		t.Helper()
+		return h.rows(`select service_level_key, usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib, burst_avg_tib,
+			over_committed_avg_tib, accrued_sum_tib, accrued_last_tib, known_since, step_seconds, is_partial, absent_since
+			from dw.daily_consumption_as_of('` + asOf + `') order by 1`)
+	}
+	unknown := sample(noon, "119")
+	unknown.BurstTiB, unknown.AccruedTiB = etl.NullDecimal{}, etl.NullDecimal{}
+	premium := etl.LevelHistory{Level: "Premium", Samples: []etl.Sample{sample(may14, "50")}}
+	refused := etl.Reject{Path: "/x", Reason: "value_missing", Subscription: "A-S1", Level: "Extreme", Day: ptr(day("2026-05-14"))}
+	partial := extreme(sample(may14, "112.5"))
+	partial.PartialDays = map[etl.Day]bool{day("2026-05-14"): true}
+	then := map[string][]string{}
+	var loads []string
+	for _, load := range []struct {
+		rejects []etl.Reject
+		levels  []etl.LevelHistory
+	}{
+		{[]etl.Reject{refused}, []etl.LevelHistory{partial}},
+		{nil, []etl.LevelHistory{extreme(sample(may14, "112.5"), sample(noon, "113.7")), premium}},
+		{nil, []etl.LevelHistory{extreme(sample(may14, "118.25"), sample(noon, "99")), premium}},
+		{nil, []etl.LevelHistory{extreme(sample(may14, "118.25"), unknown), premium}},
+		{nil, []etl.LevelHistory{extreme(sample(may14, "121"), sample(noon, "120.125"))}},
+	} {
+		h.now = h.now.Add(24 * time.Hour)
+		if _, err := h.tell("C-1", oneDay, load.rejects, subscription1(), load.levels...); err != nil {
+			t.Fatal(err)
+		}
+		at := h.now.Format(time.RFC3339)
+		loads, then[at] = append(loads, at), told("infinity")
+	}
+	h.want(`select is_partial, count(*), count(distinct burst_avg_tib) from (select (dw.daily_consumption_as_of(a)).* from unnest(array['`+strings.Join(loads, "', '")+`']::timestamptz[]) as a) as d
+		where service_level_key = 1 group by 1 order by 1`, "false|4|3", "true|1|1")
+	h.want(`select count(*) from dw.fact_daily_consumption where absent_since is not null`, "1")
+	for i, at := range loads {
+		for _, asOf := range []string{at, h.now.AddDate(0, 0, i+2-len(loads)).Add(-time.Microsecond).Format(time.RFC3339Nano)} {
+			if got := told(asOf); !slices.Equal(got, then[at]) {
+				t.Errorf("as of %s\n got %q\nwant %q", asOf, got, then[at])
+			}
+		}
 	}
 }
 
