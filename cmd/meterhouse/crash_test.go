@@ -488,6 +488,7 @@ func endAtEveryStep(t *testing.T, binary string, dump []string, steps []map[stri
 	began, kills, plays := time.Now(), 0, 0
 	for ; len(goals) > 0; plays++ {
 		p := &troupe{world: newStage(t, warehousetest.New(t), playStart), binary: binary}
+		undisturbed := true
 		for i, a := range play {
 			p.raiseCurtain(i)
 			finished := false
@@ -516,8 +517,11 @@ func endAtEveryStep(t *testing.T, binary string, dump []string, steps []map[stri
 					goals = slices.Delete(goals, next, next+1)
 				} else if missed[g]++; missed[g] > 30 {
 					t.Fatalf("%s is never reached", g)
+				} else if undisturbed && g.hit > 1 {
+					goals[next].hit-- // of two calls at once, one or both meet the token that was forgotten, and ask again
 				}
 				finished = e.done()
+				undisturbed = undisturbed && finished
 				if !finished {
 					p.recover(e)
 				}
