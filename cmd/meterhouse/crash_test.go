@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -66,7 +67,9 @@ func newStage(t *testing.T, database string, start time.Time) *world {
 	mux.Handle("/v1/", w.keystone)
 	mux.Handle("/v1/keystone/customer/historical-consumption-details", changing{w.keystone, clock})
 	mux.Handle("/api/", w.wolkvox)
-	server := httptest.NewServer(mux)
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.ConnState = w.callers.note
+	server.Start()
 	t.Cleanup(server.Close)
 	w.url = server.URL
 	w.stage()
@@ -196,7 +199,7 @@ type troupe struct {
 	forgiven int    // exchanges whose pair was lost for good, and a person logged in again
 	lost     int    // of them, when the present process began
 	seen     int    // exchanges and refusals that were judged
-	endedAt  string // the step at which the last process ended, where it does one thing at a time
+	endedAt  string // the step at which a process lost an answer that is not recovered, where it does one thing at a time
 }
 
 // mayLose are the steps between the moment in which the vendor may have spent a token and the one in which its
@@ -304,18 +307,60 @@ func (p *troupe) dayPasses() {
 		select ''`)
 }
 
+// callers are the open connections of a server.
+type callers struct {
+	mu   sync.Mutex
+	open map[net.Conn]bool
+}
+
+func (c *callers) note(conn net.Conn, state http.ConnState) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch state {
+	case http.StateNew:
+		if c.open == nil {
+			c.open = map[net.Conn]bool{}
+		}
+		c.open[conn] = true
+	case http.StateClosed, http.StateHijacked:
+		delete(c.open, conn)
+	}
+}
+
+// only tells whether nothing is open but the connection from an address.
+func (c *callers) only(address net.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		if len(c.open) == 1 && conn.RemoteAddr().String() == address.String() {
+			return true
+		}
+	}
+	return false
+}
+
+// allAnswered waits until the vendor is through with what processes asked that are dead: their requests may
+// still be on their way, even unknown to it. Connections are accepted in turn, so one of ours comes behind theirs.
+func (p *troupe) allAnswered() {
+	p.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer conn.Close()
+	for began := time.Now(); !p.callers.only(conn.LocalAddr()); time.Sleep(time.Millisecond) {
+		if time.Since(began) > patience {
+			p.t.Fatalf("after %s the vendor still has other callers", patience)
+		}
+	}
+}
+
 // judge looks at what the vendor saw: a spent token may be sent once, by a process that could not
 // know better, when the answer to its exchange was lost with the process before.
 func (p *troupe) judge() {
 	p.t.Helper()
-	var log []keystonesim.Request
-	for { // what a killed process asked may still be on its way
-		log = slices.DeleteFunc(p.keystone.Requests(), func(r keystonesim.Request) bool { return r.Path != "/v1/tokens/accessToken" })
-		if !slices.ContainsFunc(log, func(r keystonesim.Request) bool { return r.End.IsZero() }) {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+	p.allAnswered()
+	log := slices.DeleteFunc(p.keystone.Requests(), func(r keystonesim.Request) bool { return r.Path != "/v1/tokens/accessToken" })
 	rotated := 0
 	for _, r := range log[p.seen:] {
 		switch {
@@ -507,6 +552,9 @@ func endAtEveryStep(t *testing.T, binary string, dump []string, steps []map[stri
 				e := p.process(a, fmt.Sprintf("METERHOUSE_KILL=%s:%d%s", g.point, g.hit, signal))
 				before := p.lost
 				p.judge()
+				if p.lost != before {
+					p.endedAt = ""
+				}
 				if i == 0 && p.lost > before {
 					p.endedAt = g.point
 				}

@@ -78,7 +78,8 @@ type world struct {
 	database string
 	keystone *keystonesim.Sim
 	wolkvox  *wolkvoxsim.Sim
-	url      string // of the fakes
+	url      string  // of the fakes
+	callers  callers // of the fakes of a play
 	file     string
 
 	mu  sync.Mutex
