@@ -117,8 +117,8 @@ type Run interface {
 	Land(ctx context.Context, ans *Answer) error
 	// Load transforms the answers into facts in one transaction that also moves watermark and
 	// coverage and closes the run. A rejected answer is reported in the outcome and leaves no
-	// facts; when all are rejected, or on an error, the run is closed as failed and the error is
-	// returned as well. Unanswered are questions of this run that got no answer: they make it
+	// facts, a record that the store itself refuses goes to quarantine and the others load; when all
+	// answers are rejected, or on an error, the run is closed as failed and the error is returned as well. Unanswered are questions of this run that got no answer: they make it
 	// partial, and with ErrUnasked among them the slot stays due. Repeating is safe.
 	Load(ctx context.Context, answers []*Answer, unanswered []error, transform func(*Answer, Sink) (Report, error)) (Outcome, error)
 	// LeaveSlotOpen says, before Load, that the slot stays due whatever this run loads, as

@@ -344,3 +344,41 @@ func TestReplayAndImportLeaveFreshnessAlone(t *testing.T) {
 		t.Errorf("from\n%s\nto\n%s", before, after)
 	}
 }
+
+// A row that the database refuses, by somebody's trigger, holds nothing else up, and is loaded by a retry once the
+// trigger is gone.
+func TestRetryOfWhatTheDatabaseRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.must(exitDone, "migrate", "up")
+	w.must(exitDone, "run", "keystone.customers")
+	w.exec(`create function public.refuse() returns trigger language plpgsql as $$ begin raise exception 'frozen by the audit'; end $$`)
+	w.exec(`create trigger refuse before insert on dw.fact_daily_consumption for each row when (new.usage_date = '2026-05-17') execute function public.refuse()`)
+	o := w.must(exitPartial, "run")
+	wantContains(t, "run", o.stderr, "refused, the rest is loaded: see `meterhouse quarantine list`")
+	days := `select string_agg(usage_date || ' ' || n, ', ' order by usage_date) from (select usage_date, count(*) as n from dw.fact_daily_consumption group by 1) as d`
+	before := w.value(days)
+	if strings.Contains(before, "2026-05-17") || !strings.Contains(before, "2026-05-18") {
+		t.Fatal(before)
+	}
+	list := w.must(exitDone, "quarantine", "list").stdout
+	wantContains(t, "list", list, "constraint_violation", "frozen by the audit (SQLSTATE P0001)")
+	id := w.value(`select min(quarantine_id)::text from ops.quarantine`)
+	wantContains(t, "show", w.must(exitDone, "quarantine", "show", id).stdout, "2026-05-17", "frozen by the audit")
+	wantContains(t, "retry", w.must(exitFailed, "quarantine", "retry", id).stderr, "frozen by the audit")
+	if after := w.value(days); after != before {
+		t.Errorf("after a retry in vain: %s, before %s", after, before)
+	}
+	w.exec(`drop trigger refuse on dw.fact_daily_consumption`)
+	for w.value(`select count(*)::text from ops.quarantine where resolved_at is null`) != "0" {
+		w.must(exitDone, "quarantine", "retry", w.value(`select min(quarantine_id)::text from ops.quarantine where resolved_at is null`))
+	}
+	clean := newWorld(t)
+	clean.must(exitDone, "run", "keystone.customers")
+	clean.must(exitDone, "run")
+	for _, sql := range []string{days, `select string_agg(scope || ' ' || day || ' ' || status, ', ' order by scope, day) from ops.coverage where dataset = 'keystone.history'`} {
+		if got, want := w.value(sql), clean.value(sql); got != want {
+			t.Errorf("%s\n got %s\nwant %s", sql, got, want)
+		}
+	}
+}

@@ -25,6 +25,7 @@ type loader struct {
 
 	out     etl.Outcome
 	rejects []etl.Reject
+	folded  int // records that count no more, as they are part of a refused one
 	// refusals are the fingerprints of the rejects; listed are those that are in quarantine already.
 	refusals   [][sha256.Size]byte
 	listed     map[[sha256.Size]byte]bool
@@ -171,7 +172,7 @@ func (l *loader) finish(report etl.Report) error {
 	for name, w := range l.ans.Warnings {
 		l.out.Warnings[name] = w
 	}
-	l.out.Received = report.Received
+	l.out.Received = report.Received - l.folded
 	l.out.Ignored += report.Ignored
 	l.out.Quarantined += report.Quarantined
 	l.out.Mismatch = report.Mismatch

@@ -352,7 +352,7 @@ func (r *run) apply(ctx context.Context, tx pgx.Tx, answers []*etl.Answer, echoe
 	total.Warnings = etl.Warnings{}
 	for _, ans := range answers {
 		r.rebuilding.echo = echoes[ans]
-		out, _, err := r.loadAnswer(ctx, tx, ans, transform)
+		out, _, err := r.loadAnswer(ctx, tx, ans, transform, nil)
 		if err != nil {
 			return total, fmt.Errorf("payload %d: %w", ans.PayloadID, err)
 		}

@@ -330,7 +330,7 @@ func cleanError(err error) string {
 func (r *run) Load(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (etl.Outcome, error) {
 	r.job.SlotOpen = r.job.SlotOpen || errors.Is(errors.Join(unanswered...), etl.ErrUnasked)
 	for attempt := 1; ; attempt++ {
-		out, evidence, err := r.tryLoad(ctx, answers, unanswered, transform)
+		out, evidence, err := r.tryLoad(ctx, answers, unanswered, transform, attempt == loadAttempts)
 		if err == nil {
 			return out, nil
 		}
@@ -372,8 +372,8 @@ func unreachable(err error) bool {
 	return strings.HasPrefix(pgErr.Code, "08") // connection exceptions
 }
 
-// tryLoad makes one attempt. When it fails, evidence is the answer that explains it, if one does.
-func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, evidence *etl.Answer, err error) {
+// tryLoad makes one attempt, the last or not. When it fails, evidence is the answer that explains it, if one does.
+func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []error, transform func(*etl.Answer, etl.Sink) (etl.Report, error), last bool) (out etl.Outcome, evidence *etl.Answer, err error) {
 	out.Warnings = etl.Warnings{}
 	out.Rejected = append(out.Rejected, unanswered...)
 	// Each statement shall see what was committed before it, whatever the role's default is.
@@ -414,7 +414,10 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 		answers = nil // the run stands for many: it is no observation of its own
 	}
 	for _, ans := range answers {
-		one, payload, err := r.loadAnswer(ctx, tx, ans, transform)
+		one, payload, err := r.loadAnswer(ctx, tx, ans, transform, nil)
+		if refusal(err) != nil && (!repeatable(err) || last) {
+			one, payload, err = r.loadRest(ctx, tx, ans, transform, err)
+		}
 		var reject *etl.RejectError
 		switch {
 		case err == nil:
@@ -478,8 +481,22 @@ func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
 	return fmt.Errorf("load: commit did not happen: %w", err)
 }
 
-// loadAnswer turns one answer into facts under a savepoint: a rejected answer leaves nothing.
-func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (out etl.Outcome, payload int64, err error) {
+// loadRest loads what is left of an answer without the parts for which the database refused it with cause.
+func (r *run) loadRest(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error), cause error) (out etl.Outcome, payload int64, err error) {
+	culprits, err := r.sift(ctx, tx, ans, transform)
+	if err != nil || len(culprits) == 0 {
+		return out, 0, errors.Join(cause, err)
+	}
+	if out, payload, err = r.loadAnswer(ctx, tx, ans, transform, culprits); err != nil {
+		return out, 0, errors.Join(cause, err)
+	}
+	r.w.cfg.Log.Error("the database refused records, the rest is loaded", "run", r.id, "records", len(culprits), "error", cause)
+	return out, payload, nil
+}
+
+// loadAnswer turns one answer into facts under a savepoint: a rejected answer leaves nothing. The parts
+// without are refused.
+func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error), without map[spot]string) (out etl.Outcome, payload int64, err error) {
 	l := &loader{ctx: ctx, run: r, outer: &loadTx{tx, &copying{}}, ans: ans}
 	defer l.unpack()
 	defer l.outer.settle() // a panic must not leave a COPY behind that has the connection
@@ -494,7 +511,11 @@ func (r *run) loadAnswer(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transf
 	case same != nil:
 		report = *same
 	case !ans.NoData:
-		report, err = transform(ans, l)
+		var sink etl.Sink = l
+		if without != nil {
+			sink = &sieve{loader: l, without: without}
+		}
+		report, err = transform(ans, sink)
 	}
 	killpoint.Here(killpoint.Parsed)
 	if err == nil {
