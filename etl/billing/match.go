@@ -211,93 +211,137 @@ func (p paired) match() MatchLine {
 // span is a billing period.
 type span struct{ start, end etl.Day }
 
+// place is where lines meet: what is charged for, in a currency and a billing period.
+type place struct {
+	thing
+	currency string
+	span
+}
+
+// meeting is where the lines of invoices and of the statement meet.
+type meeting struct {
+	pairs      map[place]*paired
+	currencies map[thing][]string // of either side, in their order
+	joint      map[place]bool     // places without a period where whatever has no equal period on the other side meets
+	both       map[place]bool     // places that both sides have
+}
+
 // pair brings together what is about the same: the lines of a thing and currency whose periods are equal,
 // and then all those together whose periods have no equal on the other side. No order matters.
 func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
-	resolve := resolver(lines)
+	resolve, units := resolver(lines), roundingUnits(found)
+	about := make([]thing, len(found))
 	ambiguous, charged := map[thing]int{}, map[thing]etl.Day{} // by owner: the date of the latest invoice
-	units := roundingUnits(found)
-	type place struct {
-		thing
-		currency string
-		span
-	}
-	invoicesOf, linesOf := map[place][]invoicedLine{}, map[place][]Line{}
-	currencies := map[thing][]string{} // of either side
-	meet := func(t thing, currency string) {
-		if currency != "" && !slices.Contains(currencies[t], currency) {
-			currencies[t] = append(currencies[t], currency)
-			slices.Sort(currencies[t])
-		}
-	}
-	for _, l := range lines {
-		meet(thingOf(l), l.Currency)
-	}
-	for _, f := range found {
+	for i, f := range found {
 		t, owners := resolve(f)
+		about[i] = t
 		ambiguous[t] = max(ambiguous[t], owners)
 		charged[t.owner()] = max(charged[t.owner()], f.Date)
-		meet(t, f.Currency)
-		at := place{t, f.Currency, span{f.line.PeriodStart, f.line.PeriodEnd}}
-		invoicesOf[at] = append(invoicesOf[at], f)
 	}
-	currencyOf := func(l Line) string { // a line without a price goes with those that have one
-		if known := currencies[thingOf(l)]; l.Currency == "" && len(known) > 0 {
-			return known[0]
-		}
-		return l.Currency
-	}
-	for _, l := range lines {
-		at := place{thingOf(l), currencyOf(l), span{l.PeriodStart, l.PeriodEnd}}
-		linesOf[at] = append(linesOf[at], l)
-	}
-	// What is left on both sides without an equal period is one comparison: of the empty span.
-	leftInvoices, leftLines := map[place]bool{}, map[place]bool{}
-	for at := range invoicesOf {
-		if linesOf[at] == nil {
-			leftInvoices[place{at.thing, at.currency, span{}}] = true
-		}
-	}
-	for at := range linesOf {
-		if invoicesOf[at] == nil {
-			leftLines[place{at.thing, at.currency, span{}}] = true
-		}
-	}
-	joined := func(at place) place {
-		left := place{at.thing, at.currency, span{}}
-		if leftInvoices[left] && leftLines[left] && (invoicesOf[at] == nil || linesOf[at] == nil) {
-			return left
-		}
-		return at
-	}
-	pairs := map[place]*paired{}
-	get := func(at place) *paired {
-		if pairs[at] == nil {
-			pairs[at] = &paired{thing: at.thing}
-			pairs[at].currency = at.currency
-		}
-		return pairs[at]
-	}
-	for at, list := range invoicesOf {
-		p := get(joined(at))
-		for _, f := range list {
-			p.invoice = append(p.invoice, f.line)
-			p.invoiceDate = max(p.invoiceDate, f.Date)
-			p.invoiceUnits = p.invoiceUnits.Add(units[f.id])
-			if !slices.Contains(p.numbers, f.Invoice.Number) {
-				p.numbers = append(p.numbers, f.Invoice.Number)
-			}
-		}
+	m := meet(found, about, lines)
+	for i, f := range found {
+		m.get(m.placeOf(about[i], f.Currency, f.line.PeriodStart, f.line.PeriodEnd)).addInvoiced(f, units[f.id])
 	}
 	prices := map[int64]Line{} // by rate
-	for at, list := range linesOf {
-		p := get(joined(at))
-		p.lines = append(p.lines, list...)
-		for _, l := range list {
-			prices[l.RateID] = l
-		}
+	for _, l := range lines {
+		p := m.get(m.placeOf(thingOf(l), l.Currency, l.PeriodStart, l.PeriodEnd))
+		p.lines = append(p.lines, l)
+		prices[l.RateID] = l
 	}
 	delete(prices, 0)
+	m.addDays(days, prices)
+
+	list := make([]paired, 0, len(m.pairs))
+	for _, p := range m.pairs {
+		slices.Sort(p.numbers)
+		p.owners = ambiguous[p.thing]
+		var latest etl.Day
+		if latest, p.isInvoiced = charged[p.owner()]; len(p.invoice) == 0 {
+			p.invoiceDate = latest
+		}
+		for _, currency := range m.currencies[p.thing] {
+			if currency != p.currency && (len(p.invoice) == 0 || len(p.lines) == 0) {
+				p.elsewhere = append(p.elsewhere, currency)
+			}
+		}
+		list = append(list, *p)
+	}
+	return list
+}
+
+// meet finds out which places both sides have, and where what is left meets. about says what each invoiced
+// line is about.
+func meet(found []invoicedLine, about []thing, lines []Line) *meeting {
+	m := &meeting{map[place]*paired{}, map[thing][]string{}, map[place]bool{}, map[place]bool{}}
+	spend := func(t thing, currency string) {
+		if currency != "" && !slices.Contains(m.currencies[t], currency) {
+			m.currencies[t] = append(m.currencies[t], currency)
+			slices.Sort(m.currencies[t])
+		}
+	}
+	for i, f := range found {
+		spend(about[i], f.Currency)
+	}
+	for _, l := range lines {
+		spend(thingOf(l), l.Currency)
+	}
+	isInvoiced, isStated := map[place]bool{}, map[place]bool{}
+	for i, f := range found {
+		isInvoiced[m.placeOf(about[i], f.Currency, f.line.PeriodStart, f.line.PeriodEnd)] = true
+	}
+	for _, l := range lines {
+		isStated[m.placeOf(thingOf(l), l.Currency, l.PeriodStart, l.PeriodEnd)] = true
+	}
+	left := map[place]bool{} // by the invoices
+	for at := range isInvoiced {
+		m.both[at] = isStated[at]
+		left[at.anyPeriod()] = left[at.anyPeriod()] || !isStated[at]
+	}
+	for at := range isStated {
+		if !isInvoiced[at] && left[at.anyPeriod()] {
+			m.joint[at.anyPeriod()] = true
+		}
+	}
+	return m
+}
+
+func (p place) anyPeriod() place {
+	p.span = span{}
+	return p
+}
+
+// placeOf is the place of a line. One without a price goes with those that have one.
+func (m *meeting) placeOf(t thing, currency string, start, end etl.Day) place {
+	if known := m.currencies[t]; currency == "" && len(known) > 0 {
+		currency = known[0]
+	}
+	at := place{t, currency, span{start, end}}
+	if m.joint[at.anyPeriod()] && !m.both[at] {
+		return at.anyPeriod()
+	}
+	return at
+}
+
+// get is the comparison of a place, made when it is asked for first.
+func (m *meeting) get(at place) *paired {
+	if m.pairs[at] == nil {
+		m.pairs[at] = &paired{thing: at.thing}
+		m.pairs[at].currency = at.currency
+	}
+	return m.pairs[at]
+}
+
+func (p *paired) addInvoiced(f invoicedLine, unit decimal.Decimal) {
+	p.invoice = append(p.invoice, f.line)
+	p.invoiceDate = max(p.invoiceDate, f.Date)
+	p.invoiceUnits = p.invoiceUnits.Add(unit)
+	if !slices.Contains(p.numbers, f.Invoice.Number) {
+		p.numbers = append(p.numbers, f.Invoice.Number)
+	}
+}
+
+// addDays gives the comparisons the days that their lines are made of. prices are the priced lines by rate.
+func (m *meeting) addDays(days []StatementDay, prices map[int64]Line) {
 	// Of a product without a closing reading the days since its last reading are unknown; of another, which
 	// is counted by a reading anyway, no day is.
 	unclosed := map[instance]etl.Day{}
@@ -308,12 +352,7 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 	}
 	for _, d := range days {
 		t := thing{d.Source, d.Account, d.CustomerID, d.SubscriptionNumber, d.Item, d.Charge}
-		currency := prices[d.RateID].Currency
-		if known := currencies[t]; currency == "" && len(known) > 0 {
-			currency = known[0]
-		}
-		at := place{t, currency, span{d.PeriodStart, d.PeriodEnd}}
-		p := pairs[joined(at)]
+		p := m.pairs[m.placeOf(t, prices[d.RateID].Currency, d.PeriodStart, d.PeriodEnd)]
 		if p == nil {
 			continue
 		}
@@ -322,22 +361,6 @@ func pair(found []invoicedLine, lines []Line, days []StatementDay) []paired {
 		p.days = append(p.days, pricedDay{day: d.Day, parts: d.Quantity, scale: d.Scale, price: prices[d.RateID].UnitPrice, isWaiver: d.IsWaiver,
 			isGuess: d.Basis == "estimated" || d.Basis == "missing" && (d.Source == "keystone" || isUnclosed && d.Day > since)})
 	}
-	list := make([]paired, 0, len(pairs))
-	for _, p := range pairs {
-		slices.Sort(p.numbers)
-		p.owners = ambiguous[p.thing]
-		var latest etl.Day
-		if latest, p.isInvoiced = charged[p.owner()]; len(p.invoice) == 0 {
-			p.invoiceDate = latest
-		}
-		for _, currency := range currencies[p.thing] {
-			if currency != p.currency && (len(p.invoice) == 0 || len(p.lines) == 0) {
-				p.elsewhere = append(p.elsewhere, currency)
-			}
-		}
-		list = append(list, *p)
-	}
-	return list
 }
 
 // roundingUnits is what each invoice rounds its amounts to: the minor unit, or more where none of several

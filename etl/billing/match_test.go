@@ -503,6 +503,16 @@ func TestMatchByBillingPeriods(t *testing.T) {
 			t.Errorf("recomputed %s, want %s", got, want)
 		}
 	}
+	// What is charged for other periods as well, although all of ours are charged, is told period by period.
+	o.now = o.now.Add(time.Minute)
+	o.bill("1", "keystone", "2024-02-03", "USD", "/A-1/Extreme/committed 2024-01-15 2024-01-31 54.838709677419 10 548.39", "/A-1/Extreme/committed 2024-01-05 2024-01-10 2 10 20",
+		"/A-1/Extreme/committed 2024-01-01 2024-01-20 5 10 50", "/A-1/Extreme/committed 2023-10-15 2024-01-14 300 10 3000", "acme/A-1/Extreme/burst 2024-01-01 2024-01-31 20 10 200")
+	wantLines(t, "twice", o.causes("2024-01"),
+		"acme A-1 Extreme committed 2023-10-15 2024-01-14 3000.00 3000.00 USD equal ()",
+		"acme A-1 Extreme committed 2024-01-01 2024-01-20 50.00 0.00 USD not_in_warehouse ()",
+		"acme A-1 Extreme committed 2024-01-05 2024-01-10 20.00 0.00 USD not_in_warehouse ()",
+		"acme A-1 Extreme committed 2024-01-15 2024-01-31 548.39 548.39 USD equal ()",
+		"acme A-1 Extreme burst 2024-01-01 2024-01-31 200.00 200.00 USD equal ()")
 	// Charged is a whole month of it, another quarter than ours, and a burst that the samples give.
 	o.now = o.now.Add(time.Minute)
 	o.exec(`update dw.fact_daily_consumption set accrued_sum_tib = 15 / 31.0`)
@@ -558,6 +568,26 @@ func TestMatchOfWolkvox(t *testing.T) {
 		"calls ivr_minutes usage 2026-04-01 2026-04-30 95.00 90.05 USD missing_days (1 day without figures: with them 90.05 USD to 180.10 USD)",
 		"calls sms usage 2026-04-01 2026-04-30 8.00 4.00 USD rate_differs (price 0.2 on the invoice, 0.1 in the rate card)",
 		"calls whatsapp usage 2026-04-01 2026-04-30 1.00 0.00 USD not_in_warehouse ()")
+}
+
+// A line without a price meets one of two invoices in two currencies, the same one whatever comes first.
+func TestPairDoesNotDependOnOrder(t *testing.T) {
+	april := func(currency string) invoicedLine {
+		return invoicedLine{Invoice: Invoice{Vendor: "keystone", Number: "in " + currency, Currency: currency}, line: InvoiceLine{
+			Account: "acme", CustomerID: "C-1", SubscriptionNumber: "A-1", Item: "Extreme", Charge: "burst", PeriodStart: day("2026-04-01"), PeriodEnd: day("2026-04-30")}}
+	}
+	unpriced := Line{Source: "keystone", Account: "acme", CustomerID: "C-1", SubscriptionNumber: "A-1", Item: "Extreme", Charge: "burst",
+		PeriodStart: day("2026-04-01"), PeriodEnd: day("2026-04-30")}
+	for _, found := range [][]invoicedLine{{april("USD"), april("EUR")}, {april("EUR"), april("USD")}} {
+		var got []string
+		for _, p := range pair(found, []Line{unpriced}, nil) {
+			got = append(got, fmt.Sprint(p.currency, " ", len(p.invoice), " with ", len(p.lines), ", also in ", p.elsewhere))
+		}
+		slices.Sort(got)
+		if want := []string{"EUR 1 with 1, also in []", "USD 1 with 0, also in [EUR]"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
 }
 
 // What has no order has none: lines and days in any order, and a line in two parts, have the same cause.
