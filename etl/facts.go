@@ -212,6 +212,10 @@ type Warning struct {
 	FirstPath string // JSON pointer of the first place
 }
 
+// VendorClockSkewed is the warning that a vendor's clock and ours differ, by its own word beside an answer. It is
+// about the exchange: what is read, and loaded, is the same with it.
+const VendorClockSkewed = "vendor_clock_skewed"
+
 // Warnings counts deviations by name.
 type Warnings map[string]Warning
 

@@ -130,12 +130,18 @@ func TestFaultsRaiseTheirAlerts(t *testing.T) {
 			[]string{"warn failing"}, false},
 		"Keystone redirects": {keystone(keystonesim.Fault{Path: "subscriptions", Kind: keystonesim.Redirect, Header: http.Header{"Location": {"https://elsewhere.example/"}}}),
 			[]string{"warn failing"}, false},
-		"Keystone has nothing":    {keystone(keystonesim.Fault{Path: "subscriptions", Kind: keystonesim.Empty}), []string{"warn failing"}, false},
-		"wolkvox refuses the key": {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.BadToken}), []string{"page access_refused"}, false},
-		"wolkvox is another":      {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.OtherOperation}), []string{"warn failing"}, false},
-		"wolkvox is closed":       {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.Maintenance}), []string{"warn failing"}, false},
-		"one product is closed":   {wolkvox(wolkvoxsim.Fault{API: "chat_licenses", Kind: wolkvoxsim.Maintenance}), []string{"warn failing"}, false},
-		"wolkvox counts oddly":    {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, Body: []byte("12 of 30")}), []string{"warn quarantine"}, false},
+		"Keystone has nothing":       {keystone(keystonesim.Fault{Path: "subscriptions", Kind: keystonesim.Empty}), []string{"warn failing"}, false},
+		"wolkvox refuses the key":    {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.BadToken}), []string{"page access_refused"}, false},
+		"wolkvox is another":         {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.OtherOperation}), []string{"warn failing"}, false},
+		"wolkvox is closed":          {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.Maintenance}), []string{"warn failing"}, false},
+		"one product is closed":      {wolkvox(wolkvoxsim.Fault{API: "chat_licenses", Kind: wolkvoxsim.Maintenance}), []string{"warn failing"}, false},
+		"Keystone's clock is behind": {keystone(keystonesim.Fault{Kind: keystonesim.Skewed, Skew: -3 * time.Hour}), []string{"warn vendor_clock_skewed"}, false},
+		"wolkvox's clock is ahead":   {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.Skewed, Skew: 26 * time.Hour}), []string{"warn vendor_clock_skewed"}, false},
+		"clocks are near": {func(w *world) {
+			w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Skewed, Skew: -110 * time.Second})
+			w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Skewed, Skew: 110 * time.Second})
+		}, nil, false},
+		"wolkvox counts oddly": {wolkvox(wolkvoxsim.Fault{Kind: wolkvoxsim.Items, Body: []byte("12 of 30")}), []string{"warn quarantine"}, false},
 		"the token is refused": {func(w *world) {
 			w.value(`update ops.credential set access_expires_at = now() - interval '1 hour' where access_sealed is not null returning account`)
 			w.keystone.Inject(keystonesim.Fault{Path: "tokens", Kind: keystonesim.Status, Status: 401, Body: []byte(`{"error":"invalid"}`)})
@@ -174,7 +180,7 @@ func TestFaultsRaiseTheirAlerts(t *testing.T) {
 			}
 			w.keystone.ClearFaults()
 			w.wolkvox.ClearFaults()
-			w.run("run", "wolkvox.billing") // a person lifts what the refusals hold back
+			w.run("run", "wolkvox.billing", "keystone.customers") // a person lifts what the refusals hold back, and asks anew
 			g.pass(2 * time.Hour)
 			if got, want := p.heard(), append(opened, resolved...); strings.Join(got, ",") != strings.Join(want, ",") {
 				t.Errorf("got %q, want %q", got, want)

@@ -327,6 +327,57 @@ func TestWarningsAreSeen(t *testing.T) {
 	}
 }
 
+// V18: clocks that differ change nothing of what is loaded, are told once for each vendor, and are never those of an
+// answer that is read again.
+func TestVendorClocks(t *testing.T) {
+	t.Parallel()
+	const facts = `select string_agg(md5(f::text), ' ' order by md5(f::text)) from (
+		select usage_date, committed_tib, consumed_avg_tib, digest::text from dw.fact_daily_consumption
+		union all
+		select reading_date, items, null, items_text from dw.fact_license_reading) as f`
+	right, w := newWorld(t), newWorld(t)
+	right.must(exitDone, "run")
+	w.keystone.Inject(keystonesim.Fault{Kind: keystonesim.Skewed, Skew: -3 * time.Hour})
+	w.wolkvox.Inject(wolkvoxsim.Fault{Kind: wolkvoxsim.Skewed, Skew: 26 * time.Hour})
+	o := w.must(exitDone, "run")
+	host := strings.TrimPrefix(w.url, "http://")
+	for _, c := range []struct{ scope, spread string }{
+		{"keystone.customers acme", " 1, first at " + host + `, (3h0m0s|2h59m5\ds) behind our clock\n`},
+		{"keystone.history C-1001", " 1, first at " + host + `, (3h0m0s|2h59m5\ds) behind our clock\n`},
+		{"wolkvox.billing calls", " 2, first at " + host + `, (26h0m0s|25h59m5\ds) ahead of our clock\n`}, // two products
+	} {
+		if !regexp.MustCompile("warning " + c.scope + ": vendor_clock_skewed" + c.spread).MatchString(o.stdout) {
+			t.Errorf("run says nothing of %s:\n%s", c.scope, o.stdout)
+		}
+	}
+	if got, want := w.value(facts), right.value(facts); got != want || want == "" {
+		t.Error("other facts were loaded than from vendors whose clocks are right")
+	}
+	if got := w.value(`select string_agg(distinct status, ' ') from ops.run`); got != "ok" {
+		t.Errorf("runs ended %s, want ok", got)
+	}
+	status := w.must(exitDone, "status").stdout
+	wantContains(t, "status", status, "2 things need you.", "- the clock of wolkvox and ours differed at the last run of wolkvox.billing calls ("+host+", 2",
+		"- the clock of keystone and ours differed at the last run of keystone.current 0042117, ", " and 6 more (")
+
+	marked := `select count(*)::text from ops.run_warning where warning = 'vendor_clock_skewed'`
+	before := w.value(marked)
+	w.must(exitDone, "replay", "keystone.history", "--from", "2026-05-14", "--until", "2026-05-20")
+	if got := w.value(`select string_agg(distinct status, ' ') || ' ' || (count(*) > 0) from ops.run where replay_of is not null`); got != "ok true" {
+		t.Errorf("replays: %s", got)
+	}
+	w.keystone.ClearFaults()
+	w.wolkvox.ClearFaults()
+	w.setNow("2026-05-21T12:05:00Z")
+	w.must(exitDone, "run")
+	if got := w.value(marked); got != before {
+		t.Errorf("%s runs are marked, want the %s that were asked by skewed clocks", got, before)
+	}
+	if status := w.must(exitDone, "status").stdout; strings.Contains(status, "clock of") {
+		t.Errorf("status tells what the newest runs did not meet:\n%s", status)
+	}
+}
+
 func TestWarningLines(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder

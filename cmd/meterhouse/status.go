@@ -330,11 +330,25 @@ func cause(text string) string {
 // routine are warnings that come and go with what the vendor restates: nothing follows from them.
 var routine = []string{"older_observation", "restated", "terms_changed"}
 
+// adviseWarnings says one thing per warning of a scope; a clock is the vendor's, whatever the scope.
 func adviseWarnings(rows []map[string]string) (todo []string) {
+	var vendors []string
+	skewed, first := map[string][]string{}, map[string]string{}
 	for _, row := range rows {
-		if name := row["warning"]; !slices.Contains(harmless, name) && !slices.Contains(routine, name) {
+		switch name := row["warning"]; {
+		case name == etl.VendorClockSkewed:
+			vendor, _, _ := strings.Cut(row["dataset"], ".")
+			if skewed[vendor] == nil {
+				vendors, first[vendor] = append(vendors, vendor), row["first_at"]
+			}
+			skewed[vendor] = append(skewed[vendor], row["dataset"]+" "+row["scope"])
+		case !slices.Contains(harmless, name) && !slices.Contains(routine, name):
 			todo = append(todo, fmt.Sprintf("look at %s %s: %s", row["dataset"], row["scope"], deviation(name, row["occurrences"], row["first_at"])))
 		}
+	}
+	for _, vendor := range vendors {
+		todo = append(todo, fmt.Sprintf("the clock of %s and ours differed at the last run of %s (%s): set ours if it is wrong, such as with NTP; if it is right, tell the vendor",
+			vendor, few(skewed[vendor]), first[vendor]))
 	}
 	return todo
 }
@@ -581,7 +595,7 @@ func (s *session) neverLoaded(rows []map[string]string) (todo []string) {
 
 // ownWords are kinds of alerts that status judges by itself, as of now.
 var ownWords = []string{"late", "failing", "access_refused", "token_idle", "token_login", "token_ambiguous", "token_foreign", "token_dead",
-	"month_at_risk", "month_lost", "quarantine", "days_missing", "customer_absent"}
+	"month_at_risk", "month_lost", "quarantine", "days_missing", "customer_absent", etl.VendorClockSkewed}
 
 // addAlerts adds the alerts that are open and the notices that reached nobody.
 func (s *session) addAlerts(ctx context.Context, r *statusReport) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -40,6 +41,7 @@ type bench struct {
 	clock    time.Time
 	waits    []time.Duration
 	delay    time.Duration // of a good answer, real time
+	header   http.Header   // put in place of what a good answer for data has
 	onWait   func()
 	faults   []http.HandlerFunc // for the next requests for data
 	fault    http.HandlerFunc   // for all after them; nil lets them through
@@ -61,7 +63,7 @@ func open(t testing.TB, cfg Config, tune ...func(*Env)) *bench {
 	t.Cleanup(b.server.Close)
 	t.Cleanup(func() { close(b.gone) })
 	env := Env{
-		BaseURL: b.server.URL, Timeout: time.Minute, MaxBody: maxBody, Now: b.now, Sleep: b.sleep,
+		BaseURL: b.server.URL, Timeout: time.Minute, MaxBody: maxBody, Now: b.now, Wall: time.Now, Sleep: b.sleep,
 		Log: slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug - 4})),
 	}
 	for _, f := range tune {
@@ -169,6 +171,7 @@ func (b *bench) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	b.mu.Lock()
 	if data {
 		b.sent = whole.Body.Bytes()
+		maps.Copy(w.Header(), b.header)
 	}
 	b.mu.Unlock()
 	w.WriteHeader(whole.Code)

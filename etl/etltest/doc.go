@@ -11,7 +11,7 @@
 //			Open: func(t testing.TB, env etltest.Env) etltest.Vendor {
 //				account, err := acme.New(acme.Config{
 //					BaseURL: env.BaseURL, Token: secret, Timeout: env.Timeout, MaxBody: env.MaxBody,
-//					Now: env.Now, Sleep: env.Sleep, Log: env.Log,
+//					Now: env.Now, Wall: env.Wall, Sleep: env.Sleep, Log: env.Log,
 //				})
 //				if err != nil {
 //					t.Fatal(err)

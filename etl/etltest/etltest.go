@@ -33,6 +33,7 @@ type Env struct {
 	Timeout time.Duration                              // of one exchange
 	MaxBody int64                                      // of one answer
 	Now     func() time.Time                           // business clock; goes on at every reading
+	Wall    func() time.Time                           // this machine's clock, with which the vendor's is compared
 	Sleep   func(context.Context, time.Duration) error // between attempts; takes no real time
 	Log     *slog.Logger                               // of every level
 }
@@ -81,6 +82,7 @@ var checks = []struct {
 	{"time-out", checkTimeout},
 	{"size", checkSize},
 	{"redirect", checkRedirect},
+	{"clock", checkClock},
 	{"unknown dataset", checkUnknownDataset},
 	{"one at a time", checkOneAtATime},
 	{"discretion", checkDiscretion},

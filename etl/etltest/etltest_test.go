@@ -201,6 +201,26 @@ var flaws = []struct {
 	{"time-out", "of its own", tuned(func(m *model) { m.client, _ = fetch.New(fetch.Config{Now: m.env.Now}) })},
 	{"time-out", "is as any failure", errs(func(_ context.Context, err error) error { return fmt.Errorf("%v: %w", err, etl.ErrUnavailable) })},
 	{"size", "no limit", tuned(func(m *model) { m.client, _ = fetch.New(fetch.Config{Now: m.env.Now}) })},
+	{"clock", "never looked at", answers(func(a *etl.Answer) { delete(a.Warnings, etl.VendorClockSkewed) })},
+	{"clock", "the business clock", tuned(func(m *model) {
+		m.client, _ = fetch.New(fetch.Config{Timeout: m.env.Timeout, MaxBody: m.env.MaxBody, Now: m.env.Now, Wall: m.env.Now})
+	})},
+	{"clock", "told twice", answers(func(a *etl.Answer) {
+		if w, ok := a.Warnings[etl.VendorClockSkewed]; ok {
+			a.Warnings.Add(etl.VendorClockSkewed, w.FirstPath)
+		}
+	})},
+	{"clock", "of an answer before", func(m *model) etl.Source {
+		all := etl.Warnings{}
+		return flawed{model: m, extract: func(ctx context.Context, req etl.Request) (*etl.Answer, error) {
+			m.policy.OnRetry = func(int, time.Duration, error) { all.Add(etl.VendorClockSkewed, "before") }
+			ans, err := m.Extract(ctx, req)
+			if ans != nil && len(all) > 0 {
+				ans.Warnings = all
+			}
+			return ans, err
+		}}
+	}},
 	{"redirect", "followed", func(m *model) etl.Source {
 		return flawed{model: m, extract: func(ctx context.Context, req etl.Request) (*etl.Answer, error) {
 			ans, err := m.Extract(ctx, req)

@@ -243,6 +243,46 @@ func checkRedirect(t testing.TB, cfg Config) {
 	}
 }
 
+// An answer that is dated by a clock more than two minutes off is marked, once, with host, distance and direction;
+// whatever else it says of its time, and what came before it, is not.
+func checkClock(t testing.TB, cfg Config) {
+	wall := cfg.Now.AddDate(0, 0, 9).Truncate(time.Second) // not the business clock
+	date := func(skew time.Duration) []string { return []string{wall.Add(skew).UTC().Format(http.TimeFormat)} }
+	for _, c := range []struct {
+		name   string
+		header http.Header
+		want   string // behind the host; "" for no mark
+	}{
+		{"three hours behind", http.Header{"Date": date(-3 * time.Hour)}, "3h0m0s behind"},
+		{"121 s behind", http.Header{"Date": date(-121 * time.Second)}, "2m1s behind"},
+		{"120 s behind", http.Header{"Date": date(-120 * time.Second)}, ""},
+		{"110 s behind", http.Header{"Date": date(-110 * time.Second)}, ""},
+		{"right", http.Header{"Date": date(0)}, ""},
+		{"110 s ahead", http.Header{"Date": date(110 * time.Second)}, ""},
+		{"120 s ahead", http.Header{"Date": date(120 * time.Second)}, ""},
+		{"121 s ahead", http.Header{"Date": date(121 * time.Second)}, "2m1s ahead of"},
+		{"26 hours ahead", http.Header{"Date": date(26 * time.Hour)}, "26h0m0s ahead of"},
+		{"no Date", http.Header{"Date": nil}, ""},
+		{"an empty Date", http.Header{"Date": {""}}, ""},
+		{"a Date that is none", http.Header{"Date": {"yesterday"}}, ""},
+		{"a cache's answer", http.Header{"Date": date(-3 * time.Hour), "Age": {"10800"}}, ""},
+		{"a cache's answer by a wrong clock", http.Header{"Date": date(-3 * time.Hour), "Age": {"60"}}, "2h59m0s behind"},
+		{"an Age that is none", http.Header{"Date": date(-3 * time.Hour), "Age": {"old"}}, ""},
+	} {
+		b := open(t, cfg, func(env *Env) { env.Wall = func() time.Time { return wall } })
+		b.header = c.header
+		b.fail(status(http.StatusServiceUnavailable, "", "Date", date(time.Hour)[0])) // whose answer is tried again
+		ans := b.extract(c.name)
+		want := etl.Warning{Count: 1, FirstPath: strings.TrimPrefix(b.server.URL, "http://") + ", " + c.want + " our clock"}
+		if c.want == "" {
+			want = etl.Warning{}
+		}
+		if got := ans.Warnings[etl.VendorClockSkewed]; got != want {
+			t.Errorf("%s: the answer is marked %+v, want %+v", c.name, got, want)
+		}
+	}
+}
+
 // What the source does not know it does not ask.
 func checkUnknownDataset(t testing.TB, cfg Config) {
 	b := open(t, cfg)

@@ -40,7 +40,7 @@ type model struct {
 }
 
 func newModel(env Env) (*model, error) {
-	client, err := fetch.New(fetch.Config{Timeout: env.Timeout, MaxBody: env.MaxBody, Now: env.Now})
+	client, err := fetch.New(fetch.Config{Timeout: env.Timeout, MaxBody: env.MaxBody, Now: env.Now, Wall: env.Wall})
 	return &model{base: env.BaseURL, client: client, env: env}, err
 }
 

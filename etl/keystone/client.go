@@ -62,6 +62,7 @@ type Config struct {
 
 	Now     func() time.Time // business clock; default time.Now
 	RealNow func() time.Time // clock of tokens; default time.Now
+	Wall    func() time.Time // this machine's clock, with which the vendor's is compared; default time.Now
 	Sleep   func(context.Context, time.Duration) error
 	Pace    time.Duration // least time between two requests; default 250 ms
 	Log     *slog.Logger  // default: silence
@@ -124,7 +125,7 @@ func New(cfg Config) (*Account, error) {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	data, err := fetch.New(fetch.Config{
-		Proxy: cfg.Proxy, CAFile: cfg.CAFile, Timeout: cfg.Timeout, MaxBody: cfg.MaxBody, KeepAlive: true, Now: cfg.Now,
+		Proxy: cfg.Proxy, CAFile: cfg.CAFile, Timeout: cfg.Timeout, MaxBody: cfg.MaxBody, KeepAlive: true, Now: cfg.Now, Wall: cfg.Wall,
 	})
 	if err != nil {
 		return bad(err)

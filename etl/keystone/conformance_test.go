@@ -32,7 +32,7 @@ func TestConformance(t *testing.T) {
 					account, err := New(Config{
 						Account: "acme", BaseURL: env.BaseURL, Timeout: env.Timeout, MaxBody: env.MaxBody,
 						SecretsKey: testKey, SeedToken: mustToken(t, sim.RefreshToken()), Tokens: newStore(clock.now), Owner: "test",
-						Now: env.Now, RealNow: clock.now, Sleep: env.Sleep, Pace: 1, Log: env.Log,
+						Now: env.Now, RealNow: clock.now, Wall: env.Wall, Sleep: env.Sleep, Pace: 1, Log: env.Log,
 					})
 					if err != nil {
 						t.Fatal(err)

@@ -14,6 +14,7 @@ func BenchmarkCheckAlerts(b *testing.B) {
 		select 'keystone', d, 'C-' || (i % 100 + 1), 'acme', 'o', 1, t, t, t, 'ok', 0
 		from generate_series(1, 166667) as i cross join unnest(array['keystone.history','keystone.current','keystone.subscriptions']) as d
 		cross join lateral (select $1::timestamptz - (166667 - i) * interval '2 minutes' as t) as x`, w.now)
+	w.exec(`insert into ops.run_call (run_id, class, calls) select run_id, 'ok', 1 from ops.run`)
 	w.exec(`insert into ops.watermark (source, dataset, scope, account, last_success_at, last_run_id, next_due_at, watermark, expected_from)
 		select 'keystone', dataset, scope, 'acme', $1, max(run_id), $1::timestamptz + interval '6 hours', $1, '2025-10-01' from ops.run group by dataset, scope`, w.now)
 	w.exec(`insert into dw.fact_daily_consumption (customer_key, service_level_key, usage_date, sample_count, committed_tib, consumed_avg_tib, consumed_max_tib, consumed_last_tib, over_committed_avg_tib, digest, known_since, run_id, payload_id, is_invoiced, invoiced_samples, uninvoiced_samples)

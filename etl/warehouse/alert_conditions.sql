@@ -521,6 +521,39 @@ unit_suspected as (
     group by s.scope, s.account
 ),
 
+-- Accounts whose vendor's clock and ours differ, by the newest run of any scope that was answered. A run without
+-- calls is none: it read what was landed, or a file.
+vendor_clock as (
+    select
+        format('vendor_clock:%s:%s', newest.source, newest.account),
+        'vendor_clock_skewed',
+        'warn',
+        newest.account,
+        format('the clock of %s and ours differ, by the answers for %s', newest.source, newest.account),
+        format('By the Date of the newest answer: %s (run %s on %s). If the clock of %s is wrong, set it, such as with NTP: what is due, and which days are refused as future, go by it. If it is right, tell the vendor: days about midnight and the end of a month may be others than it says. What is loaded is as the vendor told it.',
+            w.first_path, newest.run_id, newest.machine, newest.machine),
+        coalesce(told.since, newest.fetched_at),
+        0::bigint,
+        true,
+        0::bigint
+    from (
+        select distinct on (s.source, s.account) s.source, s.account, r.run_id, r.fetched_at, split_part(r.owner, '/', 1) as machine
+        from scope as s
+        cross join lateral (
+            select run_id, fetched_at, owner
+            from ops.run as r
+            where dataset = s.dataset and scope = s.scope and status in ('ok', 'partial')
+                and exists (select from ops.run_call as c where c.run_id = r.run_id)
+            order by run_id desc
+            limit 1
+        ) as r
+        order by s.source, s.account, r.run_id desc
+    ) as newest
+    join ops.run_warning as w on w.run_id = newest.run_id and w.warning = 'vendor_clock_skewed'
+    left join ops.alert as told
+        on told.alert_key = format('vendor_clock:%s:%s', newest.source, newest.account) and told.closed_at is null
+),
+
 -- Days of closed months that the vendor told otherwise since, by customer and month, likewise; of wolkvox by account.
 closed_day_changed as (
     select
@@ -606,6 +639,8 @@ union all
 select * from restated
 union all
 select * from unit_suspected
+union all
+select * from vendor_clock
 union all
 select * from closed_day_changed
 union all

@@ -28,7 +28,8 @@ type house struct {
 	url string
 	now time.Time
 
-	content []byte // of the next answers, as their source would tell it
+	content  []byte       // of the next answers, as their source would tell it
+	warnings etl.Warnings // of the exchanges of the next answers
 }
 
 func newHouse(t testing.TB) *house {
@@ -106,7 +107,7 @@ func (h *house) read(job etl.Job, w etl.Window, payload int64, feed func(etl.Sin
 	}
 	ans := &etl.Answer{
 		Request: etl.Request{Dataset: job.Dataset, Scope: job.Scope, Window: w}, Method: "GET", URL: "http://localhost/", Status: 200,
-		RequestedAt: h.now, FetchedAt: h.now, Body: memory(fmt.Sprintf("body at %s", h.now)), PayloadID: payload, Content: h.content,
+		RequestedAt: h.now, FetchedAt: h.now, Body: memory(fmt.Sprintf("body at %s", h.now)), PayloadID: payload, Content: h.content, Warnings: h.warnings,
 	}
 	if len(job.Products) > 0 {
 		ans.Request.Product = job.Products[0]

@@ -24,12 +24,18 @@ const readingRules = 1
 
 // mayRepeat tells that the answer is one of the present run of things, of which no word is special.
 func (l *loader) mayRepeat() bool {
-	return len(l.ans.Content) > 0 && len(l.ans.Warnings) == 0 && !l.ans.NoData && l.ans.PayloadID == 0 &&
+	for name := range l.ans.Warnings {
+		if name != etl.VendorClockSkewed { // which changes nothing of what is read
+			return false
+		}
+	}
+	return len(l.ans.Content) > 0 && !l.ans.NoData && l.ans.PayloadID == 0 &&
 		l.run.job.Dataset == datasetHistory && !l.run.job.Aside && len(l.newer) == 0
 }
 
 // repeated finds the reading that this answer repeats and returns what it reported; nil when there is none.
-// A refusal that is open may be settled by any answer, and only whoever reads it can tell.
+// A refusal that is open may be settled by any answer, and only whoever reads it can tell. What the vendor's clock
+// was then says nothing of now.
 func (l *loader) repeated() (*etl.Report, error) {
 	if !l.mayRepeat() {
 		return nil, nil
@@ -46,9 +52,9 @@ func (l *loader) repeated() (*etl.Report, error) {
 
 		select last.*, coalesce(w.warning, ''), coalesce(w.occurrences, 0), coalesce(w.first_path, '')
 		from last
-		left join ops.run_warning as w using (run_id)
+		left join ops.run_warning as w on w.run_id = last.run_id and w.warning <> $5
 		where not exists (select from ops.quarantine where dataset = $1 and scope = $2 and resolved_at is null)`,
-		l.run.job.Dataset, l.run.job.Scope, from, until)
+		l.run.job.Dataset, l.run.job.Scope, from, until, etl.VendorClockSkewed)
 	if err != nil {
 		return nil, err
 	}

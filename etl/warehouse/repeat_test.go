@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -132,12 +133,16 @@ func TestRepeatedAnswersEndAsIfRead(t *testing.T) {
 				s = rapid.SampledFrom(pool).Draw(rt, "speech")
 				fallthrough
 			case event < 14: // once more
-				tell("%s %v %+v, refused %v", s.window, s.sub.Start, s.levels, s.rejects)
+				h.warnings = nil
+				if rapid.IntRange(0, 3).Draw(rt, "skewed") == 0 {
+					h.warnings = etl.Warnings{etl.VendorClockSkewed: {Count: 1, FirstPath: "at " + h.now.String()}}
+				}
+				tell("%s %v %+v, refused %v, %v", s.window, s.sub.Start, s.levels, s.rejects, h.warnings)
 				h.content = nil
 				want, _, wantErr := h.listen(all, s)
 				h.content = s.content()
 				got, read, gotErr := h.listen(some, s)
-				h.content = nil
+				h.content, h.warnings = nil, nil
 				if !read {
 					skipped++
 				}
@@ -333,6 +338,39 @@ func TestRepeatedAnswer(t *testing.T) {
 			sc.want(`select status from ops.coverage where scope = 'C-1' and day = '2026-05-14'`, "answered")
 			sc.want(`select last_success_at from ops.watermark where dataset = 'keystone.history' and scope = 'C-1'`, "2026-05-17 12:00:00+00")
 		})
+	}
+}
+
+// What a vendor's clock is changes nothing of what is read, and what it was is not repeated.
+func TestRepeatedAnswerByAnotherClock(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	s := &speech{window: oneDay, sub: subscription1(), trimmed: true, levels: []etl.LevelHistory{extreme(sample(may14, "112.5"))}}
+	h.content = s.content()
+	skewed := func(by string) etl.Warnings { return etl.Warnings{etl.VendorClockSkewed: {Count: 1, FirstPath: by}} }
+	for n, step := range []struct {
+		exchange etl.Warnings
+		read     bool
+	}{
+		{skewed("1h"), true}, // something new
+		{skewed("2h"), true}, // nothing new: noted
+		{nil, false},
+		{skewed("3h"), false},
+		{nil, false},
+		{etl.Warnings{"content_type_unexpected": {Count: 1}}, true},
+		{nil, false},
+	} {
+		h.now = h.now.Add(time.Hour)
+		h.warnings = step.exchange
+		out, read, err := h.listen("C-1", s)
+		if err != nil || read != step.read {
+			t.Errorf("answer %d was read: %v, %v; want %v", n+1, read, err, step.read)
+		}
+		want := etl.Warnings{"trimmed": {Count: 1, FirstPath: "/results/records/0/subscription/number"}}
+		maps.Copy(want, step.exchange)
+		if !maps.Equal(out.Warnings, want) || out.Partial() {
+			t.Errorf("answer %d: warnings %v, partial %v; want %v", n+1, out.Warnings, out.Partial(), want)
+		}
 	}
 }
 

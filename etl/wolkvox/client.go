@@ -48,6 +48,7 @@ type Config struct {
 
 	Now     func() time.Time                           // business clock; default time.Now
 	RealNow func() time.Time                           // this machine's clock, to compare with the ledger's; default time.Now
+	Wall    func() time.Time                           // this machine's clock, with which the vendor's is compared; default time.Now
 	Sleep   func(context.Context, time.Duration) error // default: real time
 	Log     *slog.Logger                               // default: none
 	// PinnedOperation is the operation pinned by the first good reading, "" when there is none.
@@ -120,7 +121,7 @@ func New(cfg Config) (*Account, error) {
 		}
 	}
 	client, err := fetch.New(fetch.Config{
-		Proxy: cfg.Proxy, CAFile: cfg.CAFile, Timeout: cfg.Timeout, MaxBody: cfg.MaxBody, SpoolDir: cfg.SpoolDir, Now: cfg.Now,
+		Proxy: cfg.Proxy, CAFile: cfg.CAFile, Timeout: cfg.Timeout, MaxBody: cfg.MaxBody, SpoolDir: cfg.SpoolDir, Now: cfg.Now, Wall: cfg.Wall,
 	})
 	if err != nil {
 		problems = append(problems, err)

@@ -23,7 +23,7 @@ func TestConformance(t *testing.T) {
 					return etltest.Vendor{
 						Source: account(t, func(cfg *Config) {
 							cfg.Server, cfg.BaseURL, cfg.Timeout, cfg.MaxBody = "", env.BaseURL, env.Timeout, env.MaxBody
-							cfg.Now, cfg.Sleep, cfg.Log = env.Now, env.Sleep, env.Log
+							cfg.Now, cfg.Wall, cfg.Sleep, cfg.Log = env.Now, env.Wall, env.Sleep, env.Log
 						}),
 						Fake: wolkvoxsim.New(wolkvoxsim.Config{
 							Seed: 7, Now: func() time.Time { return noon }, Operation: "acme_ops", Token: secret,

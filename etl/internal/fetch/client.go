@@ -32,6 +32,7 @@ type Config struct {
 	MaxBody   int64            // bytes of a body after decompression; default 256 MiB
 	KeepAlive bool             // reuse connections
 	Now       func() time.Time // business clock; default time.Now
+	Wall      func() time.Time // this machine's clock, with which the vendor's is compared; default time.Now
 	SpoolDir  string           // for bodies beyond 4 MiB; default os.TempDir
 }
 
@@ -63,6 +64,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Wall == nil {
+		cfg.Wall = time.Now
 	}
 	if cfg.Timeout < 0 || cfg.MaxBody < 0 {
 		return nil, fmt.Errorf("http: timeout %s and max_body %d: want positive values", cfg.Timeout, cfg.MaxBody)
@@ -291,12 +295,16 @@ func (c *Client) Do(ctx context.Context, call Call) (*Result, error) {
 // exchange sends req and fills res with what comes back.
 func (c *Client) exchange(ctx context.Context, call Call, req *http.Request, sent *atomic.Bool, res *Result) error {
 	// RoundTrip and not http.Client: it has no way to follow a redirect.
+	sending := c.cfg.Wall()
 	resp, err := c.transport.RoundTrip(req)
 	res.Sent = sent.Load()
 	if err != nil {
 		return c.classify(ctx, call, res.Sent, err)
 	}
 	defer resp.Body.Close()
+	if skew := clockSkew(resp.Header, sending, c.cfg.Wall()); skew.Abs() > maxClockSkew && !call.Token {
+		res.Warnings.Add(etl.VendorClockSkewed, spelledSkew(call.URL.Host, skew))
+	}
 
 	res.Status = resp.StatusCode
 	res.ContentType = strings.ToValidUTF8(resp.Header.Get("Content-Type"), "\ufffd") // it is stored as text

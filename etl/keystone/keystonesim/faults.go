@@ -29,6 +29,7 @@ type Fault struct {
 	Header  http.Header   // added to the answer: Retry-After, Location, Content-Encoding …
 	MaxDays int           // LongWindow504
 	Delay   time.Duration // waited first, by any kind, unless the client leaves; Drip: between bytes, default 1 s
+	Skew    time.Duration // of the clock that dates the answer, of any kind: its Date is that much later than it is
 }
 
 // FaultKind says what a Fault does.
@@ -46,6 +47,7 @@ const (
 	SpendAndDrop                   // token exchange: spends the token, then closes without an answer
 	Redirect                       // to Header's Location
 	Slow                           // only the Delay, then the true answer
+	Skewed                         // only the Skew, of the true answer
 	Drip                           // the true answer, byte by byte
 	Endless                        // blanks until the client leaves
 	Gzip                           // the true answer, compressed whether asked for or not
@@ -56,7 +58,7 @@ const (
 var faultNames = map[FaultKind]string{
 	Status: "status", ExpireAccess: "expire", LongWindow504: "long", Replace: "replace",
 	Truncate: "truncate", CutChunked: "cutchunked", CutSilent: "cutsilent", Close: "close",
-	SpendAndDrop: "drop", Redirect: "redirect", Slow: "slow", Drip: "drip", Endless: "endless",
+	SpendAndDrop: "drop", Redirect: "redirect", Slow: "slow", Skewed: "skewed", Drip: "drip", Endless: "endless",
 	Gzip: "gzip", Bomb: "bomb", Empty: "empty",
 }
 
@@ -123,6 +125,9 @@ func (s *Sim) suffer(w *statusWriter, c *call, f Fault) {
 	for name, values := range f.Header {
 		w.Header()[http.CanonicalHeaderKey(name)] = slices.Clone(values)
 	}
+	if f.Skew != 0 {
+		w.Header().Set("Date", time.Now().Add(f.Skew).UTC().Format(http.TimeFormat))
+	}
 	switch f.Kind {
 	case Status:
 		plainAnswer(w, or(f.Status, http.StatusInternalServerError), f.Body)
@@ -160,7 +165,7 @@ func (s *Sim) suffer(w *statusWriter, c *call, f Fault) {
 		whole := newHeld()
 		s.answer(whole, c)
 		s.mangle(w, c, f, whole)
-	default: // Slow
+	default: // Slow, Skewed
 		s.answer(w, c)
 	}
 }
@@ -290,12 +295,13 @@ var places = map[string]string{
 //	[keystone:]WHAT[:WHERE[:OPTION[,OPTION…]]]
 //
 //	WHAT    a status, 200 to 599, or one of expire, long, replace, truncate,
-//	        cutchunked, cutsilent, close, drop, redirect, slow, drip, endless,
-//	        gzip, bomb, empty: the FaultKind of that name
+//	        cutchunked, cutsilent, close, drop, redirect, slow, skewed, drip,
+//	        endless, gzip, bomb, empty: the FaultKind of that name
 //	WHERE   any (default), token, customers, subscriptions, current, history,
 //	        or a piece of a path that begins with a slash
 //	OPTION  skip=N, count=N (default: for ever), days=N (long; default 31),
-//	        delay=DURATION (slow; default 5s), retry=SECONDS (a Retry-After
+//	        delay=DURATION (slow; default 5s), skew=DURATION (skewed; default
+//	        3h, negative for a clock that is behind), retry=SECONDS (a Retry-After
 //	        header), status=N, body=TEXT (must come last, commas included),
 //	        to=URL (redirect needs it)
 //
@@ -342,12 +348,15 @@ func ParseFault(text string) (Fault, error) {
 				option, rest, _ = strings.Cut(rest, ",")
 			}
 			if !f.set(option) {
-				return bad("an option like skip=1, count=2, days=7, delay=5s, retry=30, status=503, body=…, to=https://…, not " + strconv.Quote(option))
+				return bad("an option like skip=1, count=2, days=7, delay=5s, skew=3h, retry=30, status=503, body=…, to=https://…, not " + strconv.Quote(option))
 			}
 		}
 	}
 	if f.Kind == Slow && f.Delay == 0 {
 		f.Delay = 5 * time.Second
+	}
+	if f.Kind == Skewed && f.Skew == 0 {
+		f.Skew = 3 * time.Hour
 	}
 	if f.Kind == Redirect && f.Header.Get("Location") == "" {
 		return bad("to=URL for a redirect")
@@ -376,6 +385,10 @@ func (f *Fault) set(option string) bool {
 		d, err := time.ParseDuration(value)
 		f.Delay = d
 		return err == nil && d >= 0
+	case "skew":
+		d, err := time.ParseDuration(value)
+		f.Skew = d
+		return err == nil
 	case "retry":
 		var seconds int
 		f.Header.Set("Retry-After", value)

@@ -209,6 +209,32 @@ func TestCompression(t *testing.T) {
 	}
 }
 
+func TestSkewed(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{
+		"skewed": 3 * time.Hour, "skewed:customers:skew=-26h": -26 * time.Hour, "slow:any:delay=1ns,skew=5m": 5 * time.Minute,
+		"gzip:any:skew=-5m": -5 * time.Minute, "503:any:skew=5m": 5 * time.Minute, "slow:any:delay=1ns": 0,
+	} {
+		b := inject(t, text)
+		before := time.Now()
+		res, err := b.do("GET", customers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		date, err := http.ParseTime(res.Header.Get("Date"))
+		if err != nil || date.Before(before.Add(want-time.Second)) || date.After(time.Now().Add(want)) {
+			t.Errorf("%s: dated %s, %v; want %s from now", text, date, err, want)
+		}
+	}
+	b := inject(t, "skewed")
+	_, skewed := b.get(customers)
+	b.sim.ClearFaults()
+	if _, plain := b.get(customers); !reflect.DeepEqual(skewed, plain) {
+		t.Errorf("got %s, want %s", skewed, plain)
+	}
+}
+
 func TestEmpty(t *testing.T) {
 	t.Parallel()
 	b := inject(t, "empty")
@@ -225,9 +251,9 @@ func TestEmpty(t *testing.T) {
 
 func TestParseFault(t *testing.T) {
 	t.Parallel()
-	got, err := keystonesim.ParseFault("keystone:429:history:skip=3,count=2,delay=5s,retry=30")
+	got, err := keystonesim.ParseFault("keystone:429:history:skip=3,count=2,delay=5s,skew=-3h,retry=30")
 	want := keystonesim.Fault{
-		Path: "/historical-consumption-details", Skip: 3, Count: 2, Status: 429, MaxDays: 31,
+		Path: "/historical-consumption-details", Skew: -3 * time.Hour, Skip: 3, Count: 2, Status: 429, MaxDays: 31,
 		Delay: 5 * time.Second, Header: http.Header{"Retry-After": {"30"}},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -235,7 +261,7 @@ func TestParseFault(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", "99", "600", "status", "explode", "504:elsewhere", "504:any:count", "504:any:count=-1", "504:any:weight=3",
-		"slow:any:delay=soon", "redirect", "redirect:any:to=", "replace:any:status=5",
+		"slow:any:delay=soon", "skewed:any:skew=much", "redirect", "redirect:any:to=", "replace:any:status=5",
 	} {
 		if f, err := keystonesim.ParseFault(text); err == nil {
 			t.Errorf("ParseFault(%q) = %+v, want an error", text, f)

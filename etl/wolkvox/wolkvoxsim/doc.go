@@ -47,16 +47,17 @@
 // ones do not see it. Only requests that passed the first three gates count.
 // For the command line ParseFault reads one fault from a line of words:
 //
-//	KIND [api=NAME] [skip=N] [count=N] [delay=DURATION] [status=CODE]
-//	     [header=NAME:VALUE]... [body=TEXT up to the end of the line]
+//	KIND [api=NAME] [skip=N] [count=N] [delay=DURATION] [skew=DURATION]
+//	     [status=CODE] [header=NAME:VALUE]... [body=TEXT up to the end of the line]
 //
 //	slow delay=90s api=vision count=1
 //	reply status=503 count=3 body=<html>bad gateway</html>
 //	maintenance skip=5 count=2
+//	skewed skew=-3h
 //	items_dash api=rec_screen
 //
-// Kinds are listed at type Kind. Delay is real time, since timeouts are; it,
-// Status and Header go with any kind. The fault `close` on a kept-alive
+// Kinds are listed at type Kind. Delay is real time, since timeouts are, and so
+// is what Skew is counted from; they, Status and Header go with any kind. The fault `close` on a kept-alive
 // connection makes Go's own transport repeat the GET silently: count requests
 // here, not in the client.
 package wolkvoxsim

@@ -23,6 +23,7 @@ const (
 	BadToken    Kind = "bad_token"   // 403 PLEASE VALIDATE TOKEN, though it is the right one
 	NoData      Kind = "no_data"     // 404 Validate dates entered
 	Slow        Kind = "slow"        // the right answer after Delay (default 60 s)
+	Skewed      Kind = "skewed"      // the right answer, dated with Skew (default 3 h)
 	Close       Kind = "close"       // the connection closes without an answer
 	Truncate    Kind = "truncate"    // Content-Length of the whole body, half of it, then close
 	Redirect    Kind = "redirect"    // 302 to Header Location, by default a host that does not exist
@@ -43,7 +44,7 @@ const (
 )
 
 var kinds = []Kind{
-	Reply, Maintenance, TokenLimit, Concurrency, BadToken, NoData, Slow, Close, Truncate, Redirect,
+	Reply, Maintenance, TokenLimit, Concurrency, BadToken, NoData, Slow, Skewed, Close, Truncate, Redirect,
 	BlankRow, EmptyData, ZeroItems, DataObject, ErrorNull, DuplicateRows, OtherOperation,
 	Items, ItemsInteger, ItemsDecimal, ItemsDuration, ItemsBlank, ItemsDash,
 }
@@ -58,6 +59,7 @@ type Fault struct {
 	Body   []byte        // for Reply, Maintenance, OtherOperation, Items
 	Header http.Header   // added to the answer, or put in place of what is there
 	Delay  time.Duration // real time before the answer, with any kind
+	Skew   time.Duration // of the clock that dates the answer, with any kind: its Date is that much later than it is
 }
 
 // Inject adds a fault behind those already there. It panics on an unknown kind.
@@ -111,6 +113,9 @@ func (f Fault) serve(w http.ResponseWriter, r *http.Request, a answer, leave fun
 	if f.Kind == Slow && f.Delay == 0 {
 		f.Delay = 60 * time.Second
 	}
+	if f.Kind == Skewed && f.Skew == 0 {
+		f.Skew = 3 * time.Hour
+	}
 	if f.Delay > 0 {
 		select {
 		case <-time.After(f.Delay):
@@ -130,6 +135,9 @@ func (f Fault) serve(w http.ResponseWriter, r *http.Request, a answer, leave fun
 	}
 	if f.Kind == Redirect {
 		header.Set("Location", "https://elsewhere.invalid"+r.URL.RequestURI())
+	}
+	if f.Skew != 0 {
+		header.Set("Date", time.Now().Add(f.Skew).UTC().Format(http.TimeFormat))
 	}
 	for name, values := range f.Header {
 		header[http.CanonicalHeaderKey(name)] = values
@@ -267,6 +275,8 @@ func ParseFault(text string) (Fault, error) {
 			}
 		case "delay":
 			f.Delay, err = time.ParseDuration(value)
+		case "skew":
+			f.Skew, err = time.ParseDuration(value)
 		case "header":
 			name, content, found := strings.Cut(value, ":")
 			if !found || name == "" {
@@ -277,7 +287,7 @@ func ParseFault(text string) (Fault, error) {
 			}
 			f.Header.Add(name, content)
 		default:
-			err = fmt.Errorf("unknown, want api, skip, count, delay, status, header or body")
+			err = fmt.Errorf("unknown, want api, skip, count, delay, skew, status, header or body")
 		}
 		if err != nil {
 			return Fault{}, fmt.Errorf("fault %s: %q: %w", f.Kind, word, err)

@@ -88,6 +88,7 @@ func TestFaultsThatSpoilTheRows(t *testing.T) {
 		{Fault{Kind: ItemsBlank}, head + `[` + line("andina_demo", "") + `]}`},
 		{Fault{Kind: ItemsDash}, head + `[` + line("andina_demo", "-") + `]}`},
 		{Fault{Kind: Slow, Delay: time.Millisecond}, head + `[` + good + `]}`},
+		{Fault{Kind: Skewed}, head + `[` + good + `]}`},
 	}
 	for _, c := range cases {
 		t.Run(string(c.fault.Kind), func(t *testing.T) {
@@ -160,6 +161,28 @@ func TestTransportFaults(t *testing.T) {
 	})
 }
 
+func TestSkewedDates(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		fault Fault
+		want  time.Duration
+	}{
+		{Fault{Kind: Skewed}, 3 * time.Hour},
+		{Fault{Kind: Skewed, Skew: -26 * time.Hour}, -26 * time.Hour},
+		{Fault{Kind: TokenLimit, Skew: 5 * time.Minute}, 5 * time.Minute},
+		{Fault{Kind: NoData}, 0},
+	} {
+		b := newBench(t, Config{})
+		b.Inject(c.fault)
+		before := time.Now()
+		r := b.bill("chat_licenses")
+		date, err := http.ParseTime(r.header.Get("Date"))
+		if err != nil || date.Before(before.Add(c.want-time.Second)) || date.After(time.Now().Add(c.want)) {
+			t.Errorf("%+v: dated %s, %v; want %s from now", c.fault, date, err, c.want)
+		}
+	}
+}
+
 func TestFaultScript(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, Config{})
@@ -195,6 +218,8 @@ func TestParseFault(t *testing.T) {
 		{text: "slow delay=90s api=vision skip=2 count=1", want: Fault{Kind: Slow, Delay: 90 * time.Second, API: "vision", Skip: 2, Count: 1}},
 		{text: "reply status=503 body=<p>try  body= later</p>", want: Fault{Kind: Reply, Status: 503, Body: []byte("<p>try  body= later</p>")}},
 		{text: "redirect header=location:https://mirror.invalid/", want: Fault{Kind: Redirect, Header: http.Header{"Location": {"https://mirror.invalid/"}}}},
+		{text: "skewed skew=-3h", want: Fault{Kind: Skewed, Skew: -3 * time.Hour}},
+		{text: "skewed skew=much", err: "invalid duration"},
 		{text: "items body=", want: Fault{Kind: Items, Body: []byte{}}},
 		{text: " ", err: "fault is empty"},
 		{text: "body=x", err: `kind "body=x"`},
