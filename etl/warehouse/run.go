@@ -311,11 +311,13 @@ func errorClass(err error) *string {
 }
 
 // cleanError is the text of an error for a text column: no NUL, bounded.
-func cleanError(err error) string {
-	const most = 4000
-	text := []rune(err.Error())
+func cleanError(err error) string { return cleanText(err.Error(), 4000) }
+
+// cleanText is a text without control characters, of at most so many characters.
+func cleanText(s string, most int) string {
+	text := []rune(s)
 	if len(text) > most {
-		text = append(text[:most], '…')
+		text = append(text[:most-1], '…')
 	}
 	for i, c := range text {
 		if c < ' ' && c != '\n' {

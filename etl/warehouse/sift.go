@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"meterhouse/etl"
-	"meterhouse/etl/internal/accept"
 )
 
 // Records are judged before they are written, so that the database should find nothing to refuse. Where it
@@ -81,7 +80,7 @@ func (s *sieve) passes(at spot, holds int, r etl.Reject) bool {
 		if r.Excerpt != "" {
 			words = r.Excerpt + ": " + words
 		}
-		r.Reason, r.Excerpt = reasonRefused, accept.Excerpt([]byte(words))
+		r.Reason, r.Excerpt = reasonRefused, cleanText(words, 500)
 		s.rejects = append(s.rejects, r)
 		s.out.Quarantined++
 		s.folded += holds - 1
