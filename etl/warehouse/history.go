@@ -532,12 +532,17 @@ func (h *historyLoad) flushFull() error {
 	return nil
 }
 
-// finish sends what waits and flags the stored days of the window that were not delivered.
-func (h *historyLoad) finish() error {
+// store sends what waits.
+func (h *historyLoad) store() error {
 	if err := h.catchUp(); err != nil {
 		return err
 	}
-	if err := h.flush(); err != nil {
+	return h.flush()
+}
+
+// finish sends what waits and flags the stored days of the window that were not delivered.
+func (h *historyLoad) finish() error {
+	if err := h.store(); err != nil {
 		return err
 	}
 	l := h.l

@@ -314,7 +314,7 @@ func (s *search) try(only map[int]bool, without map[spot]string) (refused string
 		_, err = s.transform(s.ans, s.last)
 	}
 	if err == nil && l.history != nil {
-		err = l.history.finish()
+		err = l.history.store() // what is left out is not absent for it
 	}
 	if err == nil {
 		err = l.tx.settle()

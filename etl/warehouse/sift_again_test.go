@@ -1,0 +1,58 @@
+package warehouse
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"meterhouse/etl"
+)
+
+// subscriptions tells histories of subscriptions A-S1, A-S2 and so on, each with one level.
+func subscriptions(levels ...etl.LevelHistory) told {
+	return func(sink etl.Sink) (etl.Report, error) {
+		report := etl.Report{Records: len(levels), Warnings: etl.Warnings{}}
+		for i, l := range levels {
+			report.Received += len(l.Samples)
+			sub := subscription1()
+			sub.Number = fmt.Sprintf("A-S%d", i+1)
+			if err := sink.History(etl.History{Subscription: sub, Levels: []etl.LevelHistory{l}}); err != nil {
+				return report, err
+			}
+		}
+		return report, nil
+	}
+}
+
+const daysOfAll = `select s.subscription_number, string_agg(d.consumed_avg_tib::int::text || case when absent_since is null then '' else ' absent' end, ' ' order by d.usage_date)
+	from dw.fact_daily_consumption as d
+	join dw.dim_service_level as v using (service_level_key) join dw.dim_subscription as s using (subscription_key)
+	group by 1 order by 1`
+
+// A stored row that nobody may touch is not taken for a fault of other records, whose trial leaves it out.
+func TestDatabaseRefusesAFrozenRow(t *testing.T) {
+	h := newHouse(t)
+	h.loadTold(threeDaysOfMay, historyJob, subscriptions(threeDays("Extreme", "110"), threeDays("Extreme", "90"), threeDays("Extreme", "70")))
+	frozen := h.rows(`select service_level_key from dw.dim_service_level join dw.dim_subscription using (subscription_key) where subscription_number = 'A-S2'`)[0]
+	h.refuseRows("dw.fact_daily_consumption", `new.usage_date = '2026-05-13' and new.service_level_key = `+frozen)
+	t.Run("restated", func(t *testing.T) {
+		h.now = h.now.Add(24 * time.Hour)
+		out, err := h.load(historyJob, threeDaysOfMay, subscriptions(threeDays("Extreme", "111"), threeDays("Extreme", "91"), threeDays("Extreme", "71")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantCounts(t, out, "received 17 inserted 0 restated 16 unchanged 0 ignored 0 quarantined 1 absent 0")
+		h.want(daysOfAll, "A-S1|111 111 111", "A-S2|91 90 91", "A-S3|71 71 71")
+		h.want(refusedRows, "A-S2 Extreme 2026-05-13|constraint_violation|not this one (SQLSTATE P0001)|false")
+	})
+	t.Run("not told", func(t *testing.T) { // its absence is no record's fault
+		h.now = h.now.Add(24 * time.Hour)
+		_, err := h.load(historyJob, threeDaysOfMay, subscriptions(threeDays("Extreme", "112")))
+		if err == nil || !strings.Contains(err.Error(), "not this one") {
+			t.Errorf("got %v", err)
+		}
+		h.want(daysOfAll, "A-S1|111 111 111", "A-S2|91 90 91", "A-S3|71 71 71")
+		h.want(`select count(*) from ops.quarantine`, "1")
+	})
+}
