@@ -1,6 +1,7 @@
 package warehouse
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -55,4 +56,20 @@ func TestDatabaseRefusesAFrozenRow(t *testing.T) {
 		h.want(daysOfAll, "A-S1|111 111 111", "A-S2|91 90 91", "A-S3|71 71 71")
 		h.want(`select count(*) from ops.quarantine`, "1")
 	})
+}
+
+// What is refused and not wanted was told all the same: what is stored of it is not absent.
+func TestDatabaseRefusesWhatIsDismissed(t *testing.T) {
+	h := newHouse(t)
+	h.mustHistory(threeDaysOfMay, threeDays("Extreme", "110"))
+	h.refuseRows("dw.fact_daily_consumption", `new.usage_date = '2026-05-13' and new.consumed_avg_tib = 120`)
+	h.now = h.now.Add(24 * time.Hour)
+	h.mustHistory(threeDaysOfMay, threeDays("Extreme", "120"))
+	if err := h.Dismiss(context.Background(), []int64{1}, "ana", "not wanted"); err != nil {
+		t.Fatal(err)
+	}
+	h.now = h.now.Add(24 * time.Hour)
+	wantCounts(t, h.mustHistory(threeDaysOfMay, threeDays("Extreme", "120")),
+		"received 5 inserted 0 restated 0 unchanged 4 ignored 1 quarantined 0 absent 0")
+	h.want(daysOfAll, "A-S1|120 110 120")
 }
