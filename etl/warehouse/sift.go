@@ -2,6 +2,8 @@ package warehouse
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -67,21 +69,24 @@ type sieve struct {
 	days    map[string][]etl.Day // of its levels
 }
 
-// next counts a record and tells whether it passes. One that does not is counted as one refused record,
-// whatever number of records it holds.
-func (s *sieve) next(holds int, r etl.Reject) (at spot, passes bool) {
+// next counts a record, which says something, and tells whether it passes. One that does not is counted as one
+// refused record, whatever number of records it holds.
+func (s *sieve) next(holds int, says any, r etl.Reject) (at spot, passes bool) {
 	s.records++
 	at = spot{record: s.records}
-	return at, s.passes(at, holds, r) && (s.only == nil || s.only[at.record])
+	return at, s.passes(at, holds, says, r) && (s.only == nil || s.only[at.record])
 }
 
-func (s *sieve) passes(at spot, holds int, r etl.Reject) bool {
+func (s *sieve) passes(at spot, holds int, says any, r etl.Reject) bool {
 	words, left := s.without[at]
 	if left {
 		if r.Excerpt != "" {
 			words = r.Excerpt + ": " + words
 		}
-		r.Reason, r.Excerpt = reasonRefused, accept.Excerpt([]byte(words))
+		r.Reason = reasonRefused
+		if s.only == nil { // a trial writes none
+			r.Excerpt = refusedExcerpt(words, says)
+		}
 		s.rejects = append(s.rejects, r)
 		s.out.Quarantined++
 		s.folded += holds - 1
@@ -89,9 +94,24 @@ func (s *sieve) passes(at spot, holds int, r etl.Reject) bool {
 	return !left
 }
 
+// refusedExcerpt is the database's words with a hash of what it refused: whether the vendor repeats a refusal or
+// says something else, of which the database says the same, shows in the excerpt.
+func refusedExcerpt(words string, says any) string {
+	const most = 400 // characters, so that the hash is always there
+	if text := []rune(words); len(text) > most {
+		words = string(text[:most]) + "…"
+	}
+	text, err := json.Marshal(says)
+	if err != nil {
+		panic(err) // it is facts as a source makes them: they are all of plain types
+	}
+	sum := sha256.Sum256(text)
+	return accept.Excerpt(fmt.Appendf(nil, "%s, content %x", words, sum[:8]))
+}
+
 // Customer implements etl.Sink.
 func (s *sieve) Customer(c etl.Customer) error {
-	if _, ok := s.next(1, etl.Reject{Excerpt: c.ID}); !ok {
+	if _, ok := s.next(1, c, etl.Reject{Excerpt: c.ID}); !ok {
 		return nil
 	}
 	return s.loader.Customer(c)
@@ -99,7 +119,7 @@ func (s *sieve) Customer(c etl.Customer) error {
 
 // License implements etl.Sink.
 func (s *sieve) License(r etl.LicenseReading) error {
-	if _, ok := s.next(1, etl.Reject{Description: r.Description, Day: &r.LocalDate}); !ok {
+	if _, ok := s.next(1, r.ItemsText, etl.Reject{Description: r.Description, Day: &r.LocalDate}); !ok {
 		return nil
 	}
 	return s.loader.License(r)
@@ -107,11 +127,11 @@ func (s *sieve) License(r etl.LicenseReading) error {
 
 // Terms implements etl.Sink.
 func (s *sieve) Terms(t etl.Terms) error {
-	at, ok := s.next(len(t.Levels), etl.Reject{Subscription: t.Number})
+	at, ok := s.next(len(t.Levels), t, etl.Reject{Subscription: t.Number})
 	if !ok {
 		return nil
 	}
-	kept := passing(s, at, t.Number, t.Levels, func(c *etl.Commitment) (string, int) { return c.Level, 1 })
+	kept := passing(s, at, t.Number, t.Levels, func(c *etl.Commitment) (string, int, any) { return c.Level, 1, *c })
 	t.Partial = t.Partial || len(kept) < len(t.Levels)
 	t.Levels = kept
 	return s.loader.Terms(t)
@@ -119,11 +139,20 @@ func (s *sieve) Terms(t etl.Terms) error {
 
 // Readings implements etl.Sink.
 func (s *sieve) Readings(r etl.Readings) error {
-	at, ok := s.next(len(r.Levels), etl.Reject{Subscription: r.Number})
+	said := r
+	said.Levels = slices.Clone(r.Levels)
+	for i := range said.Levels {
+		said.Levels[i].ReadAt = nil // the same, read again, is the same refusal
+	}
+	at, ok := s.next(len(r.Levels), said, etl.Reject{Subscription: r.Number})
 	if !ok {
 		return nil
 	}
-	r.Levels = passing(s, at, r.Number, r.Levels, func(v *etl.LevelReading) (string, int) { return v.Level, 1 })
+	r.Levels = passing(s, at, r.Number, r.Levels, func(v *etl.LevelReading) (string, int, any) {
+		said := *v
+		said.ReadAt = nil
+		return v.Level, 1, said
+	})
 	return s.loader.Readings(r)
 }
 
@@ -133,11 +162,11 @@ func (s *sieve) History(h etl.History) error {
 	for i := range h.Levels {
 		holds += len(h.Levels[i].Samples)
 	}
-	at, ok := s.next(holds, etl.Reject{Subscription: h.Number})
+	at, ok := s.next(holds, h, etl.Reject{Subscription: h.Number})
 	if !ok {
 		return nil
 	}
-	kept := passing(s, at, h.Number, h.Levels, func(v *etl.LevelHistory) (string, int) { return v.Level, len(v.Samples) })
+	kept := passing(s, at, h.Number, h.Levels, func(v *etl.LevelHistory) (string, int, any) { return v.Level, len(v.Samples), v.Samples })
 	h.Partial = h.Partial || len(kept) < len(h.Levels)
 	h.Levels = kept
 	s.days = map[string][]etl.Day{}
@@ -148,7 +177,7 @@ func (s *sieve) History(h etl.History) error {
 			if !slices.Contains(s.days[v.Level], d.day) {
 				s.days[v.Level] = append(s.days[v.Level], d.day)
 			}
-			if s.passes(at.ofLevel(v.Level).onDay(d.day), len(d.samples), etl.Reject{Subscription: h.Number, Level: v.Level, Day: &d.day}) {
+			if s.passes(at.ofLevel(v.Level).onDay(d.day), len(d.samples), d.samples, etl.Reject{Subscription: h.Number, Level: v.Level, Day: &d.day}) {
 				samples = append(samples, d.samples...)
 				continue
 			}
@@ -162,16 +191,17 @@ func (s *sieve) History(h etl.History) error {
 	return s.loader.History(h)
 }
 
-// passing are the levels of a record that pass; tell gives the name of one and the number of records in it.
-func passing[T any](s *sieve, at spot, number string, levels []T, tell func(*T) (name string, holds int)) []T {
+// passing are the levels of a record that pass; tell gives the name of one, the number of records in it and
+// what they say.
+func passing[T any](s *sieve, at spot, number string, levels []T, tell func(*T) (name string, holds int, says any)) []T {
 	s.levels, s.days = nil, nil
 	var kept []T
 	for i := range levels {
-		name, holds := tell(&levels[i])
+		name, holds, says := tell(&levels[i])
 		if !slices.Contains(s.levels, name) {
 			s.levels = append(s.levels, name)
 		}
-		if s.passes(at.ofLevel(name), holds, etl.Reject{Subscription: number, Level: name}) {
+		if s.passes(at.ofLevel(name), holds, says, etl.Reject{Subscription: number, Level: name}) {
 			kept = append(kept, levels[i])
 		}
 	}

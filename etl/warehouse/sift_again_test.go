@@ -62,7 +62,7 @@ func TestDatabaseRefusesAFrozenRow(t *testing.T) {
 func TestDatabaseRefusesWhatIsDismissed(t *testing.T) {
 	h := newHouse(t)
 	h.mustHistory(threeDaysOfMay, threeDays("Extreme", "110"))
-	h.refuseRows("dw.fact_daily_consumption", `new.usage_date = '2026-05-13' and new.consumed_avg_tib = 120`)
+	h.refuseRows("dw.fact_daily_consumption", `new.usage_date = '2026-05-13' and new.consumed_avg_tib > 110`)
 	h.now = h.now.Add(24 * time.Hour)
 	h.mustHistory(threeDaysOfMay, threeDays("Extreme", "120"))
 	if err := h.Dismiss(context.Background(), []int64{1}, "ana", "not wanted"); err != nil {
@@ -72,4 +72,37 @@ func TestDatabaseRefusesWhatIsDismissed(t *testing.T) {
 	wantCounts(t, h.mustHistory(threeDaysOfMay, threeDays("Extreme", "120")),
 		"received 5 inserted 0 restated 0 unchanged 4 ignored 1 quarantined 0 absent 0")
 	h.want(daysOfAll, "A-S1|120 110 120")
+	// Nor does a dismissal hide other figures, refused by the same words.
+	h.now = h.now.Add(24 * time.Hour)
+	wantCounts(t, h.mustHistory(threeDaysOfMay, threeDays("Extreme", "125")),
+		"received 5 inserted 0 restated 4 unchanged 0 ignored 0 quarantined 1 absent 0")
+	h.want(daysOfAll, "A-S1|125 110 125")
+}
+
+// What is refused by the same words as before, and says something else, is another refusal: its answer is landed, for
+// a retry to find.
+func TestDatabaseRefusesOtherFiguresAlike(t *testing.T) {
+	h := newHouse(t)
+	h.refuseRows("dw.fact_daily_consumption", `new.usage_date = '2026-05-13'`)
+	job := etl.Job{Dataset: "keystone.history", Scope: "C-1", Expected: day("2026-01-01"), Settle: 2 * time.Hour}
+	by := map[int64]told{}
+	for _, f := range []told{histories(threeDays("Extreme", "110")), histories(threeDays("Extreme", "110")), histories(lev("Extreme", slicesOf("110", "120", "110")...))} {
+		h.now = h.now.Add(24 * time.Hour)
+		by[h.loadTold(threeDaysOfMay, job, f)] = f
+	}
+	h.want(`select count(*), count(distinct payload_id) from ops.quarantine where resolved_at is null`, "2|2")
+	h.refuseNothing("dw.fact_daily_consumption")
+	h.now = h.now.Add(24 * time.Hour)
+	replayAll(h, job, threeDaysOfMay, by)
+	h.want(daysOfAll, "A-S1|110 120 110")
+	h.want(`select count(*) from ops.quarantine where resolved_at is null`, "0")
+}
+
+// slicesOf are three days of two samples each with the given consumptions.
+func slicesOf(consumed ...string) []etl.Sample {
+	samples := threeDays("", "1").Samples
+	for i := range samples {
+		samples[i] = sample(time.UnixMicro(samples[i].At).UTC().Format(time.RFC3339), consumed[i/2])
+	}
+	return samples
 }
