@@ -215,15 +215,17 @@ type search struct {
 	tx        pgx.Tx
 	ans       *etl.Answer
 	transform func(*etl.Answer, etl.Sink) (etl.Report, error)
+	isLast    bool // attempt at the load
 	trials    int
 	last      *sieve // of the last trial
 	culprits  map[spot]string
 }
 
 // sift finds the parts of an answer that the database refuses, with its words. It finds none where loading
-// them is not what it refuses. Nothing of it is left in the transaction.
-func (r *run) sift(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (map[spot]string, error) {
-	s := &search{run: r, ctx: ctx, tx: tx, ans: ans, transform: transform, culprits: map[spot]string{}}
+// them is not what it refuses. Nothing of it is left in the transaction. isLast tells that the load is not repeated
+// any more, for what others may have done at the same moment.
+func (r *run) sift(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error), isLast bool) (map[spot]string, error) {
+	s := &search{run: r, ctx: ctx, tx: tx, ans: ans, transform: transform, isLast: isLast, culprits: map[spot]string{}}
 	if refused, err := s.try(map[int]bool{}, nil); err != nil || refused != "" { // it is not the records
 		return nil, err
 	}
@@ -352,7 +354,7 @@ func (s *search) try(only map[int]bool, without map[spot]string) (refused string
 	if rollbackErr := l.tx.Rollback(s.ctx); rollbackErr != nil {
 		return "", errors.Join(err, rollbackErr)
 	}
-	if pgErr := refusal(err); pgErr != nil {
+	if pgErr := refusal(err); pgErr != nil && (s.isLast || !repeatable(err)) {
 		return fmt.Sprintf("%s (SQLSTATE %s)", pgErr.Message, pgErr.Code), nil
 	}
 	return "", err

@@ -106,3 +106,33 @@ func slicesOf(consumed ...string) []etl.Sample {
 	}
 	return samples
 }
+
+// What others did at the same moment repeats the load, wherever in a search it is met.
+func TestSearchIsRepeatedAfterADeadlock(t *testing.T) {
+	for _, c := range []struct{ name, code string }{{"deadlock", "40P01"}, {"serialization", "40001"}, {"unique", "23505"}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t)
+			h.exec(fmt.Sprintf(`
+				create sequence public.times;
+				create table public.moment (at bigint);
+				create function public.refuse() returns trigger language plpgsql as $$ begin
+					if nextval('public.times') = (select at from public.moment) then raise exception 'somebody else' using errcode = '%s'; end if;
+					if new.usage_date = '2026-05-13' then raise exception 'not this one'; end if;
+					return new;
+				end $$;
+				create trigger refuse before insert on dw.fact_daily_consumption for each row execute function public.refuse()`, c.code))
+			for moment := range 15 {
+				h.exec(`truncate public.moment`)
+				h.exec(`insert into public.moment select nextval('public.times') + $1`, moment)
+				out, err := h.load(etl.Job{Dataset: "keystone.history", Scope: fmt.Sprint("C-", moment)}, threeDaysOfMay, histories(threeDays("Extreme", "110")))
+				if err != nil {
+					t.Fatalf("moment %d: %v", moment, err)
+				}
+				if got, want := counts(out), "received 5 inserted 4 restated 0 unchanged 0 ignored 0 quarantined 1 absent 0"; got != want {
+					t.Errorf("moment %d: got %s, want %s", moment, got, want)
+				}
+			}
+		})
+	}
+}
