@@ -24,10 +24,11 @@ import (
 // reasonRefused is the reason of what the database refused.
 const reasonRefused = "constraint_violation"
 
-// Bounds of the search. What goes beyond has another fault than single records, and fails the load.
+// Bounds of the search. What goes beyond has another fault than single records, and fails the load. The trials are
+// enough for culprits each of another record of some levels and a month of days; too many culprits take fewer.
 const (
 	maxCulprits = 100
-	maxTrials   = 1000
+	maxTrials   = 4000
 )
 
 // refusal is the error of a database that may have refused a single row: its values do not fit a type
@@ -233,22 +234,34 @@ func (r *run) sift(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform fu
 	for i := range records {
 		records[i].record = i + 1
 	}
+	seen := 0
 	bad, err := s.among(records, func(some []spot) (string, error) {
 		only := map[int]bool{}
 		for _, at := range some {
 			only[at.record] = true
 		}
-		return s.try(only, nil)
+		refused, err := s.try(only, nil)
+		if refused != "" && len(some) == 1 {
+			seen++
+		}
+		return refused, errors.Join(err, tooMany(seen))
 	})
 	for _, at := range slices.SortedFunc(maps.Keys(bad), func(a, b spot) int { return a.record - b.record }) {
 		if err == nil {
 			err = s.narrow(at, bad[at])
 		}
-	}
-	if err == nil && len(s.culprits) > maxCulprits {
-		err = fmt.Errorf("the database refuses %d records of this answer, which is too much for a fault of single ones", len(s.culprits))
+		if err == nil {
+			err = tooMany(len(s.culprits))
+		}
 	}
 	return s.culprits, err
+}
+
+func tooMany(culprits int) error {
+	if culprits <= maxCulprits {
+		return nil
+	}
+	return fmt.Errorf("the database refuses more than %d records of this answer, which is too much for a fault of single ones", maxCulprits)
 }
 
 // narrow finds the levels, or their days, for which a record is refused with these words, else blames all of it.
@@ -281,6 +294,9 @@ func (s *search) narrow(record spot, words string) error {
 			of = map[spot]string{level: words}
 		}
 		maps.Copy(s.culprits, of)
+		if err := tooMany(len(s.culprits)); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package warehouse
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,4 +136,25 @@ func TestSearchIsRepeatedAfterADeadlock(t *testing.T) {
 			}
 		})
 	}
+}
+
+// As many refusals as are allowed are found, wherever they are, and one more is too many.
+func TestDatabaseRefusesManyDays(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.refuseRows("dw.fact_daily_consumption", `new.usage_date = '2026-05-13'`)
+	w := window("2026-05-07", "2026-05-15")
+	var samples []etl.Sample
+	for d := w.From; d < w.Until; d++ {
+		samples = append(samples, sample(d.Time().Format(time.RFC3339), "110"))
+	}
+	levels := slices.Repeat([]etl.LevelHistory{lev("Extreme", samples...)}, maxCulprits+1)
+	if _, err := h.load(historyJob, w, subscriptions(levels...)); err == nil || !strings.Contains(err.Error(), "more than 100 records") {
+		t.Errorf("got %v", err)
+	}
+	out, err := h.load(historyJob, w, subscriptions(levels[1:]...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantCounts(t, out, "received 800 inserted 700 restated 0 unchanged 0 ignored 0 quarantined 100 absent 0")
 }
