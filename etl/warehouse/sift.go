@@ -78,6 +78,23 @@ func (s *sieve) next(holds int, says any, r etl.Reject) (at spot, passes bool) {
 	return at, s.passes(at, holds, says, r) && (s.only == nil || s.only[at.record])
 }
 
+// nextOf is next for a record of a subscription. One that does not pass still stands for what is stored of its
+// subscription: no other record of the same number is taken for it.
+func (s *sieve) nextOf(of etl.Subscription, holds int, says any) (at spot, passes bool) {
+	at, passes = s.next(holds, says, etl.Reject{Subscription: of.Number})
+	c := s.customer
+	if c == nil {
+		c = s.scope
+	}
+	if passes || c == nil {
+		return at, passes
+	}
+	if stored, _ := s.storedSubscription(c, of); stored != nil {
+		s.deliveredSubs[stored.key], s.unsureSubs[stored.key] = true, true
+	}
+	return at, false
+}
+
 func (s *sieve) passes(at spot, holds int, says any, r etl.Reject) bool {
 	words, left := s.without[at]
 	if left {
@@ -128,7 +145,7 @@ func (s *sieve) License(r etl.LicenseReading) error {
 
 // Terms implements etl.Sink.
 func (s *sieve) Terms(t etl.Terms) error {
-	at, ok := s.next(len(t.Levels), t, etl.Reject{Subscription: t.Number})
+	at, ok := s.nextOf(t.Subscription, len(t.Levels), t)
 	if !ok {
 		return nil
 	}
@@ -145,7 +162,7 @@ func (s *sieve) Readings(r etl.Readings) error {
 	for i := range said.Levels {
 		said.Levels[i].ReadAt = nil // the same, read again, is the same refusal
 	}
-	at, ok := s.next(len(r.Levels), said, etl.Reject{Subscription: r.Number})
+	at, ok := s.nextOf(r.Subscription, len(r.Levels), said)
 	if !ok {
 		return nil
 	}
@@ -163,7 +180,7 @@ func (s *sieve) History(h etl.History) error {
 	for i := range h.Levels {
 		holds += len(h.Levels[i].Samples)
 	}
-	at, ok := s.next(holds, h, etl.Reject{Subscription: h.Number})
+	at, ok := s.nextOf(h.Subscription, holds, h)
 	if !ok {
 		return nil
 	}

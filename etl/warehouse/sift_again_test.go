@@ -158,3 +158,36 @@ func TestDatabaseRefusesManyDays(t *testing.T) {
 	}
 	wantCounts(t, out, "received 800 inserted 700 restated 0 unchanged 0 ignored 0 quarantined 100 absent 0")
 }
+
+// A record that is left out still stands for its subscription, which another one of the same number does not take over.
+func TestDatabaseRefusesOneOfANumber(t *testing.T) {
+	h := newHouse(t)
+	tell := func(account string, tibs ...string) etl.Outcome {
+		h.now = h.now.Add(24 * time.Hour)
+		out, err := h.load(etl.Job{Dataset: "keystone.subscriptions", Scope: "C-1"}, etl.Window{}, func(sink etl.Sink) (etl.Report, error) {
+			for i, tib := range tibs {
+				sub := subscription1()
+				sub.Repeated = len(tibs) > 1
+				sub.AccountName = ptr(account)
+				sub.Start = ptr(sub.Start.AddDate(i, 0, 0))
+				if i > 0 {
+					sub.AccountName = ptr("Other")
+				}
+				if err := sink.Terms(etl.Terms{Subscription: sub, Levels: []etl.Commitment{{Level: "Extreme", CommittedTiB: etl.MustDecimal(tib)}}}); err != nil {
+					return etl.Report{}, err
+				}
+			}
+			return etl.Report{Received: len(tibs), Records: len(tibs), Warnings: etl.Warnings{}}, nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out
+	}
+	tell("ACME", "50")
+	h.refuseRows("dw.fact_subscription", `new.account_name = 'Renamed'`)
+	wantCounts(t, tell("Renamed", "50", "70"), "received 2 inserted 1 restated 0 unchanged 0 ignored 0 quarantined 1 absent 0")
+	h.want(`select discriminator, committed_tib::int, f.absent_since is null from dw.fact_commitment as f
+		join dw.dim_service_level using (service_level_key) join dw.dim_subscription using (subscription_key)
+		order by 1, valid_from`, "|50|true", "2026-01-01|70|true")
+}
