@@ -637,6 +637,10 @@ func (l *loader) settleOpen(report etl.Report) error {
 func (l *loader) refusedOtherwise(row *openRow) bool {
 	record := recordPath(row.path)
 	return slices.ContainsFunc(l.rejects, func(r etl.Reject) bool {
+		if r.Reason == reasonRefused { // the database knows no paths
+			return row.key != rowKey{} && r.Subscription == row.key.subscription && r.Description == row.key.description &&
+				(r.Level == "" || r.Level == row.key.level) && (r.Day == nil || row.hasDay && *r.Day == row.key.day)
+		}
 		other := recordPath(r.Path)
 		return other == record || strings.HasPrefix(record, other+"/")
 	})

@@ -191,3 +191,71 @@ func TestDatabaseRefusesOneOfANumber(t *testing.T) {
 		join dw.dim_service_level using (service_level_key) join dw.dim_subscription using (subscription_key)
 		order by 1, valid_from`, "|50|true", "2026-01-01|70|true")
 }
+
+// An answer that is read again tells of each record whether it is accepted now, whatever becomes of the others.
+func TestDatabaseRefusesLessWhenReadAgain(t *testing.T) {
+	h := newHouse(t)
+	read := func(payload int64) int64 {
+		t.Helper()
+		h.now = h.now.Add(time.Hour)
+		_, landed, err := h.read(etl.Job{Dataset: "keystone.current", Scope: "C-1", Snapshot: payload == 0, Aside: payload != 0}, etl.Window{}, payload,
+			func(sink etl.Sink) (etl.Report, error) {
+				var levels []etl.LevelReading
+				for i, level := range []string{"Extreme", "Standard", "Object"} {
+					levels = append(levels, etl.LevelReading{Level: level, CommittedTiB: etl.NewDecimal(100), ConsumedTiB: etl.NewDecimal(int64(50 + i)),
+						ReadAt: ptr(at("2026-05-15T06:00:00Z"))})
+				}
+				return etl.Report{Records: 1, Received: 3, Warnings: etl.Warnings{}}, sink.Readings(etl.Readings{Subscription: subscription1(), Levels: levels})
+			})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return landed
+	}
+	h.refuseRows("dw.fact_service_level", `new.consumed_tib > 50`)
+	payload := read(0)
+	read(payload)
+	h.want(`select service_level, resolved_at is null from ops.quarantine order by 1`, "Object|true", "Standard|true")
+	h.refuseRows("dw.fact_service_level", `new.consumed_tib = 52`)
+	read(payload)
+	h.want(`select consumed_tib::int from dw.fact_service_level order by 1`, "50", "51")
+	h.want(`select service_level, resolution from ops.quarantine order by 1`, "Object|", "Standard|accepted by run 3, which read the same answer again")
+	h.want(`select inserted, unchanged, quarantined from ops.run order by run_id`, "1|0|2", "0|1|2", "1|1|1")
+}
+
+// What comes late and is refused needs nobody's attention: a newer answer told the same.
+func TestDatabaseRefusesALateAnswer(t *testing.T) {
+	h := newHouse(t)
+	h.mustHistory(threeDaysOfMay, threeDays("Extreme", "110"))
+	h.refuseRows("dw.restatement", `new.usage_date = '2026-05-13'`)
+	h.now = h.now.Add(-time.Hour)
+	wantCounts(t, h.mustHistory(threeDaysOfMay, threeDays("Extreme", "90")),
+		"received 5 inserted 0 restated 0 unchanged 0 ignored 4 quarantined 1 absent 0")
+	h.want(daysOfAll, "A-S1|110 110 110")
+	h.want(`select usage_date, consumed_avg_tib::int from dw.restatement order by 1`, "2026-05-12|90", "2026-05-14|90")
+	h.want(`select day, resolution from ops.quarantine`, "2026-05-13|a newer answer was loaded before")
+	h.want(`select string_agg(status, ' ' order by day) from ops.coverage`, "answered answered answered")
+}
+
+// A lost connection and a stop in the middle of a search fail the load and leave nothing, and the next one finds the
+// database as it was.
+func TestSearchIsCutOff(t *testing.T) {
+	h := newHouse(t)
+	h.exec(`
+		create sequence public.times;
+		create function public.refuse() returns trigger language plpgsql as $$ begin
+			if nextval('public.times') = 6 then perform pg_terminate_backend(pg_backend_pid()); end if;
+			if new.usage_date = '2026-05-13' then raise exception 'not this one'; end if;
+			return new;
+		end $$;
+		create trigger refuse before insert on dw.fact_daily_consumption for each row execute function public.refuse()`)
+	if _, err := h.history(threeDaysOfMay, threeDays("Extreme", "110")); err == nil || !strings.Contains(err.Error(), "57P01") {
+		t.Errorf("got %v", err)
+	}
+	h.want(`select status from ops.run`, "failed")
+	for _, empty := range []string{"ops.coverage", "ops.quarantine", "dw.fact_daily_consumption", "dw.dim_subscription"} {
+		h.want(`select count(*) from `+empty, "0")
+	}
+	wantCounts(t, h.mustHistory(threeDaysOfMay, threeDays("Extreme", "110")),
+		"received 5 inserted 4 restated 0 unchanged 0 ignored 0 quarantined 1 absent 0")
+}
