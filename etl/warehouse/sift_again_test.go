@@ -259,3 +259,31 @@ func TestSearchIsCutOff(t *testing.T) {
 	wantCounts(t, h.mustHistory(threeDaysOfMay, threeDays("Extreme", "110")),
 		"received 5 inserted 4 restated 0 unchanged 0 ignored 0 quarantined 1 absent 0")
 }
+
+// A level or a subscription of which nothing was stored is made good by whoever tells all days of it, not some.
+func TestDatabaseRefusesDaysThatAreNotAskedAgain(t *testing.T) {
+	for table, when := range map[string]string{"dw.dim_service_level": `new.service_level = 'Standard'`, "dw.dim_subscription": `new.subscription_number = 'A-S1'`} {
+		t.Run(table, func(t *testing.T) {
+			h := newHouse(t)
+			h.refuseRows(table, when)
+			by := map[int64]told{}
+			tell := func(w etl.Window, days ...string) {
+				var extreme, standard []etl.Sample
+				for _, d := range days {
+					extreme, standard = append(extreme, sample(d, "110")), append(standard, sample(d, "90"))
+				}
+				f := histories(lev("Extreme", extreme...), lev("Standard", standard...))
+				by[h.loadTold(w, historyJob, f)] = f
+				h.now = h.now.Add(24 * time.Hour)
+			}
+			tell(threeDaysOfMay, "2026-05-12T00:00:00Z", "2026-05-13T00:00:00Z", "2026-05-14T00:00:00Z")
+			h.refuseNothing(table)
+			tell(window("2026-05-14", "2026-05-16"), "2026-05-14T00:00:00Z", "2026-05-15T00:00:00Z")
+			h.want(`select count(*) from ops.quarantine where resolved_at is null`, "1")
+			h.want(`select string_agg(status, ' ' order by day) from ops.coverage`, "partial partial partial answered")
+			replayAll(h, historyJob, window("2026-05-12", "2026-05-16"), by)
+			h.want(`select count(*) from ops.quarantine where resolved_at is null`, "0")
+			h.want(threeDaysOf, "A-S1|Extreme|0|4", "A-S1|Standard|0|4")
+		})
+	}
+}
