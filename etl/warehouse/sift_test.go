@@ -220,6 +220,16 @@ func TestDatabaseRefusesByConstraint(t *testing.T) {
 	}
 }
 
+// A month without a partition is no fault of its days: the load fails, and the next run makes the month.
+func TestDatabaseHasNoPartition(t *testing.T) {
+	h := newHouse(t)
+	_, err := h.history(threeDaysOfMay, extreme(sample("2031-05-12T00:00:00Z", "110")))
+	if err == nil || !strings.Contains(err.Error(), "no partition") {
+		t.Errorf("got %v", err)
+	}
+	h.want(`select count(*) from ops.quarantine`, "0")
+}
+
 func TestDatabaseRefusesOtherRecords(t *testing.T) {
 	const words = "constraint_violation|not this one (SQLSTATE P0001)|false"
 	t.Run("commitments", func(t *testing.T) {
