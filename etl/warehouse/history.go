@@ -70,8 +70,10 @@ func (l *loader) History(rec etl.History) error {
 	}
 	names := make([]string, len(rec.Levels))
 	days := make([][]seriesDay, len(rec.Levels))
+	refused := make([][]etl.Day, len(rec.Levels)) // days of which a sample is, dismissed or not
 	for i := range rec.Levels {
 		for d := range rec.Levels[i].PartialDays {
+			refused[i] = append(refused[i], d)
 			whole, err := l.isWholeButDismissed(rec.Number, rec.Levels[i].Level, d)
 			if err != nil {
 				return err
@@ -108,7 +110,7 @@ func (l *loader) History(rec etl.History) error {
 		if rec.Levels[i].AllPartial {
 			l.unsureSubs[s.key] = true
 		}
-		for d := range rec.Levels[i].PartialDays {
+		for _, d := range refused[i] {
 			if st := h.stored[v.key][d]; st != nil {
 				st.delivered = true // a refused sample is not an absence
 			}
@@ -532,12 +534,17 @@ func (h *historyLoad) flushFull() error {
 	return nil
 }
 
-// finish sends what waits and flags the stored days of the window that were not delivered.
-func (h *historyLoad) finish() error {
+// store sends what waits.
+func (h *historyLoad) store() error {
 	if err := h.catchUp(); err != nil {
 		return err
 	}
-	if err := h.flush(); err != nil {
+	return h.flush()
+}
+
+// finish sends what waits and flags the stored days of the window that were not delivered.
+func (h *historyLoad) finish() error {
+	if err := h.store(); err != nil {
 		return err
 	}
 	l := h.l

@@ -100,18 +100,14 @@ func (l *loader) theCustomer() (*customer, error) {
 	return l.customer, nil
 }
 
-// theSubscription finds the stored subscription that a record means, or makes it. A number that
-// an answer holds once means the stored one with that number, whatever its dates: contracts are
+// storedSubscription finds which of a customer's stored subscriptions a record means; nil when it is new. A number
+// that an answer holds once means the stored one with that number, whatever its dates: contracts are
 // renewed. Where an answer holds it several times, equal starts decide, then equal ends; what is
-// left is new and gets a discriminator, except the first ever seen with its number.
-func (l *loader) theSubscription(rec etl.Subscription) (*subscription, error) {
-	c, err := l.theCustomer()
-	if err != nil {
-		return nil, err
-	}
+// left is new. taken are the discriminators of the number.
+func (l *loader) storedSubscription(c *customer, rec etl.Subscription) (found *subscription, taken map[string]bool) {
 	start, end := seconds(rec.Start), seconds(rec.End)
 	var candidates []*subscription
-	taken := map[string]bool{}
+	taken = map[string]bool{}
 	for _, s := range c.subscriptions {
 		if s.number == rec.Number {
 			taken[s.discriminator] = true
@@ -120,7 +116,7 @@ func (l *loader) theSubscription(rec etl.Subscription) (*subscription, error) {
 			}
 		}
 	}
-	found := choose(candidates, func(s *subscription) bool { return start != nil && sameTime(s.start, start) })
+	found = choose(candidates, func(s *subscription) bool { return start != nil && sameTime(s.start, start) })
 	if found == nil {
 		found = choose(candidates, func(s *subscription) bool { return end != nil && sameTime(s.end, end) })
 	}
@@ -128,7 +124,19 @@ func (l *loader) theSubscription(rec etl.Subscription) (*subscription, error) {
 		// Dates that match none: the one whose term began last is the one that goes on.
 		found = slices.MaxFunc(candidates, func(a, b *subscription) int { return compareTimes(a.start, b.start) })
 	}
+	return found, taken
+}
+
+// theSubscription finds the stored subscription that a record means, or makes it, with a discriminator unless
+// it is the first ever seen with its number.
+func (l *loader) theSubscription(rec etl.Subscription) (*subscription, error) {
+	c, err := l.theCustomer()
+	if err != nil {
+		return nil, err
+	}
+	found, taken := l.storedSubscription(c, rec)
 	if found == nil {
+		start, end := seconds(rec.Start), seconds(rec.End)
 		found = &subscription{number: rec.Number, discriminator: discriminator(taken, start, end), start: start, end: end}
 		if err := l.tx.QueryRow(l.ctx, `
 			insert into dw.dim_subscription (customer_key, subscription_number, discriminator, start_at, end_at, first_seen_at)

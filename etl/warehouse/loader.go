@@ -574,6 +574,7 @@ type openRow struct {
 	run     int64
 	payload int64
 	path    string
+	reason  string
 	print   []byte // fingerprint of the refusal
 }
 
@@ -584,7 +585,7 @@ func (l *loader) settleOpen(report etl.Report) error {
 		return nil
 	}
 	rows, err := l.tx.Query(l.ctx, `
-		select quarantine_id, run_id, coalesce(payload_id, 0), path, fingerprint,
+		select quarantine_id, run_id, coalesce(payload_id, 0), path, reason, fingerprint,
 			coalesce(subscription_number, ''), coalesce(service_level, ''), coalesce(description, ''),
 			day, coalesce(window_from, day), coalesce(window_until, day + 1)
 		from ops.quarantine
@@ -596,7 +597,7 @@ func (l *loader) settleOpen(report etl.Report) error {
 	var open []openRow
 	var row openRow
 	var day, from, until *time.Time
-	if _, err := pgx.ForEachRow(rows, []any{&row.id, &row.run, &row.payload, &row.path, &row.print, &row.key.subscription, &row.key.level, &row.key.description, &day, &from, &until}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&row.id, &row.run, &row.payload, &row.path, &row.reason, &row.print, &row.key.subscription, &row.key.level, &row.key.description, &day, &from, &until}, func() error {
 		r := row
 		if r.hasDay = day != nil; r.hasDay {
 			r.key.day = etl.DayOf(*day)
@@ -637,6 +638,10 @@ func (l *loader) settleOpen(report etl.Report) error {
 func (l *loader) refusedOtherwise(row *openRow) bool {
 	record := recordPath(row.path)
 	return slices.ContainsFunc(l.rejects, func(r etl.Reject) bool {
+		if r.Reason == reasonRefused { // the database knows no paths
+			return row.key != rowKey{} && r.Subscription == row.key.subscription && r.Description == row.key.description &&
+				(r.Level == "" || r.Level == row.key.level) && (r.Day == nil || row.hasDay && *r.Day == row.key.day)
+		}
 		other := recordPath(r.Path)
 		return other == record || strings.HasPrefix(record, other+"/")
 	})
@@ -687,6 +692,8 @@ func (l *loader) madeGood(row *openRow, report etl.Report) (bool, error) {
 		return !refused, err
 	case !window.IsZero() && (row.window.From >= window.Until || row.window.Until <= window.From):
 		return false, nil
+	case !window.IsZero() && row.reason == reasonRefused && (row.window.From < window.From || row.window.Until > window.Until):
+		return false, nil // nothing of it is stored: what is not asked again is missing still
 	case row.key.subscription == "":
 		return !l.orphanRejects(), nil
 	case row.key.level == "" || window.IsZero():

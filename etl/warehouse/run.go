@@ -418,7 +418,7 @@ func (r *run) tryLoad(ctx context.Context, answers []*etl.Answer, unanswered []e
 	for _, ans := range answers {
 		one, payload, err := r.loadAnswer(ctx, tx, ans, transform, nil)
 		if refusal(err) != nil && (!repeatable(err) || last) {
-			one, payload, err = r.loadRest(ctx, tx, ans, transform, err)
+			one, payload, err = r.loadRest(ctx, tx, ans, transform, err, last)
 		}
 		var reject *etl.RejectError
 		switch {
@@ -483,14 +483,18 @@ func (r *run) commit(ctx context.Context, tx pgx.Tx) error {
 	return fmt.Errorf("load: commit did not happen: %w", err)
 }
 
-// loadRest loads what is left of an answer without the parts for which the database refused it with cause.
-func (r *run) loadRest(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error), cause error) (out etl.Outcome, payload int64, err error) {
-	culprits, err := r.sift(ctx, tx, ans, transform)
-	if err != nil || len(culprits) == 0 {
-		return out, 0, errors.Join(cause, err)
+// loadRest loads what is left of an answer without the parts for which the database refused it with cause. What
+// others did at the same moment is returned as such, unless this attempt is the last.
+func (r *run) loadRest(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error), cause error, last bool) (out etl.Outcome, payload int64, err error) {
+	culprits, err := r.sift(ctx, tx, ans, transform, last)
+	if err == nil && len(culprits) > 0 {
+		out, payload, err = r.loadAnswer(ctx, tx, ans, transform, culprits)
 	}
-	if out, payload, err = r.loadAnswer(ctx, tx, ans, transform, culprits); err != nil {
-		return out, 0, errors.Join(cause, err)
+	switch {
+	case repeatable(err) && !last:
+		return etl.Outcome{}, 0, err
+	case err != nil || len(culprits) == 0:
+		return etl.Outcome{}, 0, errors.Join(cause, err)
 	}
 	r.w.cfg.Log.Error("the database refused records, the rest is loaded", "run", r.id, "records", len(culprits), "error", cause)
 	return out, payload, nil

@@ -2,6 +2,8 @@ package warehouse
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -21,10 +23,11 @@ import (
 // reasonRefused is the reason of what the database refused.
 const reasonRefused = "constraint_violation"
 
-// Bounds of the search. What goes beyond has another fault than single records, and fails the load.
+// Bounds of the search. What goes beyond has another fault than single records, and fails the load. The trials are
+// enough for culprits each of another record of some levels and a month of days; too many culprits take fewer.
 const (
 	maxCulprits = 100
-	maxTrials   = 1000
+	maxTrials   = 4000
 )
 
 // refusal is the error of a database that may have refused a single row: its values do not fit a type
@@ -36,6 +39,8 @@ func refusal(err error) *pgconn.PgError {
 		return nil
 	}
 	switch {
+	case pgErr.Routine == "ExecFindPartition": // a month that has no partition yet; the next run makes it
+		return nil
 	case slices.Contains([]string{"22", "23", "54"}, pgErr.Code[:2]),
 		pgErr.Code == "P0001", // raise_exception
 		pgErr.Code == "44000": // with_check_option_violation
@@ -66,21 +71,41 @@ type sieve struct {
 	days    map[string][]etl.Day // of its levels
 }
 
-// next counts a record and tells whether it passes. One that does not is counted as one refused record,
-// whatever number of records it holds.
-func (s *sieve) next(holds int, r etl.Reject) (at spot, passes bool) {
+// next counts a record, which says something, and tells whether it passes. One that does not is counted as one
+// refused record, whatever number of records it holds.
+func (s *sieve) next(holds int, says any, r etl.Reject) (at spot, passes bool) {
 	s.records++
 	at = spot{record: s.records}
-	return at, s.passes(at, holds, r) && (s.only == nil || s.only[at.record])
+	return at, s.passes(at, holds, says, r) && (s.only == nil || s.only[at.record])
 }
 
-func (s *sieve) passes(at spot, holds int, r etl.Reject) bool {
+// nextOf is next for a record of a subscription. One that does not pass still stands for what is stored of its
+// subscription: no other record of the same number is taken for it.
+func (s *sieve) nextOf(of etl.Subscription, holds int, says any) (at spot, passes bool) {
+	at, passes = s.next(holds, says, etl.Reject{Subscription: of.Number})
+	c := s.customer
+	if c == nil {
+		c = s.scope
+	}
+	if passes || c == nil {
+		return at, passes
+	}
+	if stored, _ := s.storedSubscription(c, of); stored != nil {
+		s.deliveredSubs[stored.key], s.unsureSubs[stored.key] = true, true
+	}
+	return at, false
+}
+
+func (s *sieve) passes(at spot, holds int, says any, r etl.Reject) bool {
 	words, left := s.without[at]
 	if left {
 		if r.Excerpt != "" {
 			words = r.Excerpt + ": " + words
 		}
-		r.Reason, r.Excerpt = reasonRefused, cleanText(words, 500)
+		r.Reason = reasonRefused
+		if s.only == nil { // a trial writes none
+			r.Excerpt = refusedExcerpt(words, says)
+		}
 		s.rejects = append(s.rejects, r)
 		s.out.Quarantined++
 		s.folded += holds - 1
@@ -88,9 +113,20 @@ func (s *sieve) passes(at spot, holds int, r etl.Reject) bool {
 	return !left
 }
 
+// refusedExcerpt is the database's words with a hash of what it refused: whether the vendor repeats a refusal or
+// says something else, of which the database says the same, shows in the excerpt.
+func refusedExcerpt(words string, says any) string {
+	text, err := json.Marshal(says)
+	if err != nil {
+		panic(err) // it is facts as a source makes them: they are all of plain types
+	}
+	sum := sha256.Sum256(text)
+	return fmt.Sprintf("%s, content %x", cleanText(words, 400), sum[:8]) // the hash is always there
+}
+
 // Customer implements etl.Sink.
 func (s *sieve) Customer(c etl.Customer) error {
-	if _, ok := s.next(1, etl.Reject{Excerpt: c.ID}); !ok {
+	if _, ok := s.next(1, c, etl.Reject{Excerpt: c.ID}); !ok {
 		return nil
 	}
 	return s.loader.Customer(c)
@@ -98,7 +134,7 @@ func (s *sieve) Customer(c etl.Customer) error {
 
 // License implements etl.Sink.
 func (s *sieve) License(r etl.LicenseReading) error {
-	if _, ok := s.next(1, etl.Reject{Description: r.Description, Day: &r.LocalDate}); !ok {
+	if _, ok := s.next(1, r.ItemsText, etl.Reject{Description: r.Description, Day: &r.LocalDate}); !ok {
 		return nil
 	}
 	return s.loader.License(r)
@@ -106,11 +142,11 @@ func (s *sieve) License(r etl.LicenseReading) error {
 
 // Terms implements etl.Sink.
 func (s *sieve) Terms(t etl.Terms) error {
-	at, ok := s.next(len(t.Levels), etl.Reject{Subscription: t.Number})
+	at, ok := s.nextOf(t.Subscription, len(t.Levels), t)
 	if !ok {
 		return nil
 	}
-	kept := passing(s, at, t.Number, t.Levels, func(c *etl.Commitment) (string, int) { return c.Level, 1 })
+	kept := passing(s, at, t.Number, t.Levels, func(c *etl.Commitment) (string, int, any) { return c.Level, 1, *c })
 	t.Partial = t.Partial || len(kept) < len(t.Levels)
 	t.Levels = kept
 	return s.loader.Terms(t)
@@ -118,11 +154,20 @@ func (s *sieve) Terms(t etl.Terms) error {
 
 // Readings implements etl.Sink.
 func (s *sieve) Readings(r etl.Readings) error {
-	at, ok := s.next(len(r.Levels), etl.Reject{Subscription: r.Number})
+	said := r
+	said.Levels = slices.Clone(r.Levels)
+	for i := range said.Levels {
+		said.Levels[i].ReadAt = nil // the same, read again, is the same refusal
+	}
+	at, ok := s.nextOf(r.Subscription, len(r.Levels), said)
 	if !ok {
 		return nil
 	}
-	r.Levels = passing(s, at, r.Number, r.Levels, func(v *etl.LevelReading) (string, int) { return v.Level, 1 })
+	r.Levels = passing(s, at, r.Number, r.Levels, func(v *etl.LevelReading) (string, int, any) {
+		said := *v
+		said.ReadAt = nil
+		return v.Level, 1, said
+	})
 	return s.loader.Readings(r)
 }
 
@@ -132,11 +177,11 @@ func (s *sieve) History(h etl.History) error {
 	for i := range h.Levels {
 		holds += len(h.Levels[i].Samples)
 	}
-	at, ok := s.next(holds, etl.Reject{Subscription: h.Number})
+	at, ok := s.nextOf(h.Subscription, holds, h)
 	if !ok {
 		return nil
 	}
-	kept := passing(s, at, h.Number, h.Levels, func(v *etl.LevelHistory) (string, int) { return v.Level, len(v.Samples) })
+	kept := passing(s, at, h.Number, h.Levels, func(v *etl.LevelHistory) (string, int, any) { return v.Level, len(v.Samples), v.Samples })
 	h.Partial = h.Partial || len(kept) < len(h.Levels)
 	h.Levels = kept
 	s.days = map[string][]etl.Day{}
@@ -147,7 +192,7 @@ func (s *sieve) History(h etl.History) error {
 			if !slices.Contains(s.days[v.Level], d.day) {
 				s.days[v.Level] = append(s.days[v.Level], d.day)
 			}
-			if s.passes(at.ofLevel(v.Level).onDay(d.day), len(d.samples), etl.Reject{Subscription: h.Number, Level: v.Level, Day: &d.day}) {
+			if s.passes(at.ofLevel(v.Level).onDay(d.day), len(d.samples), d.samples, etl.Reject{Subscription: h.Number, Level: v.Level, Day: &d.day}) {
 				samples = append(samples, d.samples...)
 				continue
 			}
@@ -161,16 +206,17 @@ func (s *sieve) History(h etl.History) error {
 	return s.loader.History(h)
 }
 
-// passing are the levels of a record that pass; tell gives the name of one and the number of records in it.
-func passing[T any](s *sieve, at spot, number string, levels []T, tell func(*T) (name string, holds int)) []T {
+// passing are the levels of a record that pass; tell gives the name of one, the number of records in it and
+// what they say.
+func passing[T any](s *sieve, at spot, number string, levels []T, tell func(*T) (name string, holds int, says any)) []T {
 	s.levels, s.days = nil, nil
 	var kept []T
 	for i := range levels {
-		name, holds := tell(&levels[i])
+		name, holds, says := tell(&levels[i])
 		if !slices.Contains(s.levels, name) {
 			s.levels = append(s.levels, name)
 		}
-		if s.passes(at.ofLevel(name), holds, etl.Reject{Subscription: number, Level: name}) {
+		if s.passes(at.ofLevel(name), holds, says, etl.Reject{Subscription: number, Level: name}) {
 			kept = append(kept, levels[i])
 		}
 	}
@@ -184,15 +230,17 @@ type search struct {
 	tx        pgx.Tx
 	ans       *etl.Answer
 	transform func(*etl.Answer, etl.Sink) (etl.Report, error)
+	isLast    bool // attempt at the load
 	trials    int
 	last      *sieve // of the last trial
 	culprits  map[spot]string
 }
 
 // sift finds the parts of an answer that the database refuses, with its words. It finds none where loading
-// them is not what it refuses. Nothing of it is left in the transaction.
-func (r *run) sift(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error)) (map[spot]string, error) {
-	s := &search{run: r, ctx: ctx, tx: tx, ans: ans, transform: transform, culprits: map[spot]string{}}
+// them is not what it refuses. Nothing of it is left in the transaction. isLast tells that the load is not repeated
+// any more, for what others may have done at the same moment.
+func (r *run) sift(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform func(*etl.Answer, etl.Sink) (etl.Report, error), isLast bool) (map[spot]string, error) {
+	s := &search{run: r, ctx: ctx, tx: tx, ans: ans, transform: transform, isLast: isLast, culprits: map[spot]string{}}
 	if refused, err := s.try(map[int]bool{}, nil); err != nil || refused != "" { // it is not the records
 		return nil, err
 	}
@@ -200,22 +248,34 @@ func (r *run) sift(ctx context.Context, tx pgx.Tx, ans *etl.Answer, transform fu
 	for i := range records {
 		records[i].record = i + 1
 	}
+	seen := 0
 	bad, err := s.among(records, func(some []spot) (string, error) {
 		only := map[int]bool{}
 		for _, at := range some {
 			only[at.record] = true
 		}
-		return s.try(only, nil)
+		refused, err := s.try(only, nil)
+		if refused != "" && len(some) == 1 {
+			seen++
+		}
+		return refused, errors.Join(err, tooMany(seen))
 	})
 	for _, at := range slices.SortedFunc(maps.Keys(bad), func(a, b spot) int { return a.record - b.record }) {
 		if err == nil {
 			err = s.narrow(at, bad[at])
 		}
-	}
-	if err == nil && len(s.culprits) > maxCulprits {
-		err = fmt.Errorf("the database refuses %d records of this answer, which is too much for a fault of single ones", len(s.culprits))
+		if err == nil {
+			err = tooMany(len(s.culprits))
+		}
 	}
 	return s.culprits, err
+}
+
+func tooMany(culprits int) error {
+	if culprits <= maxCulprits {
+		return nil
+	}
+	return fmt.Errorf("the database refuses more than %d records of this answer, which is too much for a fault of single ones", maxCulprits)
 }
 
 // narrow finds the levels, or their days, for which a record is refused with these words, else blames all of it.
@@ -248,6 +308,9 @@ func (s *search) narrow(record spot, words string) error {
 			of = map[spot]string{level: words}
 		}
 		maps.Copy(s.culprits, of)
+		if err := tooMany(len(s.culprits)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -313,7 +376,7 @@ func (s *search) try(only map[int]bool, without map[spot]string) (refused string
 		_, err = s.transform(s.ans, s.last)
 	}
 	if err == nil && l.history != nil {
-		err = l.history.finish()
+		err = l.history.store() // what is left out is not absent for it
 	}
 	if err == nil {
 		err = l.tx.settle()
@@ -321,7 +384,7 @@ func (s *search) try(only map[int]bool, without map[spot]string) (refused string
 	if rollbackErr := l.tx.Rollback(s.ctx); rollbackErr != nil {
 		return "", errors.Join(err, rollbackErr)
 	}
-	if pgErr := refusal(err); pgErr != nil {
+	if pgErr := refusal(err); pgErr != nil && (s.isLast || !repeatable(err)) {
 		return fmt.Sprintf("%s (SQLSTATE %s)", pgErr.Message, pgErr.Code), nil
 	}
 	return "", err

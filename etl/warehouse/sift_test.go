@@ -25,7 +25,8 @@ func (h *house) refuseNothing(table string) {
 	h.exec(`drop trigger refuse on ` + table)
 }
 
-const refusedRows = `select concat_ws(' ', subscription_number, service_level, description, day), reason, excerpt, resolved_at is not null from ops.quarantine order by 1`
+const refusedRows = `select concat_ws(' ', subscription_number, service_level, description, day), reason, regexp_replace(excerpt, ', content [0-9a-f]{16}$', ''), resolved_at is not null
+	from ops.quarantine order by 1`
 
 const threeDaysOf = `select s.subscription_number, v.service_level, v.level_ordinal, count(*) from dw.fact_daily_consumption
 	join dw.dim_service_level as v using (service_level_key) join dw.dim_subscription as s using (subscription_key)
@@ -209,7 +210,7 @@ func TestDatabaseRefusesByConstraint(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, line := range h.rows(`select excerpt from ops.quarantine`) {
-				if !strings.HasSuffix(line, c.words) {
+				if !strings.Contains(line, c.words) {
 					t.Errorf("got %s, want %s", line, c.words)
 				}
 			}
@@ -217,6 +218,16 @@ func TestDatabaseRefusesByConstraint(t *testing.T) {
 			h.want(threeDaysOf, c.loaded...)
 		})
 	}
+}
+
+// A month without a partition is no fault of its days: the load fails, and the next run makes the month.
+func TestDatabaseHasNoPartition(t *testing.T) {
+	h := newHouse(t)
+	_, err := h.history(threeDaysOfMay, extreme(sample("2031-05-12T00:00:00Z", "110")))
+	if err == nil || !strings.Contains(err.Error(), "no partition") {
+		t.Errorf("got %v", err)
+	}
+	h.want(`select count(*) from ops.quarantine`, "0")
 }
 
 func TestDatabaseRefusesOtherRecords(t *testing.T) {
