@@ -154,7 +154,7 @@ const (
 	Counter ProductKind = "counter"
 )
 
-// Reject is a record that the acceptance rules refused.
+// Reject is a record that the acceptance rules refused, or the store itself.
 type Reject struct {
 	Path    string // JSON pointer into the answer
 	Reason  string // a name from the acceptance rules

@@ -27,7 +27,7 @@ func (a *app) quarantineListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List what is in quarantine",
-		Long:    "Lists the records that the acceptance rules refused and that are not settled yet, newest first.",
+		Long:    "Lists the records that were refused and are not settled yet, newest first.",
 		Example: "  meterhouse quarantine list\n  meterhouse quarantine list --all --reason number_range --format csv",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {

@@ -12,7 +12,7 @@ import (
 
 var quarantineTable = &table{
 	name:    "quarantine",
-	caption: "Records that the acceptance rules refused, the newest first. Times in UTC.",
+	caption: "Records that were refused, the newest first. Times in UTC.",
 	columns: []column{
 		{name: "quarantine_id", title: "Record", kind: isNumber, sort: true, link: "/quarantine/{quarantine_id}"},
 		{name: "dataset", title: "Dataset"},

@@ -458,7 +458,7 @@ quarantine as (
         format('%s, the first at %s, the last at %s, such as %s of %s. See `meterhouse quarantine list --reason %s`.',
             case count(*) when 1 then 'One' else count(*)::text end,
             to_char(min(q.quarantined_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'),
-            to_char(max(q.quarantined_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), left(min(q.path), 200), min(q.scope), q.reason),
+            to_char(max(q.quarantined_at) at time zone 'UTC', 'YYYY-MM-DD HH24:MI"Z"'), left(coalesce(min(nullif(q.path, '')), min(q.excerpt)), 200), min(q.scope), q.reason),
         min(q.quarantined_at),
         max(q.quarantine_id),
         true,

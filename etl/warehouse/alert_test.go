@@ -621,15 +621,19 @@ func TestQuarantineAlert(t *testing.T) {
 	w := newWatch(t)
 	w.ran("keystone.history", "C-1", "", 90*days)
 	n := 0
-	refuse := func(reason string) {
+	refuseAt := func(path, reason string) {
 		n++
 		w.exec(`insert into ops.quarantine (run_id, source, dataset, scope, path, reason, excerpt, fingerprint, quarantined_at)
-			values (1, 'keystone', 'keystone.history', 'C-1', '/x', $1, 'x', decode(md5($2), 'hex'), $3)`, reason, fmt.Sprint(n), w.now)
+			values (1, 'keystone', 'keystone.history', 'C-1', $4, $1, 'what it says', decode(md5($2), 'hex'), $3)`, reason, fmt.Sprint(n), w.now, path)
 	}
-	refuse("number_format")
+	refuse := func(reason string) { refuseAt("/x", reason) }
+	refuseAt("", "number_format")
 	w.wantLook("opened warn quarantine quarantine:keystone.history:acme:number_format")
+	example := `select substring(detail from 'such as .* of C-1') from mart.alert where kind = 'quarantine'`
+	w.want(example, "such as what it says of C-1")
 	refuse("number_format")
 	wantLines(t, w.pass(2*time.Hour, nil))
+	w.want(example, "such as /x of C-1")
 	refuse("time_format")
 	w.wantLook("opened warn quarantine quarantine:keystone.history:acme:time_format")
 	wantLines(t, w.pass(24*time.Hour, nil), "22h0m0s grew warn quarantine quarantine:keystone.history:acme:number_format")
